@@ -1,0 +1,39 @@
+"""Errors that a user can act on.
+
+Every message is one sentence that names the file or value and says what to do. The command line
+prints it without a traceback and exits with status 2.
+"""
+
+
+class SignBridgeError(Exception):
+    """Base of all errors whose message is written for the user.
+
+    Attributes:
+        exit_status: what the command line exits with.
+    """
+
+    exit_status = 2
+
+
+class ImagesError(SignBridgeError):
+    """The labelled images cannot be used as they are."""
+
+
+class ModelError(SignBridgeError):
+    """The model, its processor or its quantisation cannot be had."""
+
+
+class StoreError(SignBridgeError):
+    """An activation store cannot be written, read or continued."""
+
+
+class ProbeError(SignBridgeError):
+    """Probes cannot be trained, loaded or scored as asked."""
+
+
+class Interrupted(SignBridgeError):  # noqa: N818  (not a failure: the user asked for it)
+    """A run was stopped from outside; its message says how to continue."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
