@@ -1,0 +1,36 @@
+"""What a source offers before classes and samples are chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class Candidates:
+    """All samples of a source, in its order.
+
+    Attributes:
+        name: Short name of the source.
+        sample_id: Stable ids.
+        label: Class names, one a sample.
+        source_split: The source's own part, or ``""``.
+        pixels: uint8 (samples, 784) where the source is a table of pixels, else ``None``.
+        root: Folder of the files, else ``None``.
+        signer: Signer of each sample, where the folder's layout was read with one, else ``None``.
+        unsupported: (id, reason) of images in formats that are not read.
+        notes: Sentences that the user should see once.
+    """
+
+    name: str
+    sample_id: list[str] = field(default_factory=list)
+    label: list[str] = field(default_factory=list)
+    source_split: list[str] = field(default_factory=list)
+    pixels: NDArray[np.uint8] | None = None
+    root: Path | None = None
+    signer: list[str] | None = None
+    unsupported: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

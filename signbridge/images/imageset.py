@@ -1,0 +1,112 @@
+"""The labelled images of one run, in their final order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from signbridge.errors import ImagesError
+from signbridge.images.decode import GREY_SIDE, BadImageError, decode, read_image_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images with stable ids, in a fixed order.
+
+    Made by :func:`signbridge.images.open_images`. It holds no open file, so it can be shared
+    between threads, survives a fork and can be pickled for spawned data-loader workers.
+
+    Attributes:
+        name: Short name of the source, used in default file names.
+        class_names: Class names, sorted.
+        sample_id: One id a sample: path relative to the root, or split and 0-based row number.
+        label: int64, shape (samples,): index into ``class_names``.
+        source_split: ``"train"``, ``"val"``, ``"test"`` or ``""``, as the source says.
+        image_sha256: SHA-256 of the file's bytes, or of the row's 784 bytes.
+        pixels: uint8, shape (samples, 784): the grey 28 × 28 image, row by row, 0 is black.
+        group: int64, shape (samples,): images that are not independent share a number; numbers are
+            consecutive from 0 in order of first appearance.
+        root: Folder that the ids are relative to; ``None`` where ``pixels`` is the image itself.
+        seed: Seed of the subsampling.
+        classes: The ``classes`` asked for.
+        per_class: The ``per_class`` asked for.
+        grouping: How the groups were made, in words.
+        skipped: (id, reason) of each image file that was left out as unusable.
+        notes: Sentences that the user should see once.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    sample_id: list[str]
+    label: NDArray[np.int64]
+    source_split: list[str]
+    image_sha256: list[str]
+    pixels: NDArray[np.uint8]
+    group: NDArray[np.int64]
+    root: Path | None = None
+    seed: int = 42
+    classes: int | tuple[str, ...] | None = None
+    per_class: int | None = None
+    grouping: str = "none"
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over class names, ids, labels and image hashes, in order."""
+        content = [self.class_names, self.sample_id, self.label.tolist(), self.image_sha256]
+        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+    def load(self, index: int) -> Image.Image:
+        """Return one image in mode RGB, turned upright.
+
+        Args:
+            index: Position in this set.
+
+        Returns:
+            The image at its own size (28 × 28 for rows of a CSV).
+
+        Raises:
+            ImagesError: The file has vanished or is not the one that was listed.
+        """
+        if self.root is None:
+            square = self.pixels[index].reshape(GREY_SIDE, GREY_SIDE)
+            return Image.fromarray(square).convert("RGB")
+        path = self.root / self.sample_id[index]
+        try:
+            data = read_image_bytes(path)
+            if hashlib.sha256(data).hexdigest() != self.image_sha256[index]:
+                raise BadImageError("has changed since it was listed")
+            return decode(data)
+        except BadImageError as error:
+            raise ImagesError(
+                f"{path} {error}; leave the images alone during a run, then start it again."
+            ) from None
+
+    def describe(self) -> dict[str, str | int | list[str]]:
+        """Return what identifies these images, for the provenance of a store.
+
+        The values are the same wherever the images lie: no path is among them.
+        """
+        return {
+            "image_source": self.name,
+            "image_fingerprint": self.fingerprint,
+            "seed": self.seed,
+            "classes": "all"
+            if self.classes is None
+            else self.classes
+            if isinstance(self.classes, int)
+            else list(self.classes),
+            "per_class": "all" if self.per_class is None else self.per_class,
+            "groups": self.grouping,
+        }

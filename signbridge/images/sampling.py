@@ -1,0 +1,103 @@
+"""Which samples of a source are used: classes, number a class, and their order.
+
+The procedure is the original study's, to the letter: classes in the order of
+``collections.Counter.most_common`` (ties by first appearance), the first ``classes`` of them, then
+sorted; one ``random.Random(seed)``; each class's list shuffled in sorted class order; the first
+``per_class`` kept.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from signbridge.errors import ImagesError
+
+
+def choose_classes(labels: Sequence[str], classes: int | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the sorted names of the classes to use.
+
+    Args:
+        labels: Class name of every sample of the source, in its order.
+        classes: How many of the most common classes, or which; ``None`` for all.
+
+    Raises:
+        ImagesError: There are not so many classes, no such class, or fewer than two in the end.
+    """
+    counts = Counter(labels)
+    if classes is None:
+        chosen = sorted(counts)
+    elif isinstance(classes, int):
+        if not 2 <= classes <= len(counts):
+            raise ImagesError(
+                f"classes is {classes}, but the images have {len(counts)} classes; "
+                f"give a number from 2 to {len(counts)}."
+            )
+        chosen = sorted(name for name, _ in counts.most_common(classes))
+    else:
+        chosen = sorted(set(classes))
+        unknown = [name for name in chosen if name not in counts]
+        if unknown:
+            raise ImagesError(
+                f"There are no images of the class {_listed(unknown)}; "
+                f"there are {_listed(sorted(counts))}."
+            )
+    if len(chosen) < 2:
+        raise ImagesError(
+            f"Only {len(chosen)} class is left ({_listed(chosen)}); "
+            "at least two are needed to tell apart."
+        )
+    return tuple(chosen)
+
+
+def queues(
+    labels: Sequence[str], class_names: Sequence[str], per_class: int | None, seed: int
+) -> dict[str, list[int]]:
+    """Return, for each class in order, the indices of its samples in the order to take them.
+
+    Args:
+        labels: Class name of every sample of the source.
+        class_names: Classes to use, sorted.
+        per_class: Number to be kept of each class; ``None`` keeps the order of the source.
+        seed: Seed of the shuffling.
+
+    Raises:
+        ImagesError: ``per_class`` is below 1.
+    """
+    if per_class is not None and per_class < 1:
+        raise ImagesError(
+            f"per_class is {per_class}; give 1 or more, or leave it out to use every image."
+        )
+    lists: dict[str, list[int]] = {name: [] for name in class_names}
+    for index, label in enumerate(labels):
+        if label in lists:
+            lists[label].append(index)
+    if per_class is not None:
+        generator = random.Random(seed)
+        for members in lists.values():
+            generator.shuffle(members)
+    return lists
+
+
+def notes_on_counts(kept: dict[str, int], per_class: int | None) -> list[str]:
+    """Say which classes have fewer images than asked for, and which have only one."""
+    notes = []
+    if per_class is not None:
+        short = [f"{name} ({count})" for name, count in kept.items() if count < per_class]
+        if short:
+            notes.append(
+                f"Fewer than {per_class} images a class: {_listed(short)}; all of them are used."
+            )
+    single = [name for name, count in kept.items() if count == 1]
+    if single and per_class != 1:
+        notes.append(
+            f"A single image of the class {_listed(single)}: it cannot be both trained on and "
+            "tested on."
+        )
+    return notes
+
+
+def _listed(names: Sequence[str], most: int = 30) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,130 @@
+"""Reads chosen image files once each: checksum, validity and grey pixels from one decode."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from signbridge.errors import ImagesError
+from signbridge.images.candidates import Candidates
+from signbridge.images.decode import BadImageError, decode, grey_pixels, read_image_bytes
+
+Progress = Callable[[int, int], None]
+"""Called with (files read, files to read)."""
+
+
+@dataclass
+class Scan:
+    """What reading the files gave.
+
+    Attributes:
+        order: Indices of the usable candidates, in final order.
+        sha256: Checksum of each file's bytes, by candidate.
+        pixels: Grey 28 × 28 image, uint8 (784,), by candidate.
+        skipped: (id, reason) of each file that cannot be used.
+    """
+
+    order: list[int] = field(default_factory=list)
+    sha256: dict[int, str] = field(default_factory=dict)
+    pixels: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def scan_files(
+    found: Candidates,
+    queues: dict[str, list[int]],
+    per_class: int | None,
+    max_bad_share: float,
+    progress: Progress | None = None,
+) -> Scan:
+    """Read the files of each class's queue until the class has enough of them.
+
+    A file that cannot be used is replaced by the next of its class's queue.
+
+    Args:
+        found: The candidates of a folder.
+        queues: Indices of each class in the order to take them.
+        per_class: How many of each class; ``None`` for all, in the order of the source.
+        max_bad_share: Largest share of unusable files, of all files looked at; one bad file alone
+            is never too many, unless this is 0.
+        progress: Told how many files are read.
+
+    Raises:
+        ImagesError: Too many files, or all of a class, cannot be used.
+    """
+    assert found.root is not None
+    scan = Scan()
+    good: dict[str, list[int]] = {name: [] for name in queues}
+    taken = dict.fromkeys(queues, 0)
+    bad: dict[int, str] = {}
+    while True:
+        batch: list[int] = []
+        for name, queue in queues.items():
+            wanted = len(queue) if per_class is None else per_class - len(good[name])
+            batch += queue[taken[name] : taken[name] + wanted]
+            taken[name] += wanted
+        if not batch:
+            break
+        paths = (found.root / found.sample_id[index] for index in batch)
+        for done, (index, result) in enumerate(zip(batch, _read_all(paths), strict=True), start=1):
+            if isinstance(result, str):
+                bad[index] = result
+            else:
+                good[found.label[index]].append(index)
+                scan.sha256[index], scan.pixels[index] = result
+            if progress is not None:
+                progress(done, len(batch))
+    scan.order = [index for members in good.values() for index in members]
+    if per_class is None:
+        scan.order.sort()
+    scan.skipped = [(found.sample_id[index], bad[index]) for index in sorted(bad)]
+    unusable = found.unsupported + scan.skipped
+    _check_share(found.root, unusable, len(scan.order) + len(unusable), max_bad_share)
+    for name, members in good.items():
+        if not members:
+            raise ImagesError(
+                f"No image of the class {name} in {found.root} can be used "
+                f"({len(queues[name])} looked at); repair them or leave the class out."
+            )
+    return scan
+
+
+def _check_share(
+    root: Path, unusable: list[tuple[str, str]], looked_at: int, max_bad_share: float
+) -> None:
+    if not 0 <= max_bad_share <= 1:
+        raise ImagesError(f"max_bad_share is {max_bad_share}; give a share from 0 to 1.")
+    allowed = max(1.0, max_bad_share * looked_at) if max_bad_share > 0 else 0
+    if len(unusable) > allowed:
+        shown = "; ".join(f"{name} {reason}" for name, reason in unusable[:3])
+        more = f"; and {len(unusable) - 3:,} more" if len(unusable) > 3 else ""
+        raise ImagesError(
+            f"{len(unusable):,} of {looked_at:,} image files in {root} cannot be used, more than "
+            f"the share of {max_bad_share:g} allowed by max_bad_share: {shown}{more}."
+        )
+
+
+def _read_all(paths: Iterable[Path]) -> Iterator[tuple[str, NDArray[np.uint8]] | str]:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        # Size is checked by decode(); Pillow's other warnings concern metadata that is not used.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield from pool.map(_read, paths)
+
+
+def _read(path: Path) -> tuple[str, NDArray[np.uint8]] | str:
+    """Return checksum and grey pixels, or the reason why there are none."""
+    try:
+        data = read_image_bytes(path)
+        return hashlib.sha256(data).hexdigest(), grey_pixels(decode(data))
+    except BadImageError as error:
+        return str(error)
