@@ -1,0 +1,33 @@
+"""Figures, the HTML report and the terminal table of a results folder.
+
+Importing this package is light: matplotlib, UMAP and the rest are loaded by the function that needs
+them. Each figure is a function in the module of its name, for example
+``from signbridge.report.layer_curve import layer_curve``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from signbridge.report.html import write_report as write_report
+    from signbridge.report.results import Results as Results
+    from signbridge.report.results import load_results as load_results
+    from signbridge.report.terminal import print_table as print_table
+
+_HOMES = {
+    "Results": "results",
+    "load_results": "results",
+    "print_table": "terminal",
+    "write_report": "html",
+}
+
+__all__ = ["Results", "load_results", "print_table", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function on first use."""
+    if name in _HOMES:
+        return getattr(import_module(f"signbridge.report.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'signbridge.report' has no attribute {name!r}")
