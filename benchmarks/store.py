@@ -1,0 +1,294 @@
+"""How fast the activation store writes and reads, as ratios to named peers in the same run.
+
+    python benchmarks/store.py [--samples 2048] [--layers 32] [--hidden 4096] [--repeats 3]
+
+Peers: ``numpy.save`` of the same arrays, one file per shard, each fsynced; ``numpy.memmap`` of one
+array ``(sample, layer, hidden)``; a SQLite table with a BLOB per sample and layer, committed once
+per shard (committing each vector, as is also done, is far slower). Every measurement of a repeat
+alternates with its peers', and the medians are compared. Reads are from files that the system
+still holds in memory, for all peers alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from signbridge.store import SampleTable, StoreSpec, StoreWriter, open_store
+
+SHARD = 256
+BLOCK = 512
+BARS = {
+    "write shards / numpy.save": 0.8,
+    "read layers / numpy.memmap": 0.7,
+}
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def table(n: int) -> SampleTable:
+    """Samples to go with the vectors."""
+    return SampleTable(
+        [f"train/{i}" for i in range(n)],
+        np.arange(n) % 24,
+        tuple("ABCDEFGHIKLMNOPQRSTUVWXY"),
+        np.arange(n) // 10,
+        ["train"] * n,
+        [f"{i:064x}" for i in range(n)],
+    )
+
+
+class Bench:
+    """The files of one repeat, and what is done to them."""
+
+    def __init__(self, folder: Path, n: int, layers: int, hidden: int) -> None:
+        self.folder, self.n, self.layers = folder, n, layers
+        rng = np.random.default_rng(0)
+        self.rows = rng.standard_normal((SHARD, layers, hidden), dtype=np.float32).astype("<f2")
+        self.edges = [(a, min(a + SHARD, n)) for a in range(0, n, SHARD)]
+        self.samples, self.spec = table(n), StoreSpec(tuple(range(layers)), hidden)
+        self.bytes = n * layers * hidden * 2
+        self.order = rng.permutation(-(-n // BLOCK))
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def numpy_save(self) -> None:
+        """Each shard's array to a file of its own, durably."""
+        for i, (a, b) in enumerate(self.edges):
+            with (self.folder / f"{i}.npy").open("wb") as file:
+                np.save(file, self.rows[: b - a])
+                file.flush()
+                os.fsync(file.fileno())
+
+    def sqlite_write(self) -> None:
+        """A BLOB per sample and layer, one transaction per shard."""
+        with sqlite3.connect(self.folder / "peer.sqlite") as base:
+            base.execute("CREATE TABLE vectors (sample INTEGER, layer INTEGER, vector BLOB)")
+            base.execute("CREATE UNIQUE INDEX place ON vectors (layer, sample)")
+            for a, b in self.edges:
+                base.executemany(
+                    "INSERT INTO vectors VALUES (?, ?, ?)",
+                    (
+                        (a + i, k, self.rows[i, k].tobytes())
+                        for i in range(b - a)
+                        for k in range(self.layers)
+                    ),
+                )
+                base.commit()
+
+    def open_writer(self) -> StoreWriter:
+        """Our writer, before its first shard."""
+        return StoreWriter(self.folder / "store.h5", self.spec, self.samples, {"model": "bench"})
+
+    def write_shards(self, writer: StoreWriter) -> None:
+        """Our shards: checked, written, fsynced, hashed and recorded."""
+        for shard in writer.shards:
+            writer.write_shard(shard.index, {"resid_post": self.rows[: len(shard)]})
+
+    def write_overlapping(self, writer: StoreWriter) -> None:
+        """The same from two threads: one shard is hashed and synced while the next is written."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for done in [
+                pool.submit(
+                    writer.write_shard, shard.index, {"resid_post": self.rows[: len(shard)]}
+                )
+                for shard in writer.shards
+            ]:
+                done.result()
+
+    def memmap_write(self) -> None:
+        """The array that memmap reads; not timed."""
+        shape = (self.n, *self.rows.shape[1:])
+        peer = np.lib.format.open_memmap(self.folder / "peer.npy", "w+", "<f2", shape)
+        for a, b in self.edges:
+            peer[a:b] = self.rows[: b - a]
+        peer.flush()
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def some_layers(self) -> list[int]:
+        """Four layers spread over the depth."""
+        return sorted({int(k) for k in np.linspace(0, self.layers - 1, 4)})
+
+    def read_layers(self) -> None:
+        """Whole layers from our store."""
+        with open_store(self.folder / "store.h5") as store:
+            for layer in self.some_layers():
+                store.layer(layer)
+
+    def memmap_layers(self) -> None:
+        """Whole layers from the memmap."""
+        peer = np.load(self.folder / "peer.npy", mmap_mode="r")
+        for layer in self.some_layers():
+            np.array(peer[:, layer])
+
+    def sqlite_layers(self) -> None:
+        """Whole layers from SQLite."""
+        with sqlite3.connect(self.folder / "peer.sqlite") as base:
+            for layer in self.some_layers():
+                found = base.execute(
+                    "SELECT vector FROM vectors WHERE layer = ? ORDER BY sample", (layer,)
+                )
+                out = np.empty((self.n, self.rows.shape[2]), "<f2")
+                for i, (blob,) in enumerate(found):
+                    out[i] = np.frombuffer(blob, "<f2")
+
+    def read_epoch(self) -> None:
+        """All layers of all samples once, in shuffled blocks."""
+        with open_store(self.folder / "store.h5") as store:
+            for _ in store.blocks(size=BLOCK, order=self.order):
+                pass
+
+    def memmap_epoch(self) -> None:
+        """The same from the memmap."""
+        peer = np.load(self.folder / "peer.npy", mmap_mode="r")
+        for block in self.order:
+            np.array(peer[block * BLOCK : (block + 1) * BLOCK])
+
+    def sqlite_epoch(self) -> None:
+        """The same from SQLite."""
+        with sqlite3.connect(self.folder / "peer.sqlite") as base:
+            for block in self.order:
+                low, high = int(block) * BLOCK, min((int(block) + 1) * BLOCK, self.n)
+                out = np.empty((high - low, *self.rows.shape[1:]), "<f2")
+                for layer in range(self.layers):
+                    found = base.execute(
+                        "SELECT sample, vector FROM vectors WHERE layer = ? AND sample >= ? "
+                        "AND sample < ?",
+                        (layer, low, high),
+                    )
+                    for sample, blob in found:
+                        out[sample - low, layer] = np.frombuffer(blob, "<f2")
+
+
+def repeat(bench: Bench, seconds: dict[str, list[float]]) -> None:
+    """Measure everything once."""
+
+    def note(name: str, function: Callable[[], Any]) -> None:
+        seconds.setdefault(name, []).append(timed(function))
+
+    note("write: numpy.save", bench.numpy_save)
+    with bench.open_writer() as writer:
+        note("write: shards, one thread", lambda: bench.write_shards(writer))
+        note("write: shards", lambda: bench.write_overlapping(writer))
+        for path in bench.folder.glob("*.npy"):
+            path.unlink()
+        note("write: resume check", writer.pending)
+        note("write: consolidate", writer.consolidate)
+    note("write: SQLite", bench.sqlite_write)
+    bench.memmap_write()
+    for kind in ("layers", "epoch"):
+        for peer in ("read", "memmap", "sqlite"):
+            function = getattr(bench, f"{peer}_{kind}")
+            function()  # once for the page cache
+            note(f"{kind}: {peer}", function)
+    note("open", lambda: open_store(bench.folder / "store.h5").close())
+
+
+def peak_memory(folder: Path, n: int) -> int:
+    """Peak memory in kB (on Linux) of a process that writes and consolidates ``n`` samples."""
+    code = (
+        "import sys, numpy as np\n"
+        "sys.path.insert(0, sys.argv[3])\n"
+        "from store import *\n"
+        "n = int(sys.argv[1]); rows = np.ones((256, 8, 512), '<f2')\n"
+        "with StoreWriter(sys.argv[2], StoreSpec(range(8), 512), table(n), {}) as w:\n"
+        "    for s in w.pending(): w.write_shard(s.index, {'resid_post': rows[:len(s)]})\n"
+        "    w.consolidate()\n"
+        "status = open('/proc/self/status').read()\n"
+        "print(status.split('VmHWM:')[1].split()[0])\n"
+    )
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", code, str(n), str(folder / f"{n}.h5"), here]
+    return int(subprocess.check_output(command))
+
+
+def machine() -> str:
+    """The machine in one line."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        name = models[0].split(":", 1)[1].strip() if models else name
+    versions = f"HDF5 {h5py.version.hdf5_version}, h5py {h5py.__version__}, NumPy {np.__version__}"
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--samples", type=int, default=2048)
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=4096)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured")
+    options = parser.parse_args()
+
+    seconds: dict[str, list[float]] = {}
+    size = 0
+    for _ in range(options.repeats):
+        folder = Path(tempfile.mkdtemp(dir=options.folder))
+        try:
+            bench = Bench(folder, options.samples, options.layers, options.hidden)
+            size = bench.bytes
+            repeat(bench, seconds)
+        finally:
+            shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        linux = Path("/proc/self/status").exists()
+        peaks = [peak_memory(Path(name), n) if linux else 0 for n in (3462, 34627)]
+
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    print(machine())
+    print(
+        f"{options.samples} samples x {options.layers} layers x {options.hidden}, float16: ", end=""
+    )
+    print(f"{size / 1e6:.0f} MB; medians of {options.repeats} repeats\n")
+    part = {"layers": len(bench.some_layers()) / options.layers}
+    print("| measured | seconds | GB/s |\n| --- | ---: | ---: |")
+    for name, value in median.items():
+        amount = size * part.get(name.split(":")[0], 1)
+        speed = "" if name == "open" else f"{amount / value / 1e9:.2f}"
+        print(f"| {name} | {value:.3f} | {speed} |")
+    whole = median["write: shards"] + median["write: consolidate"]
+    ratios = {
+        "write shards, one thread / numpy.save": median["write: numpy.save"]
+        / median["write: shards, one thread"],
+        "write shards / numpy.save": median["write: numpy.save"] / median["write: shards"],
+        "write shards and consolidate / numpy.save": median["write: numpy.save"] / whole,
+        "write shards and consolidate / SQLite": median["write: SQLite"] / whole,
+        "read layers / numpy.memmap": median["layers: memmap"] / median["layers: read"],
+        "read layers / SQLite": median["layers: sqlite"] / median["layers: read"],
+        "streamed epoch / numpy.memmap": median["epoch: memmap"] / median["epoch: read"],
+        "streamed epoch / SQLite": median["epoch: sqlite"] / median["epoch: read"],
+    }
+    print("\n| speed of the store / peer | ratio | bar |\n| --- | ---: | ---: |")
+    for name, ratio in ratios.items():
+        print(f"| {name} | {ratio:.2f} | {BARS.get(name, '')} |")
+    print(
+        f"\nPeak memory, 3,462 samples: {peaks[0] / 1e3:.0f} MB; 34,627: {peaks[1] / 1e3:.0f} MB."
+    )
+
+
+if __name__ == "__main__":
+    main()

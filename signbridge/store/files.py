@@ -1,0 +1,172 @@
+"""Files that are either whole or absent: atomic replacement, fsync, and errors in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from signbridge.errors import StoreError
+
+_TEMPORARY = re.compile(r"\.tmp-(?P<host>[^-]*)-(?P<pid>\d+)-[0-9a-f]+\Z")
+_READ_SIZE = 1 << 18  # stays in the cache of the processor, which is twice as fast
+# Left free when space is checked: metadata of the file system and of other programs.
+SPACE_RESERVE = 16 << 20
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "host"
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside ``path`` that no other process uses."""
+    return path.with_name(f"{path.name}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def remove_stale_temporaries(folder: Path, prefix: str, *, everyone: bool = False) -> None:
+    """Remove temporary files that a killed process left in ``folder``.
+
+    Files of live processes on this machine and files of other machines stay, since several workers
+    may share the folder; with ``everyone`` they go too.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            match = _TEMPORARY.search(path.name)
+            if not match or not path.name.startswith(prefix):
+                continue
+            if everyone or (match["host"] == _host() and not _is_alive(int(match["pid"]))):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # our own, left by an earlier error in this process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` durable, where the platform can."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems refuse it for folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Rename a finished, fsynced file into place, durably."""
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that ``path`` holds either its old content or all of the new."""
+    temporary = temporary_name(path)
+    data = (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    buffer = bytearray(_READ_SIZE)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(view[:size])
+    return digest.hexdigest()
+
+
+def free_bytes(path: Path) -> int:
+    """Free space on the file system that would hold ``path``, whose folder may not exist yet."""
+    folder = path
+    while not folder.exists():
+        if folder.parent == folder:
+            break
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def readable_size(size: int) -> str:
+    """A size in bytes as people write it: ``"1.3 GB"``."""
+    value = float(size)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Refuse to start what cannot be finished.
+
+    Raises:
+        StoreError: If the file system of ``path`` has less than ``needed`` bytes free.
+    """
+    free = free_bytes(path)
+    if free < needed + SPACE_RESERVE:
+        raise StoreError(
+            f"There is not enough room for {path}: {readable_size(needed)} more are needed and "
+            f"{readable_size(free)} are free, so free some space or choose another folder."
+        )
+
+
+def os_error(error: OSError, path: Path, *, finished: str = "") -> StoreError:
+    """Say in one sentence what the system refused, and what to do."""
+    keep = f"; {finished}" if finished else ""
+    code = error.errno
+    if code == errno.ENOSPC:
+        what = f"The disk that holds {path} is full: free some space and run the command again"
+    elif code == errno.EDQUOT:
+        what = f"Your disk quota for {path} is used up: free some space and run the command again"
+    elif code == errno.EROFS:
+        what = f"{path} lies on a read-only file system: choose a folder that can be written"
+    elif code in (errno.EACCES, errno.EPERM):
+        what = f"{path} cannot be written or read for lack of permission: change it or its folder"
+    elif code in (errno.ENOENT, errno.ESTALE):
+        what = f"{path} or its folder has vanished: bring it back or run the command again"
+    elif code in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        what = f"{path} cannot be used because a file and a folder are mixed up in its path: check"
+    else:
+        reason = error.strerror or str(error) or type(error).__name__
+        what = f"{path} cannot be written or read ({reason}): check the disk and run it again"
+    return StoreError(f"{what}{keep}.")
+
+
+@contextlib.contextmanager
+def clear_errors(path: Path, *, finished: str = "") -> Iterator[None]:
+    """Turn an ``OSError`` inside the block into a :class:`StoreError` about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise os_error(error, path, finished=finished) from error

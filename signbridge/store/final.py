@@ -1,0 +1,222 @@
+"""Writing one whole store file, streaming from any source of rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+
+from signbridge.store import hdf
+from signbridge.store.checksums import STRUCTURE, ChecksumTable, content_sha256, structure
+from signbridge.store.guarded import GuardedFile, Opener
+from signbridge.store.provenance import canonical_json, provenance_sha256
+from signbridge.store.schema import (
+    CHECKSUMS,
+    CHUNK_ROWS,
+    CLASS_VARIABLE,
+    FORMAT,
+    FORMAT_VERSION,
+    INFO,
+    LAYER_VARIABLE,
+    SAMPLE_VARIABLES,
+    SHARDS,
+    SampleTable,
+    StoreSpec,
+    Values,
+    Variable,
+    block_edges,
+)
+
+
+class RowSource(Protocol):
+    """Gives captured rows, asked for in ascending order."""
+
+    def rows(self, variable: Variable, start: int, stop: int, layer: int | None) -> Values:
+        """Rows ``start`` to ``stop`` of ``variable``, at position ``layer`` if it has layers."""
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard file that a store of virtual datasets refers to."""
+
+    name: str  # relative to the folder of the store
+    start: int
+    stop: int
+    size: int
+    sha256: str
+
+
+@dataclass
+class Content:
+    """All that goes into a store file."""
+
+    spec: StoreSpec
+    samples: SampleTable
+    provenance: Mapping[str, Any]
+    info: Mapping[str, Any]
+    source: RowSource
+    shards: Sequence[ShardFile] = field(default_factory=tuple)  # non-empty: virtual datasets
+
+    def sizes(self) -> dict[str, int]:
+        """The length of every dimension."""
+        return self.spec.sizes(len(self.samples), len(self.samples.class_names))
+
+    def shape(self, variable: Variable) -> tuple[int, ...]:
+        """The shape of ``variable``."""
+        sizes = self.sizes()
+        return tuple(sizes[dim] for dim in variable.dims)
+
+
+def write_store_file(target: Path, content: Content, opener: Opener | None = None) -> None:
+    """Write a complete store to ``target``, which must not exist, and fsync it.
+
+    Memory stays bounded: one block of rows at a time. On any error ``target`` is removed.
+
+    Raises:
+        OSError: If the system refuses to write.
+        StoreError: If the source finds its rows damaged.
+    """
+    file = GuardedFile(target, opener)
+    try:
+        try:
+            with h5py.File(file, "w") as h5:
+                _fill(h5, content, file)
+        except Exception:
+            if file.error is not None:  # the cause, rather than what HDF5 made of it
+                raise file.error from None
+            raise
+        file.finish()
+    except BaseException:
+        file.abandon()
+        with suppress(OSError):
+            target.unlink()
+        raise
+
+
+def _fill(h5: h5py.File, content: Content, file: GuardedFile) -> None:
+    h5.attrs["format"] = FORMAT
+    h5.attrs["format_version"] = FORMAT_VERSION
+    h5.attrs["complete"] = np.int8(0)
+    for key, value in content.provenance.items():
+        h5.attrs[key] = hdf.attribute_value(value)
+    h5.attrs["provenance_keys"] = hdf.attribute_value(sorted(content.provenance))
+    h5.attrs["provenance_sha256"] = provenance_sha256(content.provenance)
+
+    captured = content.spec.captured
+    variables = (LAYER_VARIABLE, CLASS_VARIABLE, *SAMPLE_VARIABLES, *captured)
+    for variable in variables:
+        layout = _virtual_layout(variable, content)
+        hdf.create_variable(h5, variable, content.shape(variable), layout)
+    hdf.create_dimensions(h5, content.sizes())
+    hdf.attach_dimensions(h5, variables)
+
+    with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
+        tables = {v.name: _table(v, content.shape(v), pool) for v in variables}
+        _put_known(h5, tables, content, file)
+        _put_captured(h5, tables, content, file)
+        hdf.write_info(h5, content.info)
+        _write_shard_list(h5, content.shards)
+        for name in (INFO, SHARDS):
+            for key, dataset in h5.get(name, {}).items():
+                path = f"{name}/{key}"
+                tables[path] = ChecksumTable((1,), max(1, dataset.size), pool)
+                tables[path].add((0,), whole(dataset))
+        _write_checksums(h5, tables)
+    h5.attrs["complete"] = np.int8(1)  # last
+
+
+def whole(dataset: h5py.Dataset) -> Values:
+    """All values of a small dataset; a scalar as one row."""
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        value = dataset.asstr(errors="surrogateescape")[()]
+        return [value] if isinstance(value, str) else list(value)
+    return np.atleast_1d(np.asarray(dataset[()]))
+
+
+def _table(variable: Variable, shape: tuple[int, ...], pool: ThreadPoolExecutor) -> ChecksumTable:
+    blocks = len(block_edges(shape[0], variable.block_rows))
+    table_shape = (blocks, shape[1]) if variable.has_layers else (blocks,)
+    return ChecksumTable(table_shape, variable.block_rows, pool)
+
+
+def _put_known(
+    h5: h5py.File, tables: Mapping[str, ChecksumTable], content: Content, file: GuardedFile
+) -> None:
+    columns: list[tuple[Variable, Values]] = [
+        (LAYER_VARIABLE, np.array(content.spec.layers, np.int64)),
+        (CLASS_VARIABLE, list(content.samples.class_names)),
+    ]
+    columns += [(v, content.samples.column(v.name)) for v in SAMPLE_VARIABLES]
+    for variable, values in columns:
+        for block, (start, stop) in enumerate(block_edges(len(values), variable.block_rows)):
+            hdf.put_rows(h5[variable.name], start, values[start:stop])
+            tables[variable.name].add((block,), values[start:stop])
+            file.raise_error()
+
+
+def _put_captured(
+    h5: h5py.File, tables: Mapping[str, ChecksumTable], content: Content, file: GuardedFile
+) -> None:
+    before: list[Future[str]] = []
+    datasets = {v.name: h5[v.name] for v in content.spec.captured}  # opening them again is slow
+    for block, (start, stop) in enumerate(block_edges(len(content.samples), CHUNK_ROWS)):
+        hashing: list[Future[str]] = []
+        for variable in content.spec.captured:
+            layers = range(len(content.spec.layers)) if variable.has_layers else (None,)
+            for layer in layers:
+                values = content.source.rows(variable, start, stop, layer)
+                where = (block,) if layer is None else (block, layer)
+                hashing.append(tables[variable.name].add(where, values))
+                if not (content.shards and variable.is_feature):
+                    hdf.put_rows(datasets[variable.name], start, values, layer)
+                file.raise_error()
+        for future in before:  # at most two blocks wait in memory to be hashed
+            future.result()
+        before = hashing
+
+
+def _virtual_layout(variable: Variable, content: Content) -> h5py.VirtualLayout | None:
+    if not content.shards or not variable.is_feature:
+        return None
+    shape = content.shape(variable)
+    layout = h5py.VirtualLayout(shape, variable.dtype)
+    for shard in content.shards:
+        rows = shard.stop - shard.start
+        layout[shard.start : shard.stop] = h5py.VirtualSource(
+            shard.name.replace("%", "%%"),  # HDF5 reads a single % as the start of a pattern
+            variable.name,
+            shape=(rows, *shape[1:]),
+        )
+    return layout
+
+
+def _write_shard_list(h5: h5py.File, shards: Sequence[ShardFile]) -> None:
+    if not shards:
+        return
+    group = h5.create_group(SHARDS)
+    group.create_dataset("name", data=np.array([s.name for s in shards], object), dtype=hdf.STRING)
+    group.create_dataset("start", data=np.array([s.start for s in shards], np.int64))
+    group.create_dataset("stop", data=np.array([s.stop for s in shards], np.int64))
+    group.create_dataset("size", data=np.array([s.size for s in shards], np.int64))
+    group.create_dataset(
+        "sha256", data=np.array([s.sha256 for s in shards], object), dtype=hdf.STRING
+    )
+
+
+def _write_checksums(h5: h5py.File, tables: Mapping[str, ChecksumTable]) -> None:
+    group = h5.create_group(CHECKSUMS)
+    finished = {path: table.table() for path, table in tables.items()}
+    for path, table in finished.items():
+        dataset = group.create_dataset(path, data=table)
+        dataset.attrs["rows_per_block"] = tables[path].rows
+    described = structure(h5)
+    described[""]["attrs"]["complete"] = ["int8", 1]
+    group.attrs["content_sha256"] = content_sha256(described, finished)
+    group.create_dataset(STRUCTURE, data=canonical_json(described), dtype=hdf.STRING)

@@ -1,0 +1,170 @@
+"""Creating and filling HDF5 variables: shared by shard files, final files and merged ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from signbridge.store.checksums import DIMENSION_ONLY
+from signbridge.store.provenance import plain
+from signbridge.store.schema import CHUNK_ROWS, INFO, Values, Variable
+
+STRING = h5py.string_dtype("utf-8")
+
+
+def create_dimensions(h5: h5py.File, sizes: Mapping[str, int]) -> None:
+    """Create a dimension scale for each dimension that has no variable of its name (netCDF-4)."""
+    for name, size in sizes.items():
+        if name not in h5:
+            scale = h5.create_dataset(name, shape=(size,), dtype=">f4")
+            scale.make_scale(f"{DIMENSION_ONLY}{size:10d}")
+
+
+def create_variable(
+    h5: h5py.File,
+    variable: Variable,
+    shape: tuple[int, ...],
+    layout: h5py.VirtualLayout | None = None,
+    *,
+    allocate: bool = False,
+) -> h5py.Dataset:
+    """Create a variable's dataset, with its attributes, not yet its values or dimension scales.
+
+    Args:
+        h5: Where.
+        variable: What.
+        shape: Its shape.
+        layout: What a virtual dataset refers to.
+        allocate: Whether to give all chunks their place in the file at once.
+    """
+    name = variable.name
+    if layout is not None:
+        # A plain HDF5 tool that misses a shard should at least not see zeros.
+        fill = np.nan if np.dtype(variable.dtype).kind == "f" else None
+        dataset = h5.create_virtual_dataset(name, layout, fillvalue=fill)
+    elif variable.dtype == "string":
+        dataset = h5.create_dataset(name, shape, STRING)
+    else:
+        dtype = np.dtype(variable.dtype).newbyteorder("<")
+        storage: dict[str, Any] = {}
+        if variable.is_feature:
+            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            if allocate:
+                properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            storage = {"chunks": chunk_shape(shape), "dcpl": properties}
+        dataset = h5.create_dataset(name, shape, dtype, **storage)
+    for key, value in variable.attrs.items():
+        dataset.attrs[key] = attribute_value(value)
+    return dataset
+
+
+def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Chunks of 64 rows, one layer, all features."""
+    rows = min(CHUNK_ROWS, shape[0])
+    return (rows, 1, shape[2]) if len(shape) == 3 else (rows, *shape[1:])
+
+
+def attach_dimensions(h5: h5py.File, variables: tuple[Variable, ...]) -> None:
+    """Name the dimensions of all variables through their scales."""
+    for variable in variables:
+        if variable.dims == (variable.name,) and variable.dtype != "string":
+            h5[variable.name].make_scale(variable.name)
+    for variable in variables:
+        for axis, dim in enumerate(variable.dims):
+            if dim != variable.name:
+                h5[variable.name].dims[axis].attach_scale(h5[dim])
+
+
+def put_rows(dataset: h5py.Dataset, start: int, values: Values, layer: int | None = None) -> None:
+    """Store a block that begins at row ``start``, a multiple of the chunk's rows if chunked.
+
+    Args:
+        dataset: Where to.
+        start: First row.
+        values: Texts, or numbers of the dataset's own type: ``(rows, features)`` where ``layer``
+            is given or the dataset has two dimensions.
+        layer: Position along the layer dimension.
+    """
+    if isinstance(values, list):
+        dataset[start : start + len(values)] = np.array(values, dtype=object)
+        return
+    if dataset.chunks is None:
+        dataset[start : start + len(values)] = values
+        return
+    # A whole chunk goes straight to the file: no copy through the chunk cache.
+    rows = dataset.chunks[0]
+    if len(values) < rows:
+        padded = np.zeros((rows, *values.shape[1:]), values.dtype)
+        padded[: len(values)] = values
+        values = padded
+    offset = (start, 0) if layer is None else (start, layer, 0)
+    dataset.id.write_direct_chunk(offset, np.ascontiguousarray(values))
+
+
+def get_rows(dataset: h5py.Dataset, start: int, stop: int, layer: int | None = None) -> Values:
+    """Read rows ``start`` to ``stop``, of one position along the layer dimension if given."""
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        if dataset.dtype.kind == "S":
+            return [v.decode("ascii", "replace") for v in dataset[start:stop]]
+        return list(dataset.asstr(errors="surrogateescape")[start:stop])
+    block: NDArray[Any] = dataset[start:stop] if layer is None else dataset[start:stop, layer]
+    return block
+
+
+def attribute_value(value: Any) -> Any:
+    """A value as h5py stores it best: texts as UTF-8, lists of texts as variable-length ones."""
+    value = plain(value)
+    if isinstance(value, list) and (not value or isinstance(value[0], str)):
+        return np.array(value, dtype=STRING)
+    if isinstance(value, list):
+        return np.asarray(value)
+    return value
+
+
+def read_attribute(value: Any) -> Any:
+    """The plain Python value of an attribute."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OS":
+        return [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return plain(value)
+
+
+def write_info(h5: h5py.File, info: Mapping[str, Any]) -> None:
+    """Write unguarded facts as datasets of ``/info``; what is nested is written as JSON."""
+    group = h5.create_group(INFO)
+    for key in sorted(info):
+        value = plain(info[key])
+        if value is None:
+            continue
+        name = str(key).replace("/", "_")
+        if isinstance(value, str):
+            group.create_dataset(name, data=value.replace("\0", "\ufffd"), dtype=STRING)
+        elif isinstance(value, (bool, int, float)):
+            group.create_dataset(name, data=value)
+        elif value and isinstance(value, list) and all(isinstance(v, str) for v in value):
+            texts = [v.replace("\0", "\ufffd") for v in value]
+            group.create_dataset(name, data=np.array(texts, dtype=object), dtype=STRING)
+        else:
+            text = json.dumps(value, sort_keys=True, default=str)
+            group.create_dataset(name, data=text, dtype=STRING).attrs["encoding"] = "json"
+
+
+def read_info(h5: h5py.File) -> dict[str, Any]:
+    """Read ``/info`` back."""
+    found: dict[str, Any] = {}
+    for name, dataset in sorted(h5.get(INFO, {}).items()):
+        text = h5py.check_string_dtype(dataset.dtype) is not None
+        value = dataset.asstr(errors="surrogateescape")[()] if text else dataset[()]
+        if dataset.attrs.get("encoding") == "json":
+            value = json.loads(value)
+        found[name] = (
+            [str(v) for v in value] if isinstance(value, np.ndarray) and text else plain(value)
+        )
+    return found

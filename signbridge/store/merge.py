@@ -1,0 +1,342 @@
+"""Joining stores of equal provenance: more samples, or more layers and baselines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from signbridge.errors import StoreError
+from signbridge.store import files
+from signbridge.store.final import Content, write_store_file
+from signbridge.store.parts import spec_identity
+from signbridge.store.provenance import differing_keys, plain
+from signbridge.store.reader import Store, open_store
+from signbridge.store.schema import RESID_POST, SampleTable, StoreSpec, Values, Variable
+from signbridge.store.shards import shard_space
+from signbridge.store.writer import verify_written
+
+# Where the images came from may differ between stores of different samples.
+SAMPLE_KEYS = frozenset(
+    {"image_source", "image_fingerprint", "groups", "seed", "classes", "per_class"}
+)
+# What was captured may differ between stores of the same samples.
+SITE_KEYS = frozenset({"site"})
+
+
+def merge_stores(
+    paths: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    overwrite: bool = False,
+) -> Path:
+    """Join stores of equal provenance into one.
+
+    Stores with the same samples are joined by their layers and baselines; the rows of the first
+    decide the order. Stores with no sample in common are joined by their samples, in the order
+    given: class names are united, and groups of different stores stay apart unless they share an
+    identical image.
+
+    Args:
+        paths: Two or more finished stores.
+        output: The file to write.
+        overwrite: Whether ``output`` may be replaced.
+
+    Returns:
+        The path of the new store.
+
+    Raises:
+        StoreError: If a store cannot be read, stores conflict (named), or ``output`` exists or
+            cannot be written.
+    """
+    target = Path(output).absolute()
+    if len(paths) < 2:
+        raise StoreError("Merging needs at least two stores: name two or more.")
+    if target.is_dir():
+        raise StoreError(f"{target} is a folder: give the name of a file for the merged store.")
+    if target.exists() and not overwrite:
+        raise StoreError(
+            f"{target} exists already: choose another output file or give --overwrite true."
+        )
+    with ExitStack() as stack:
+        stores = [stack.enter_context(open_store(path)) for path in paths]
+        same = [set(s.sample_ids) == set(stores[0].sample_ids) for s in stores]
+        content = _join_columns(stores) if all(same) else _join_rows(stores)
+        _write(content, target)
+    return target
+
+
+def _write(content: Content, target: Path) -> None:
+    temporary = files.temporary_name(target)
+    try:
+        with files.clear_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            files.remove_stale_temporaries(target.parent, f"{target.name}.tmp-")
+            n_classes = len(content.samples.class_names)
+            files.check_space(target, shard_space(content.spec, len(content.samples), n_classes))
+            write_store_file(temporary, content)
+            verify_written(temporary, target)
+            files.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+# -- the same samples, other layers or baselines --------------------------------------------------
+
+
+def _join_columns(stores: Sequence[Store]) -> Content:
+    first = stores[0]
+    provenance: dict[str, Any] = dict(first.provenance)
+    permutations: list[NDArray[np.int64] | None] = []
+    for store in stores:
+        _refuse(first, store, SITE_KEYS)
+        permutations.append(_permutation(first, store))
+        _refuse_samples(first, store, permutations[-1])
+    for key in SITE_KEYS:
+        values = _united([s.provenance.get(key) for s in stores])
+        if values is not None:
+            provenance[key] = values
+    owner: dict[str, int] = {}  # which store gives a feature
+    for number, store in enumerate(stores):
+        names = [f"{RESID_POST}/{layer}" for layer in store.layers] + list(store.baselines)
+        names += [name for name in ("response", "class_logprob") if name in store]
+        for name in names:
+            if name in owner:
+                _refuse_other_values(stores[owner[name]], store, name, permutations[number])
+            else:
+                owner[name] = number
+    spec = StoreSpec(
+        tuple(sorted({layer for s in stores for layer in s.layers})),
+        first.hidden_size,
+        first.spec.store_dtype,
+        {name: value for s in reversed(stores) for name, value in s.spec.baselines.items()},
+        responses="response" in owner,
+        class_logprob="class_logprob" in owner,
+    )
+    source = _Columns(stores, permutations, owner, spec)
+    return Content(spec, first.samples, provenance, _merged_info(stores), source)
+
+
+def _permutation(first: Store, store: Store) -> NDArray[np.int64] | None:
+    if store.sample_ids == first.sample_ids:
+        return None
+    place = {sample: i for i, sample in enumerate(store.sample_ids)}
+    return np.array([place[sample] for sample in first.sample_ids], np.int64)
+
+
+def _refuse_samples(first: Store, store: Store, permutation: NDArray[np.int64] | None) -> None:
+    order = np.arange(first.n_samples) if permutation is None else permutation
+    if store.class_names != first.class_names:
+        raise StoreError(
+            f"{store.path} and {first.path} have the same samples but other class names: "
+            f"{list(store.class_names)} and {list(first.class_names)}."
+        )
+    for name in ("labels", "groups", "image_sha256", "source_splits"):
+        mine, theirs = getattr(first, name), getattr(store, name)
+        for i, j in enumerate(order):
+            if mine[i] != theirs[j]:
+                raise StoreError(
+                    f"Sample '{first.sample_ids[i]}' has {name} {mine[i]!s} in {first.path} but "
+                    f"{theirs[j]!s} in {store.path}: the stores are not of the same samples."
+                )
+
+
+def _refuse_other_values(
+    owner: Store, store: Store, name: str, permutation: NDArray[np.int64] | None
+) -> None:
+    """The same feature in two stores is fine only where it has the same values."""
+    step = 1024
+    for start in range(0, owner.n_samples, step):
+        rows = np.arange(start, min(start + step, owner.n_samples))
+        other = rows if permutation is None else permutation[rows]
+        if not np.array_equal(_captured(owner, name, rows), _captured(store, name, other)):
+            raise StoreError(
+                f"{name} is in both {owner.path} and {store.path}, with different values: leave "
+                "one of the stores out."
+            )
+
+
+def _captured(store: Store, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    if name == "response":
+        assert store.responses is not None
+        return np.array([store.responses[i] for i in rows], dtype=object)
+    if name == "class_logprob":
+        assert store.class_logprob is not None
+        return store.class_logprob[rows]
+    values: NDArray[Any] = store.feature(name, rows)
+    return values
+
+
+class _Columns:
+    """Rows of one set of samples, gathered from several stores."""
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        permutations: Sequence[NDArray[np.int64] | None],
+        owner: Mapping[str, int],
+        spec: StoreSpec,
+    ) -> None:
+        self._stores, self._permutations = stores, permutations
+        self._owner, self._spec = owner, spec
+
+    def rows(self, variable: Variable, start: int, stop: int, layer: int | None) -> Values:
+        name = variable.name
+        if layer is not None:
+            name = f"{RESID_POST}/{self._spec.layers[layer]}"
+        number = self._owner[name]
+        permutation = self._permutations[number]
+        rows = np.arange(start, stop) if permutation is None else permutation[start:stop]
+        values = _captured(self._stores[number], name, rows)
+        return list(values) if variable.dtype == "string" else values
+
+
+# -- the same layers, other samples ---------------------------------------------------------------
+
+
+def _join_rows(stores: Sequence[Store]) -> Content:
+    first = stores[0]
+    seen: dict[str, Store] = {}
+    for store in stores:
+        _refuse(first, store, SAMPLE_KEYS)
+        _refuse_spec(first, store)
+        for sample in store.sample_ids:
+            if sample in seen:
+                raise StoreError(
+                    f"Sample '{sample}' is in both {seen[sample].path} and {store.path}, which do "
+                    "not have all samples in common: stores must share all samples or none."
+                )
+            seen[sample] = store
+    provenance = dict(first.provenance)
+    for key in SAMPLE_KEYS:
+        values = _united([s.provenance.get(key) for s in stores])
+        if values is not None:
+            provenance[key] = values
+    class_names = first.class_names
+    if any(s.class_names != class_names for s in stores):
+        if "class_logprob" in first:
+            raise StoreError(
+                "The stores have other class names and log-probabilities for each class, which "
+                "cannot be joined: extract them again with the same classes."
+            )
+        class_names = tuple(sorted({name for s in stores for name in s.class_names}))
+    samples = SampleTable(
+        [x for s in stores for x in s.sample_ids],
+        np.concatenate([_relabelled(s, class_names) for s in stores]),
+        class_names,
+        joined_groups([s.groups for s in stores], [s.image_sha256 for s in stores]),
+        [x for s in stores for x in s.source_splits],
+        [x for s in stores for x in s.image_sha256],
+    )
+    return Content(first.spec, samples, provenance, _merged_info(stores), _Rows(stores, first.spec))
+
+
+def _refuse_spec(first: Store, store: Store) -> None:
+    old, new = spec_identity(first.spec), spec_identity(store.spec)
+    for key in differing_keys(old, new):
+        raise StoreError(
+            f"{first.path} and {store.path} have different samples and also different {key}: "
+            f"{old[key]} and {new[key]}; only one of the two can be joined at a time."
+        )
+
+
+def _relabelled(store: Store, class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    number = np.array([class_names.index(name) for name in store.class_names], np.int64)
+    relabelled: NDArray[np.int64] = number[store.labels]
+    return relabelled
+
+
+def joined_groups(
+    groups: Sequence[NDArray[np.int64]], hashes: Sequence[Sequence[str]]
+) -> NDArray[np.int64]:
+    """Number the groups of several stores so that only identical images join them.
+
+    Args:
+        groups: For each store the group of each sample.
+        hashes: For each store the SHA-256 of each sample's image.
+
+    Returns:
+        Group of each sample of all stores in turn, consecutive from 0 in order of appearance.
+    """
+    keys = [(number, int(g)) for number, column in enumerate(groups) for g in column]
+    parent = {key: key for key in keys}
+
+    def root(key: tuple[int, int]) -> tuple[int, int]:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    first_with: dict[str, tuple[int, int]] = {}
+    for key, digest in zip(keys, (h for column in hashes for h in column), strict=True):
+        if digest:
+            parent[root(key)] = root(first_with.setdefault(digest, key))
+    number_of: dict[tuple[int, int], int] = {}
+    return np.array([number_of.setdefault(root(key), len(number_of)) for key in keys], np.int64)
+
+
+class _Rows:
+    """Rows of several stores, one after the other."""
+
+    def __init__(self, stores: Sequence[Store], spec: StoreSpec) -> None:
+        self._stores, self._spec = stores, spec
+        self._edges = np.cumsum([0, *(s.n_samples for s in stores)])
+
+    def rows(self, variable: Variable, start: int, stop: int, layer: int | None) -> Values:
+        name = variable.name
+        if layer is not None:
+            name = f"{RESID_POST}/{self._spec.layers[layer]}"
+        pieces = []
+        for number, store in enumerate(self._stores):
+            low = max(start, int(self._edges[number])) - int(self._edges[number])
+            high = min(stop, int(self._edges[number + 1])) - int(self._edges[number])
+            if low < high:
+                pieces.append(_captured(store, name, np.arange(low, high)))
+        values = np.concatenate(pieces)
+        return list(values) if variable.dtype == "string" else values
+
+
+# -- both -----------------------------------------------------------------------------------------
+
+
+def _refuse(first: Store, store: Store, allowed: frozenset[str]) -> None:
+    old = {k: v for k, v in first.provenance.items() if k not in allowed}
+    new = {k: v for k, v in store.provenance.items() if k not in allowed}
+    keys = differing_keys(old, new)
+    if keys:
+        key = keys[0]
+        others = f" (also {', '.join(keys[1:])})" if len(keys) > 1 else ""
+        raise StoreError(
+            f"{first.path} and {store.path} cannot be joined, since {key} is "
+            f"{old.get(key)!r} in the one and {new.get(key)!r} in the other{others}."
+        )
+    if store.hidden_size != first.hidden_size or store.dtype != first.dtype:
+        raise StoreError(
+            f"{first.path} and {store.path} cannot be joined: their vectors have "
+            f"{first.hidden_size} values of {first.dtype} and {store.hidden_size} of {store.dtype}."
+        )
+
+
+def _united(values: Sequence[Any]) -> Any:
+    """One value where all agree, else the list of all, as texts if their types differ."""
+    flat: list[Any] = []
+    for value in values:
+        for v in value if isinstance(value, list) else [value]:
+            if v not in flat:
+                flat.append(v)
+    if len(flat) == 1:
+        return values[0]
+    if len({type(v) for v in flat}) > 1:
+        flat = ["none" if v is None else str(v) for v in flat]
+    return plain(flat)
+
+
+def _merged_info(stores: Sequence[Store]) -> dict[str, Any]:
+    names = [s.path.name for s in stores]
+    return {"merged_from": names, **{f"info_{i}": s.info for i, s in enumerate(stores)}}

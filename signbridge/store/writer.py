@@ -1,0 +1,354 @@
+"""Writing a store so that a kill at any moment loses at most the shards in the making."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from signbridge.errors import StoreError
+from signbridge.store import files
+from signbridge.store.check import DAMAGE, first_line, full_problems
+from signbridge.store.final import Content, ShardFile, write_store_file
+from signbridge.store.guarded import Opener
+from signbridge.store.parts import Parts, samples_identity, spec_identity
+from signbridge.store.provenance import checked_provenance, refuse_difference
+from signbridge.store.reader import open_store
+from signbridge.store.rows import open_hdf5
+from signbridge.store.schema import SHARDS, SampleTable, Shard, StoreSpec
+from signbridge.store.shards import ShardRows, checked_shard, shard_space, write_shard_file
+
+_KEPT = "what was finished is kept, and the same command continues from there"
+
+
+class StoreWriter:
+    """Writes one store, shard by shard, alone or together with other workers.
+
+    The worker of rank 0 is constructed first (the others after a barrier) and holds the output
+    until it is closed; the others only need the plan. Shards may be written in any order, by any
+    worker; the finished file's content depends on neither. Use it as a context manager.
+
+    Args:
+        path: The output file; while unfinished, its parts lie in ``path + ".parts"``.
+        spec: What is captured for every sample.
+        samples: The samples.
+        provenance: Guarded facts: continuing with another value is refused. Texts, numbers, truth
+            values and lists of them; ``None`` is the same as absent.
+        info: Facts recorded but not guarded.
+        shard_size: Samples in a shard; an unfinished extraction keeps the size it began with.
+        overwrite: Whether an existing store, or parts begun with other settings, may be replaced.
+            The old store stays until the new one is whole. Parts with the same settings are
+            continued even so.
+        rank: Number of this worker.
+        keep_shards: Whether the store will refer to its shards rather than copy them.
+
+    Attributes:
+        complete: Whether the output is already there with the same provenance and samples.
+
+    Raises:
+        StoreError: If another process writes the same output, it was made with other settings, the
+            folder cannot be written, or there is not enough room.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        spec: StoreSpec,
+        samples: SampleTable,
+        provenance: Mapping[str, Any],
+        info: Mapping[str, Any] | None = None,
+        shard_size: int = 256,
+        overwrite: bool = False,
+        rank: int = 0,
+        keep_shards: bool = False,
+    ) -> None:
+        if shard_size < 1:
+            raise StoreError(f"The shard size {shard_size} makes no sense: give at least 1.")
+        self.path = Path(path).absolute()
+        self.spec, self.samples = spec, samples
+        self.provenance = checked_provenance(provenance)
+        self.info = dict(info or {})
+        self.rank, self.keep_shards = rank, keep_shards
+        self.complete = False
+        self._parts = Parts(self.path)
+        self._shards: list[Shard] = []
+        with files.clear_errors(self.path):
+            self._begin(shard_size, overwrite)
+
+    def _begin(self, shard_size: int, overwrite: bool) -> None:
+        if self.path.is_dir():
+            raise StoreError(f"{self.path} is a folder: give the name of a file for the store.")
+        if not overwrite and self.path.exists():
+            self._finish_at_once()
+            return
+        if self.rank == 0:
+            self._parts.lock()
+        try:
+            if not overwrite and self.path.exists():  # finished while we looked
+                self._finish_at_once()
+                return
+            if self.rank == 0:
+                self._tidy(overwrite)
+            self._shards = self._planned(shard_size, overwrite)
+            if self.rank == 0:
+                self._check_space()
+        except BaseException:
+            self.close()
+            raise
+
+    def _planned(self, shard_size: int, overwrite: bool) -> list[Shard]:
+        plan = (self.spec, self.samples, self.provenance, shard_size)
+        try:
+            return self._parts.make_plan(*plan)
+        except StoreError:
+            if not overwrite or self.rank != 0:
+                raise
+            self._discard_parts()
+            return self._parts.make_plan(*plan)
+
+    def _check_space(self) -> None:
+        n_classes = len(self.samples.class_names)
+        have = [s for s in self._shards if self._parts.record(s) is not None]
+        missing = len(self.samples) - sum(len(s) for s in have)
+        needed = shard_space(self.spec, missing, n_classes)
+        if not self.keep_shards:
+            needed += shard_space(self.spec, len(self.samples), n_classes)
+        try:
+            files.check_space(self.path, needed)
+        except StoreError:
+            if not have:
+                self._discard_parts()
+                self._shards = []
+            raise
+
+    def _finish_at_once(self) -> None:
+        self._compare_with_finished()
+        self.complete = True
+        if self.rank == 0 and self._parts.folder.is_dir():
+            with suppress(OSError, StoreError):  # tidying up can wait
+                self._parts.lock()
+                self._tidy_finished()
+
+    def _compare_with_finished(self) -> None:
+        advice = "choose another output file or give --overwrite true"
+        try:
+            store = open_store(self.path)
+        except StoreError as error:
+            raise StoreError(f"{str(error).rstrip('.')}; to replace it, {advice}.") from error
+        with store:
+            where = f"The finished store {self.path}"
+            refuse_difference(store.provenance, self.provenance, where)
+            refuse_difference(spec_identity(store.spec), spec_identity(self.spec), where)
+            refuse_difference(
+                samples_identity(store.samples), samples_identity(self.samples), where
+            )
+
+    def _tidy_finished(self) -> None:
+        """Remove what a run killed between its last rename and its clean-up has left."""
+        files.remove_stale_temporaries(self.path.parent, f"{self.path.name}.tmp-")
+        with open_store(self.path, verify="none") as store:
+            kept = SHARDS in store
+        if not kept and self._parts.has_plan():
+            self._parts.remove()
+        elif not kept:
+            self._drop_empty_folder()
+
+    def _drop_empty_folder(self) -> None:
+        if {p.name for p in self._parts.folder.iterdir()} <= {"lock"}:
+            self._parts.remove()
+
+    def _tidy(self, overwrite: bool) -> None:
+        files.remove_stale_temporaries(self.path.parent, f"{self.path.name}.tmp-")
+        files.remove_stale_temporaries(self._parts.folder, "")
+        if overwrite and self.path.exists():
+            self._forget_virtual_store()
+
+    def _forget_virtual_store(self) -> None:
+        """A store of virtual datasets goes before its shards do, never the other way round."""
+        try:
+            with open_store(self.path, verify="none") as store:
+                virtual = SHARDS in store
+        except StoreError:
+            return
+        if virtual:
+            self.path.unlink()
+            self._discard_parts()
+
+    def _discard_parts(self) -> None:
+        self._parts.remove(keep=[self._parts.folder / "lock"])
+
+    # -- shards -----------------------------------------------------------------------------------
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All shards, finished or not; empty if the store is complete."""
+        return () if self.complete else tuple(self._shards)
+
+    def pending(self, rank: int = 0, world_size: int = 1) -> list[Shard]:
+        """The shards still to be made, after verifying size and SHA-256 of those that are there.
+
+        Args:
+            rank: Number of this worker.
+            world_size: Number of workers. Each is given the shards whose index leaves its rank when
+                divided by this, so workers need not ask at the same moment.
+
+        Returns:
+            Shards in ascending order; none if the store is complete.
+
+        Raises:
+            StoreError: If the parts cannot be read.
+        """
+        mine = [s for s in self.shards if s.index % world_size == rank]
+        with files.clear_errors(self._parts.folder):
+            return [s for s in mine if not self._parts.is_whole(s)]
+
+    def write_shard(self, index: int, data: Mapping[str, Any]) -> None:
+        """Store one shard, durably; several threads may store different shards at once.
+
+        Args:
+            index: Index of the shard.
+            data: For each captured variable its rows: ``resid_post`` of shape
+                ``(rows, layers, hidden)``, baselines ``(rows, features)``, ``response`` a list of
+                texts, ``class_logprob`` ``(rows, classes)``.
+
+        Raises:
+            StoreError: If a value is NaN, infinite or too large for the stored type (naming sample,
+                layer and site), shapes are wrong, or the disk refuses; then nothing of the shard is
+                stored, and what was finished stays.
+        """
+        if not 0 <= index < len(self.shards):
+            raise StoreError(f"There is no shard {index} to write to {self.path}: see 'pending'.")
+        shard = self._shards[index]
+        checked = checked_shard(shard, data, self.spec, self.samples)
+        with files.clear_errors(self._parts.folder, finished=_KEPT):
+            write_shard_file(self._parts, shard, checked, self.spec, self._opener)
+
+    _opener: Opener | None = None  # replaced in tests
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def consolidate(self, keep_shards: bool | None = None) -> Path:
+        """Make the one file out of verified shards, verify it, and only then remove the shards.
+
+        Args:
+            keep_shards: Whether to keep the shards and write a file of virtual datasets that refers
+                to them; by default what the writer was made with.
+
+        Returns:
+            The path of the finished store.
+
+        Raises:
+            StoreError: If a shard is missing or damaged, the disk refuses, or the written file does
+                not verify; the shards stay.
+        """
+        if self.complete:
+            return self.path
+        keep = self.keep_shards if keep_shards is None else keep_shards
+        self._require_all()
+        temporary = files.temporary_name(self.path)
+        try:
+            with files.clear_errors(self.path, finished=_KEPT):
+                if not keep:
+                    n_classes = len(self.samples.class_names)
+                    space = shard_space(self.spec, len(self.samples), n_classes)
+                    files.check_space(self.path, space)
+                self._write(temporary, keep)
+                verify_written(temporary, self.path)
+                files.replace(temporary, self.path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        self.complete = True
+        self._clean_up(keep)
+        return self.path
+
+    def _require_all(self) -> None:
+        missing = [s for s in self._shards if self._parts.record(s) is None]
+        if missing:
+            raise StoreError(
+                f"{len(missing)} of {len(self._shards)} shards of {self.path} are missing: run the "
+                "same command again to make them."
+            )
+
+    def _write(self, temporary: Path, keep: bool) -> None:
+        source = ShardRows(self._parts, self._shards)
+        try:
+            write_store_file(
+                temporary,
+                Content(
+                    self.spec,
+                    self.samples,
+                    self.provenance,
+                    self.info,
+                    source,
+                    self._shard_files() if keep else (),
+                ),
+                self._opener,
+            )
+        finally:
+            source.close()
+
+    def _shard_files(self) -> list[ShardFile]:
+        found = []
+        for shard in self._shards:
+            size, sha256 = self._parts.record(shard) or (0, "")
+            name = f"{self._parts.folder.name}/{self._parts.shard_path(shard.index).name}"
+            found.append(ShardFile(name, shard.start, shard.stop, size, sha256))
+        return found
+
+    def _clean_up(self, keep: bool) -> None:
+        if keep:
+            files.remove_stale_temporaries(self._parts.folder, "", everyone=True)
+            return
+        # Whatever cannot be removed now is removed when the output is opened next.
+        with suppress(OSError):
+            self._parts.remove()
+
+    def close(self) -> None:
+        """Give the output free for other processes; unfinished parts stay."""
+        folder = self._parts.folder
+        with suppress(OSError):
+            if self._parts.is_locked and not self._shards and folder.is_dir():
+                self._drop_empty_folder()
+        self._parts.unlock()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def verify_written(temporary: Path, path: Path) -> None:
+    """Check every value of a file just written, before it takes its place at ``path``.
+
+    Raises:
+        StoreError: If it does not verify.
+    """
+    try:
+        _drop_cached(temporary)
+        with open_hdf5(temporary) as h5:
+            problem: object = next(full_problems(h5, temporary), None)
+    except DAMAGE as error:
+        problem = first_line(error)
+    if problem is not None:
+        raise StoreError(
+            f"The file written for {path} does not verify ({problem}), so it was discarded: check "
+            "disk and memory, then run the same command again."
+        )
+
+
+def _drop_cached(path: Path) -> None:
+    """Ask the system to read the file from the disk again, not from what it still holds of it."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with suppress(OSError), path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def estimated_bytes(spec: StoreSpec, n_samples: int, n_classes: int) -> int:
+    """The size a finished store will have, roughly; while it is made, twice as much is needed."""
+    return shard_space(spec, n_samples, n_classes)

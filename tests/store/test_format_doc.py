@@ -1,0 +1,41 @@
+"""The Python examples of docs/format.md run as they stand."""
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+DOC = Path(__file__).parents[2] / "docs" / "format.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_there_are_examples_for_the_three_ways():
+    assert len(EXAMPLES) == 3
+    for example, word in zip(EXAMPLES, ("open_store", "h5py", "xarray"), strict=True):
+        assert word in example
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_an_example_runs(number, producer, tmp_path, monkeypatch):
+    if number == 2:
+        pytest.importorskip("xarray")
+        pytest.importorskip("h5netcdf")
+    (tmp_path / "activations").mkdir()
+    producer.produce(str(tmp_path / "activations" / "tiny-sample.h5"), n=100)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # xarray's own, of versions to come
+        exec(EXAMPLES[number], names)
+    expected = producer.inputs(n=100)[3]["resid_post"][:, 2].astype("float16")
+    assert (names["vectors"][:] == expected).all()
+    if number == 2:
+        assert names["by_letter"].sizes["label"] == 4
+
+
+def test_tables_name_what_a_store_holds(producer):
+    text = DOC.read_text(encoding="utf-8")
+    spec, *_ = producer.inputs(n=4)
+    for variable in spec.captured:
+        assert f"`{variable.name}`" in text

@@ -1,0 +1,63 @@
+"""The fingerprint of provenance."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from signbridge.errors import StoreError
+from signbridge.store import StoreWriter, open_store
+from signbridge.store.provenance import (
+    checked_provenance,
+    differing_keys,
+    provenance_sha256,
+    refuse_difference,
+)
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
+VALUE = st.one_of(
+    TEXT,
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.lists(TEXT, max_size=4),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4),
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4),
+)
+KEYS = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(lambda k: k != "format")
+
+
+def test_the_fingerprint_is_that_of_the_specification():
+    values = {"seed": 42, "prompt": "é", "on": True, "modules": ["a"], "none": None}
+    text = '{"modules":["a"],"on":true,"prompt":"é","seed":42}'
+    expected = hashlib.sha256(text.encode()).hexdigest()
+    assert provenance_sha256(checked_provenance(values)) == expected
+
+
+@settings(deadline=None, max_examples=25)
+@given(values=st.dictionaries(KEYS, VALUE, max_size=6))
+def test_every_value_comes_back_from_a_file(values, tmp_path_factory, producer):
+    path = tmp_path_factory.mktemp("p") / "s.h5"
+    spec, samples, _, data = producer.inputs(n=2, layers=(0,), hidden=1)
+    with StoreWriter(path, spec, samples, values) as writer:
+        writer.write_shard(0, data)
+        writer.consolidate()
+    with open_store(path, verify="quick") as store:
+        assert store.provenance == values
+        assert differing_keys(store.provenance, checked_provenance(values)) == []
+        assert store.fingerprint == provenance_sha256(values)
+
+
+def test_numpy_values_are_plain():
+    assert checked_provenance({"a": np.int64(3), "b": np.array([1.5]), "c": ("x",)}) == {
+        "a": 3,
+        "b": [1.5],
+        "c": ["x"],
+    }
+
+
+def test_all_differing_keys_are_named():
+    with pytest.raises(StoreError, match=r"a = '1', but now a is '2' \(also b, c\)"):
+        refuse_difference({"a": 1, "b": 1}, {"a": 2, "c": 1}, "The store s.h5")
