@@ -1,0 +1,1 @@
+"""Load a vision-language model, capture its residual stream, run an extraction."""

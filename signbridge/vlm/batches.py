@@ -1,0 +1,163 @@
+"""Batches of labelled images, made ready for the model, in the order of the store's shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, Dataset
+
+from signbridge.errors import SignBridgeError
+from signbridge.images import ImageSet
+from signbridge.store import Shard
+
+# Below this many images, starting worker processes costs more than they save.
+_FEW_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Span:
+    """A contiguous range of samples inside one shard, run as one batch."""
+
+    shard: int
+    start: int
+    stop: int
+
+
+@dataclass
+class PreparedBatch:
+    """The processor's tensors for one span.
+
+    Attributes:
+        span: which samples these are.
+        inputs: ``input_ids`` and ``attention_mask``, shape (batch, tokens), ``pixel_values``, and
+            whatever else the processor gives.
+    """
+
+    span: Span
+    inputs: dict[str, torch.Tensor]
+
+    def pin_memory(self) -> PreparedBatch:
+        """Copy the tensors to page-locked memory; the DataLoader calls this for a GPU."""
+        self.inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
+        return self
+
+
+def spans_of(shards: Sequence[Shard], batch_size: int) -> list[Span]:
+    """Cut shards into batches that never cross a shard's edge.
+
+    A batch's samples then depend on the shard and the batch size alone, not on which worker runs
+    it or on where an earlier run was stopped, and with them every rounding error of the batch.
+
+    Args:
+        shards: the shards to cut.
+        batch_size: the most samples of a batch.
+    """
+    return [
+        Span(shard.index, start, min(start + batch_size, shard.stop))
+        for shard in shards
+        for start in range(shard.start, shard.stop, batch_size)
+    ]
+
+
+class SpanDataset(Dataset[Any]):
+    """Item ``i`` is span ``i``, decoded and run through the processor.
+
+    An error is returned, not raised: a DataLoader worker would bury its one sentence in a
+    traceback. :class:`SpanDataModule` raises it in the main process.
+    """
+
+    def __init__(self, images: ImageSet, processor: Any, prompt: str, spans: list[Span]) -> None:
+        self._images = images
+        self._processor = processor
+        self._prompt = prompt
+        self._spans = spans
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index: int) -> PreparedBatch | SignBridgeError:
+        span = self._spans[index]
+        try:
+            pictures = [self._images.load(row) for row in range(span.start, span.stop)]
+        except SignBridgeError as error:
+            return error
+        inputs = self._processor(
+            text=[self._prompt] * len(pictures),
+            images=pictures,
+            padding=True,
+            return_tensors="pt",
+        )
+        return PreparedBatch(span, dict(inputs))
+
+
+class SpanDataModule(LightningDataModule):
+    """Serves this worker's share of the shards that are still to be made.
+
+    Args:
+        images: the labelled images.
+        processor: the model's processor.
+        prompt: the question, with the processor's own image token.
+        batch_size: the most images of a forward pass.
+        begin: called with the trainer once the processes of the run know each other; returns
+            the shards that this process is to make.
+        num_workers: processes that decode and prepare images; None chooses.
+
+    Attributes:
+        shards: this process's shards, known after ``setup``.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        processor: Any,
+        prompt: str,
+        batch_size: int,
+        begin: Callable[[Trainer], Sequence[Shard]],
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        # A worker may find nothing left to do; the others must not care.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._images = images
+        self._processor = processor
+        self._prompt = prompt
+        self._batch_size = batch_size
+        self._begin = begin
+        self._num_workers = num_workers
+        self.shards: list[Shard] = []
+
+    def setup(self, stage: str) -> None:
+        """Learn this process's shards."""
+        assert self.trainer is not None
+        self.shards = list(self._begin(self.trainer))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Return a loader of prepared batches, one per item."""
+        spans = spans_of(self.shards, self._batch_size)
+        workers = self._num_workers
+        if workers is None:
+            few = sum(span.stop - span.start for span in spans) < _FEW_IMAGES
+            workers = 0 if few else min(8, len(os.sched_getaffinity(0)) - 1)
+        return DataLoader(
+            SpanDataset(self._images, self._processor, self._prompt, spans),
+            batch_size=None,
+            shuffle=False,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> PreparedBatch:
+        """Move a batch's tensors, or raise the error that a loader process met."""
+        if isinstance(batch, SignBridgeError):
+            raise batch
+        inputs = {
+            name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()
+        }
+        return PreparedBatch(batch.span, inputs)

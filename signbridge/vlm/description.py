@@ -1,0 +1,182 @@
+"""What a model is, known before its weights are loaded.
+
+Resuming, refusing and planning need the model's sizes, its parts and the fingerprint of its
+weights, not the weights: a finished store is recognised in a second, not after loading 14 GB.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from signbridge.errors import ModelError
+from signbridge.vlm.families import decoder_layers, image_token_id, vision_size
+from signbridge.vlm.quiet import quiet_transformers
+from signbridge.vlm.tiny import make_tiny_llava
+from signbridge.vlm.weights import local_files, weight_files, weights_sha256
+
+TINY = "tiny"
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model's files, configuration, processor and shape, without its weights.
+
+    Attributes:
+        spec: the text that named it: ``tiny``, a hub id or a folder.
+        kind: ``tiny``, ``hub`` or ``folder``.
+        name: short name for file names.
+        folder: where its files lie on this disk.
+        revision: the hub's commit hash, or an empty string.
+        config: its transformers configuration.
+        processor: its transformers processor, with the PIL image backend and left padding.
+        skeleton: the model on the ``meta`` device: modules and shapes, no values.
+    """
+
+    spec: str
+    kind: str
+    name: str
+    folder: Path
+    revision: str
+    config: Any
+    processor: Any
+    skeleton: PreTrainedModel
+    _temporary: Any = field(default=None, repr=False)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers."""
+        return len(decoder_layers(self.skeleton))
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return int(self.config.get_text_config().hidden_size)
+
+    @property
+    def vision_size(self) -> int | None:
+        """Width of the patch features entering the projector, or None where there are none."""
+        return vision_size(self.skeleton)
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the token that stands for one image patch."""
+        return image_token_id(self.config)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """One SHA-256 over the weight files; reads them once unless the hub's cache knows it."""
+        return weights_sha256(self.folder)
+
+    def provenance(self) -> dict[str, str]:
+        """Return the attributes that say which model and processor made a store."""
+        image_processor = getattr(self.processor, "image_processor", None)
+        return {
+            "model": self.spec,
+            "model_kind": self.kind,
+            "model_class": type(self.skeleton).__name__,
+            "model_revision": self.revision,
+            "weights_sha256": self.weights_sha256,
+            "processor_class": type(self.processor).__name__,
+            "image_processor_class": type(image_processor).__name__,
+            "processor_backend": "pil",
+        }
+
+
+def describe_model(spec: str) -> ModelDescription:
+    """Find a model and read everything about it but its weights.
+
+    Args:
+        spec: ``tiny``, a hub id (``owner/name`` or ``owner/name@revision``) or a local folder.
+
+    Raises:
+        ModelError: if it cannot be found, is not a vision-language model with a stack of decoder
+            layers, or has no safetensors weights.
+    """
+    temporary = None
+    if spec == TINY:
+        temporary = tempfile.TemporaryDirectory(prefix="signbridge-tiny-")
+        with quiet_transformers():
+            folder, revision = make_tiny_llava(Path(temporary.name)), ""
+        kind, name = "tiny", TINY
+    else:
+        folder, revision = local_files(spec)
+        kind = "hub" if revision else "folder"
+        name = spec.partition("@")[0].rpartition("/")[2] if revision else folder.resolve().name
+    weight_files(folder)
+    config = _config(spec, folder)
+    skeleton = _skeleton(spec, config)
+    return ModelDescription(
+        spec=spec,
+        kind=kind,
+        name=name.lower(),
+        folder=folder,
+        revision=revision,
+        config=config,
+        processor=_processor(spec, folder),
+        skeleton=skeleton,
+        _temporary=temporary,
+    )
+
+
+def _config(spec: str, folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{spec} holds no config.json, so it is not a model folder of transformers."
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{spec} has a config.json that this version of transformers cannot use "
+            f"({_first_line(error)}): code that ships with a model is never run here."
+        ) from error
+
+
+def _skeleton(spec: str, config: Any) -> PreTrainedModel:
+    from transformers import AutoModelForImageTextToText
+
+    auto: Any = AutoModelForImageTextToText
+    try:
+        with torch.device("meta"), quiet_transformers():
+            skeleton = auto.from_config(config)
+    except ValueError as error:
+        raise ModelError(
+            f"{spec} is a {config.model_type!r} model, which is no vision-language model: give one "
+            "of the LLaVA family such as llava-hf/llava-1.5-7b-hf."
+        ) from error
+    assert isinstance(skeleton, PreTrainedModel)
+    decoder_layers(skeleton)
+    image_token_id(config)
+    return skeleton
+
+
+def _processor(spec: str, folder: Path) -> Any:
+    from transformers import AutoProcessor
+
+    auto: Any = AutoProcessor
+    try:
+        with quiet_transformers():
+            # Without a pinned backend, pixels would depend on whether torchvision is installed.
+            processor = auto.from_pretrained(folder, backend="pil", trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{spec} has no processor that transformers can load ({_first_line(error)}): its "
+            "folder needs preprocessor_config.json and the tokenizer's files."
+        ) from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ModelError(f"{spec} has no processor for images and text together.")
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

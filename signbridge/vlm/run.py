@@ -1,0 +1,148 @@
+"""What the processes of one extraction share: the store being made and who makes which shard."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from rich.console import Console
+
+from signbridge.errors import SignBridgeError, StoreError
+from signbridge.images import ImageSet
+from signbridge.store import SampleTable, Shard, StoreSpec, StoreWriter, estimated_bytes
+
+
+class ExtractionRun:
+    """Opens the store in every process, shares out the shards, consolidates at the end.
+
+    Args:
+        images: the labelled images.
+        output: the file to make.
+        spec: what is captured for every image.
+        provenance: what a continued run must have in common with this one.
+        info: what is recorded besides.
+        overwrite: replace a store that is there already.
+        keep_shards: leave the shards where they are and refer to them.
+        shard_size: images of a shard.
+        console: where the first process reports.
+
+    Attributes:
+        writer: the store's writer, once the run has begun.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        output: Path,
+        spec: StoreSpec,
+        provenance: Mapping[str, Any],
+        info: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        keep_shards: bool,
+        shard_size: int,
+        console: Console,
+    ) -> None:
+        self._images = images
+        self._output = output
+        self._spec = spec
+        self._provenance = provenance
+        self._info = info
+        self._overwrite = overwrite
+        self._keep_shards = keep_shards
+        self._shard_size = shard_size
+        self._console = console
+        self.writer: StoreWriter | None = None
+
+    def begin(self, trainer: Trainer) -> list[Shard]:
+        """Open the store and return the shards that this process is to make.
+
+        The first process opens it, alone: it locks the output, lays down the plan or refuses, and
+        tells the others the outcome, so that none of them waits for a process that has given up.
+
+        Raises:
+            SignBridgeError: in every process, if the first cannot begin.
+        """
+        outcome: list[Shard] | str = []
+        cause: SignBridgeError | None = None
+        if trainer.is_global_zero:
+            try:
+                outcome = self._open()
+            except SignBridgeError as error:
+                outcome, cause = str(error), error
+        outcome = trainer.strategy.broadcast(outcome)
+        if isinstance(outcome, str):
+            raise cause or StoreError(outcome)
+        if not trainer.is_global_zero and outcome:
+            self.writer = self._store_writer(trainer.global_rank)
+        return outcome[trainer.global_rank :: trainer.world_size]
+
+    def finish(self) -> None:
+        """Make one file of the shards; the first process calls this once all have written."""
+        assert self.writer is not None
+        if self.writer.complete:
+            self._say(f"{self._output} is complete already")
+            return
+        path = self.writer.consolidate()
+        self._say(f"wrote {path.stat().st_size / 1e6:,.1f} MB to {self._output}")
+
+    def close(self) -> None:
+        """Give the output free for other processes."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _store_writer(self, rank: int) -> StoreWriter:
+        images = self._images
+        return StoreWriter(
+            self._output,
+            self._spec,
+            SampleTable(
+                sample_id=images.sample_id,
+                label=images.label,
+                class_names=images.class_names,
+                group=images.group,
+                source_split=images.source_split,
+                image_sha256=images.image_sha256,
+            ),
+            self._provenance,
+            self._info,
+            shard_size=self._shard_size,
+            # The first process has replaced what was there; the others must not do it again.
+            overwrite=self._overwrite and rank == 0,
+            keep_shards=self._keep_shards,
+            rank=rank,
+        )
+
+    def _open(self) -> list[Shard]:
+        self.writer = self._store_writer(rank=0)
+        pending = self.writer.pending()
+        if not self.writer.complete:
+            self._announce(pending)
+        return pending
+
+    def _announce(self, pending: list[Shard]) -> None:
+        images, spec = self._images, self._spec
+        for note in images.notes:
+            self._say(note)
+        if images.skipped:
+            self._say(f"{len(images.skipped)} unusable images are left out:")
+            for name, reason in images.skipped[:10]:
+                self._say(f"  {name}: {reason}")
+            if len(images.skipped) > 10:
+                self._say(f"  ... and {len(images.skipped) - 10} more, recorded in the store")
+        size = estimated_bytes(spec, len(images), len(images.class_names))
+        free = shutil.disk_usage(self._output.absolute().parent).free
+        self._say(
+            f"{len(images):,} images of {len(images.class_names)} classes, {len(spec.layers)} "
+            f"decoder layers of width {spec.hidden_size:,}: about {size / 1e6:,.1f} MB to "
+            f"{self._output} ({free / 1e9:,.0f} GB free)"
+        )
+        done = len(images) - sum(len(shard) for shard in pending)
+        if done:
+            self._say(f"continuing: {done:,} images are there and verified")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,120 @@
+"""Find a model's files, on this disk or on the Hugging Face hub, and fingerprint its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from signbridge.errors import ModelError
+
+# Weights as safetensors only: a pickled checkpoint can run code when it is opened.
+_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def local_files(spec: str) -> tuple[Path, str]:
+    """Return the folder that holds the files of a local folder or hub id, and its revision.
+
+    A hub id is downloaded once, then read from the hub's cache, also offline. ``id@revision``
+    asks for a branch, tag or commit.
+
+    Returns:
+        The folder, and the commit hash of a hub model or an empty string.
+
+    Raises:
+        ModelError: if there is no such folder, or the hub has not what was asked for, or cannot be
+            reached and the cache lacks it.
+    """
+    path = Path(spec).expanduser()
+    if spec and path.is_dir():
+        return path, ""
+    if spec and path.exists():
+        raise ModelError(
+            f"{spec} is a file: give the folder that holds config.json and the weights."
+        )
+    if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
+        raise ModelError(
+            f"there is no folder {spec}, and it is no hub id either: give 'tiny', a folder, or an "
+            "id of the form owner/name such as llava-hf/llava-1.5-7b-hf."
+        )
+    folder = _from_hub(spec)
+    return folder, folder.name
+
+
+def _from_hub(spec: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name, _, revision = spec.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=_FILES))
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{name} is gated: accept its licence on its hub page, then run 'hf auth login' or set "
+            "HF_TOKEN to a token that may read it."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{name} has no revision {revision!r} on the hub.") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"the hub has no model {name}, or it is private: check the id, or set HF_TOKEN to a "
+            "token that may read it."
+        ) from error
+    except HFValidationError as error:
+        raise ModelError(f"{spec!r} is no hub id: the form is owner/name") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{name} is not in the local hub cache and the hub cannot be reached "
+            f"({_first_line(error)}): connect once, or give a folder that holds the model."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a model folder, sorted by name.
+
+    Raises:
+        ModelError: if the folder holds none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(
+            f"{folder} holds no *.safetensors weights: SignBridge opens no pickled checkpoints; "
+            "convert the model with save_pretrained, or take a revision that has them."
+        )
+    return files
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return one SHA-256 over the names and contents of a model's weight files.
+
+    The hub's cache names a file by its own SHA-256, which saves reading it.
+    """
+    total = hashlib.sha256()
+    for file in weight_files(folder):
+        blob = file.resolve().name
+        if _SHA256.fullmatch(blob):
+            digest = blob
+        else:
+            with file.open("rb") as stream:
+                digest = _file_sha256(stream)
+        total.update(f"{file.name}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def _file_sha256(stream: object) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 22):  # type: ignore[attr-defined]
+        digest.update(block)
+    return digest.hexdigest()

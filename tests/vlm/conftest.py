@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from signbridge.images import open_images
+from signbridge.vlm.description import describe_model
+from signbridge.vlm.load import load_model
+from signbridge.vlm.prompts import DEFAULT_PROMPT
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return describe_model("tiny")
+
+
+@pytest.fixture(scope="session")
+def model(tiny):
+    return load_model(tiny, "cpu", quantization="none")
+
+
+@pytest.fixture(scope="session")
+def images():
+    return open_images("sample")
+
+
+@pytest.fixture(scope="session")
+def prepare(tiny, images):
+    """Make the processor's inputs for some rows of the sample, with one prompt each."""
+
+    def inputs(rows, prompts=None):
+        return dict(
+            tiny.processor(
+                text=list(prompts or [DEFAULT_PROMPT] * len(rows)),
+                images=[images.load(row) for row in rows],
+                padding=True,
+                return_tensors="pt",
+            )
+        )
+
+    return inputs
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def pytest_configure():
+    torch.set_num_threads(1)

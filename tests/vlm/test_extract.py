@@ -1,0 +1,337 @@
+import os
+import signal
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+from rich.console import Console
+
+from signbridge import open_store
+from signbridge.errors import ModelError, SignBridgeError, StoreError
+from signbridge.images import open_images
+from signbridge.store.merge import merge_stores
+from signbridge.vlm import module as module_of_batches
+from signbridge.vlm.extract import extract_activations, resolve_layers
+from signbridge.vlm.forward import CaptureRequest, run_batch
+from signbridge.vlm.module import ExtractionModule
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Forty images: ten letters with four each."""
+    return open_images("sample", classes=10, per_class=4)
+
+
+def extract(images, tiny, path, **options):
+    options = {"quantization": "none", "num_workers": 0, "shard_size": 16} | options
+    return extract_activations(
+        images, tiny, path, console=Console(file=open(os.devnull, "w")), **options
+    )
+
+
+def content(path):
+    with open_store(path) as store:
+        return {
+            "vectors": {k: store.layer(k) for k in store.layers},
+            "baselines": {name: store.feature(name) for name in store.baselines},
+            "labels": store.labels,
+            "ids": store.sample_ids,
+            "responses": store.responses,
+            "provenance": store.provenance,
+        }
+
+
+def assert_same_content(ours, wanted):
+    np.testing.assert_equal(content(ours), content(wanted))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, few, tiny):
+    path = tmp_path_factory.mktemp("store") / "finished.h5"
+    return extract(few, tiny, path, max_new_tokens=3, store_dtype="float32")
+
+
+def test_the_store_holds_what_the_model_gives(finished, few, tiny, model, prepare):
+    rows = list(range(16, 24))  # the first batch of the second shard
+    inputs = dict(
+        tiny.processor(
+            text=[extract_activations.__kwdefaults__["prompt"]] * 8,
+            images=[few.load(row) for row in rows],
+            padding=True,
+            return_tensors="pt",
+        )
+    )
+    wanted = run_batch(
+        model, inputs, tiny.image_token_id, CaptureRequest(tuple(range(8)), max_new_tokens=3)
+    )
+    with open_store(finished) as store:
+        for k in range(8):
+            np.testing.assert_array_equal(
+                store.layer(k)[16:24], wanted.resid_post[:, k].numpy(), strict=True
+            )
+        np.testing.assert_array_equal(store.feature("vision")[16:24], wanted.vision.numpy())
+        np.testing.assert_array_equal(store.feature("projector")[16:24], wanted.projector.numpy())
+        np.testing.assert_array_equal(store.feature("pixels"), few.pixels)
+        answers = tiny.processor.batch_decode(wanted.answer_ids, skip_special_tokens=True)
+        assert store.responses[16:24] == [answer.strip() for answer in answers]
+        assert list(store.sample_ids) == list(few.sample_id)
+        assert store.labels.tolist() == few.label.tolist()
+        assert store.groups.tolist() == few.group.tolist()
+
+
+def test_provenance_says_how_it_was_made(finished, tiny):
+    with open_store(finished) as store:
+        said = store.provenance
+    assert said["model"] == "tiny"
+    assert said["weights_sha256"] == tiny.weights_sha256
+    assert said["quantization"] == "none"
+    assert said["compute_dtype"] == "float32"
+    assert said["position"] == "last_prompt"
+    assert "<image>" in said["prompt"]
+    assert said["image_source"] == "sample"
+    assert said["processor_backend"] == "pil"
+    with h5py.File(finished) as file:
+        assert file.attrs["model"] == "tiny"
+        assert bool(file.attrs["complete"])
+
+
+def test_xarray_opens_it_with_named_dimensions(finished):
+    with xarray.open_dataset(finished, engine="h5netcdf") as data:
+        assert data["resid_post"].dims == ("sample", "layer", "hidden")
+        assert data["resid_post"].sel(layer=3).shape == (40, 128)
+        assert data["vision"].dims == ("sample", "vision_feature")
+
+
+def test_vectors_do_not_depend_on_what_else_is_asked_for(finished, few, tiny, tmp_path):
+    silent = extract(
+        few, tiny, tmp_path / "a.h5", layers=[5, 2], store_dtype="float32", num_workers=2
+    )
+    with open_store(silent) as ours, open_store(finished) as wanted:
+        assert ours.layers == (2, 5)
+        assert ours.responses is None
+        for k in (2, 5):
+            np.testing.assert_array_equal(ours.layer(k), wanted.layer(k))
+
+
+def test_nf4_runs_end_to_end(few, tiny, tmp_path):
+    path = extract(few, tiny, tmp_path / "a.h5", quantization="nf4", max_new_tokens=2)
+    with open_store(path) as store:
+        assert store.provenance["quantization"] == "nf4"
+        assert "model.vision_tower" in store.provenance["quantized_modules"]
+        assert store.layer(7).dtype == np.float16
+        assert np.isfinite(store.layer(7)).all()
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_run_that_died_continues_and_ends_with_the_same_content(
+    finished, few, tiny, tmp_path, monkeypatch
+):
+    path = tmp_path / "a.h5"
+    options = {"max_new_tokens": 3, "store_dtype": "float32"}
+    step, calls = ExtractionModule.predict_step, []
+
+    def dying(self, batch, batch_idx):
+        calls.append(batch.span)
+        if len(calls) == 4:
+            raise Stop
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ExtractionModule, "predict_step", dying)
+        with pytest.raises(Stop):
+            extract(few, tiny, path, **options)
+    assert not path.exists()
+    done = []
+    monkeypatch.setattr(
+        ExtractionModule,
+        "predict_step",
+        lambda self, batch, i: (done.append(batch.span), step(self, batch, i))[1],
+    )
+    extract(few, tiny, path, **options)
+    assert [span.start for span in done] == [16, 24, 32]  # the first shard was kept
+    assert_same_content(path, finished)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_finished_store_is_left_alone_without_loading_the_model(finished, few, tiny, monkeypatch):
+    before = finished.read_bytes()
+    monkeypatch.setattr(
+        "signbridge.vlm.module.load_model", lambda *a, **k: pytest.fail("weights were loaded")
+    )
+    extract(few, tiny, finished, max_new_tokens=3, store_dtype="float32")
+    assert finished.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"position": "image_mean"}, "position"),
+        ({"prompt": "USER: <image> which letter? ASSISTANT:"}, "prompt"),
+        ({"quantization": "nf4"}, "quantization"),
+        ({"max_new_tokens": 2}, "max_new_tokens"),
+        ({"compute_dtype": "bfloat16"}, "compute_dtype"),
+        ({"store_dtype": "float16"}, "store_dtype"),
+    ],
+)
+def test_another_protocol_is_refused_by_name(finished, few, tiny, change, key):
+    before = finished.read_bytes()
+    options = {"max_new_tokens": 3, "store_dtype": "float32"} | change
+    with pytest.raises(StoreError, match=key):
+        extract(few, tiny, finished, **options)
+    assert finished.read_bytes() == before
+
+
+def test_other_images_are_refused_and_overwrite_is_explicit(few, tiny, tmp_path):
+    path = extract(few, tiny, tmp_path / "a.h5", layers=[0])
+    other = open_images("sample", classes=10, per_class=4, seed=1)
+    with pytest.raises(StoreError, match="seed"):
+        extract(other, tiny, path, layers=[0])
+    extract(other, tiny, path, layers=[0], overwrite=True)
+    with open_store(path) as store:
+        assert list(store.sample_ids) == list(other.sample_id)
+
+
+def test_an_overflow_names_sample_layer_and_remedy(few, tiny, tmp_path, monkeypatch):
+    step = ExtractionModule.predict_step
+
+    def loud(self, batch, batch_idx):
+        vectors = step(self, batch, batch_idx)
+        if batch.span.start == 8:
+            vectors.copy._host["resid_post"][3, 6, 100] = 70_000.0
+        return vectors
+
+    monkeypatch.setattr(ExtractionModule, "predict_step", loud)
+    with pytest.raises(StoreError, match=r"store_dtype float32") as caught:
+        extract(few, tiny, tmp_path / "a.h5")
+    assert few.sample_id[11] in str(caught.value)
+    assert "layer 6" in str(caught.value)
+
+
+def test_an_image_that_vanishes_during_the_run(tmp_path, tiny, images):
+    for k in range(12):
+        folder = tmp_path / "images" / "AB"[k % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        images.load(k).save(folder / f"{k}.png")
+    found = open_images(str(tmp_path / "images"))
+    (tmp_path / "images" / "A" / "0.png").unlink()
+    with pytest.raises(SignBridgeError, match=r"0\.png"):
+        extract(found, tiny, tmp_path / "a.h5", num_workers=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"layers": [8]}, "decoder layers 0 to 7"),
+        ({"layers": [-1]}, "layer -1 does not exist"),
+        ({"layers": []}, "at least one layer"),
+        ({"layers": [1, 1]}, "each once"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"max_new_tokens": -1}, "max_new_tokens is -1"),
+        ({"position": "last_generated"}, "max_new_tokens"),
+        ({"prompt": "no image here"}, "holds <image> 0 times"),
+        ({"prompt": "<image><image>"}, "holds <image> 2 times"),
+        ({"devices": 0}, "devices"),
+        ({"accelerator": "gpu"}, "accelerator 'gpu'"),
+        ({"strategy": "nonsense"}, "nonsense"),
+    ],
+)
+def test_arguments_that_make_no_sense(few, tiny, tmp_path, options, said):
+    with pytest.raises(ModelError, match=said):
+        extract(few, tiny, tmp_path / "a.h5", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resolve_layers_sorts():
+    assert resolve_layers([31, 8], 32) == (8, 31)
+    assert resolve_layers("all", 3) == (0, 1, 2)
+
+
+COMMAND = """
+import sys
+from signbridge.store.merge import merge_stores
+from signbridge.vlm import module
+from signbridge.cli import main
+
+step = module.ExtractionModule.predict_step
+def slow(self, batch, batch_idx):
+    import time
+    print("batch", flush=True)
+    time.sleep(0.2)
+    return step(self, batch, batch_idx)
+module.ExtractionModule.predict_step = slow
+sys.exit(main(sys.argv[1:], command="extract"))
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_continue(tmp_path, number, status):
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "--quantization", "none", "--batch_size", "4"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "batch\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status, said
+    assert "run the same command to continue" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert not (tmp_path / "activations" / "tiny-sample.h5").exists()
+
+
+def test_adding_layers_extracts_only_what_is_missing(finished, few, tiny, tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    options = {"max_new_tokens": 3, "store_dtype": "float32"}
+    extract(few, tiny, path, layers=[1, 4], **options)
+    asked = []
+    run = module_of_batches.run_batch
+    monkeypatch.setattr(
+        module_of_batches,
+        "run_batch",
+        lambda model, inputs, token, request: (
+            asked.append(request),
+            run(model, inputs, token, request),
+        )[1],
+    )
+    extract(few, tiny, path, **options)
+    assert {request.layers for request in asked} == {(0, 2, 3, 5, 6, 7)}
+    assert_same_content(path, finished)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+    asked.clear()
+    extract(few, tiny, path, layers=[3], **options)  # all of it is there
+    assert asked == []
+    with open_store(path) as store:
+        assert store.layers == tuple(range(8))
+
+
+def test_layers_of_another_protocol_are_not_added(few, tiny, tmp_path):
+    path = extract(few, tiny, tmp_path / "a.h5", layers=[1])
+    with pytest.raises(StoreError, match="position"):
+        extract(few, tiny, path, layers=[1, 2], position="image_mean")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def join_and_die(target):
+    merge_stores([target.base, target.path], target.base, overwrite=True)
+    raise Stop
+
+
+def test_a_run_killed_while_adding_leaves_nothing_behind_in_the_end(
+    few, tiny, tmp_path, monkeypatch
+):
+    path = extract(few, tiny, tmp_path / "a.h5", layers=[1])
+    with monkeypatch.context() as patch:
+        patch.setattr("signbridge.vlm.adding.Target.join", join_and_die)
+        with pytest.raises(Stop):
+            extract(few, tiny, path, layers=[2])
+    assert len(list(tmp_path.iterdir())) == 2
+    extract(few, tiny, path, layers=[1, 2])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
