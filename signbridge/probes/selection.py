@@ -1,0 +1,168 @@
+"""Held-out predictions under one split, with every choice made inside the training parts.
+
+C is chosen by the cross-entropy of inner folds, the layer by their accuracy. The inner folds divide
+the training part of an outer fold alone, so nothing that scores has chosen (Cawley & Talbot 2010,
+"On Over-fitting in Model Selection and Subsequent Selection Bias in Performance Evaluation").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.errors import ProbeError
+from signbridge.probes.engines import Engine, HeldOut
+from signbridge.probes.features import FeatureSource
+from signbridge.probes.scores import PROBABILITY_FLOOR
+from signbridge.probes.splits import IntArray, Split
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What one split says of several features.
+
+    Attributes:
+        probability: held-out probabilities, shape (n_layers, n_samples, n_classes), float32; NaN
+            where a sample is in no test part.
+        C: value used in each fold, shape (n_layers, n_folds).
+        inner_accuracy: accuracy on the inner folds of each training part at that C, shape
+            (n_layers, n_folds); NaN where there were none.
+        inner_cross_entropy: cross-entropy in nats there, same shape.
+        not_converged: a record for each fit that missed its tolerance.
+    """
+
+    probability: npt.NDArray[np.float32]
+    C: npt.NDArray[np.float64]
+    inner_accuracy: npt.NDArray[np.float64]
+    inner_cross_entropy: npt.NDArray[np.float64]
+    not_converged: list[dict[str, Any]] = field(default_factory=list)
+
+
+def evaluate(
+    engine: Engine,
+    source: FeatureSource,
+    labels: IntArray,
+    n_classes: int,
+    split: Split,
+    inner: Sequence[Split | None],
+    penalties: Sequence[float],
+) -> Evaluation:
+    """Predict every test part of a split by probes of its training part.
+
+    Args:
+        engine: what fits.
+        source: the features.
+        labels: class indices, shape (n_samples,).
+        n_classes: number of classes.
+        split: the outer folds.
+        inner: for each outer fold a split of its training part; None makes no choice there.
+        penalties: values of C to choose from, ascending.
+
+    Raises:
+        ProbeError: several values of C and a training part that cannot be divided.
+    """
+    n_layers, n_folds, n_penalties = len(source), len(split), len(penalties)
+    if n_penalties > 1 and any(part is None for part in inner):
+        number = next(k for k, part in enumerate(inner) if part is None)
+        raise ProbeError(
+            f"the training part of fold {number} is too small to choose C inside it; "
+            "give one value of C."
+        )
+    folds = list(split.folds)
+    owner = [(number, True) for number in range(n_folds)]
+    for number, part in enumerate(inner):
+        if part is not None:
+            folds += part.folds
+            owner += [(number, False)] * len(part)
+    hits = np.zeros((n_layers, n_folds, n_penalties))
+    loss = np.zeros_like(hits)
+    count = np.zeros(n_folds)
+    kept: dict[int, npt.NDArray[np.float32]] = {}
+    missed: list[tuple[int, bool, HeldOut]] = []
+    for result in engine.held_out(source, labels, n_classes, folds, penalties):
+        number, outer = owner[result.fold]
+        if not result.converged.all():
+            missed.append((number, outer, result))
+        if outer:
+            kept[number] = result.probability
+            continue
+        y = labels[folds[result.fold][1]]
+        own = np.take_along_axis(result.probability, y[None, None, :, None], axis=3)[..., 0]
+        hits[:, number] += (result.probability.argmax(-1) == y).sum(-1)
+        loss[:, number] -= np.log(np.maximum(own.astype(np.float64), PROBABILITY_FLOOR)).sum(-1)
+        count[number] += len(y)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy, entropy = (total / count[None, :, None] for total in (hits, loss))
+    pick = np.where(np.isnan(entropy), np.inf, entropy).argmin(-1)
+    probability = np.full((n_layers, split.n_samples, n_classes), np.nan, dtype=np.float32)
+    for number, (_, test) in enumerate(split.folds):
+        for layer in range(n_layers):
+            probability[layer, test] = kept[number][layer, pick[layer, number]]
+
+    def picked(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(np.take_along_axis(values, pick[..., None], axis=-1)[..., 0])
+
+    return Evaluation(
+        probability,
+        np.asarray(penalties, dtype=np.float64)[pick],
+        picked(accuracy),
+        picked(entropy),
+        [
+            record
+            for number, outer, result in missed
+            for record in _records(source, penalties, split.name, number, outer, result)
+        ],
+    )
+
+
+def _records(
+    source: FeatureSource,
+    penalties: Sequence[float],
+    split: str,
+    fold: int,
+    outer: bool,
+    result: HeldOut,
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "feature": source.features[layer].kind,
+            "layer": source.features[layer].layer,
+            "split": split,
+            "fold": fold,
+            "part": "outer" if outer else "inner",
+            "C": float(penalties[penalty]),
+            "relative_tolerance": float(result.relative_tolerance[layer, penalty]),
+        }
+        for layer, penalty in np.argwhere(~result.converged)
+    ]
+
+
+def choose_layers(
+    accuracy: npt.NDArray[np.float64], cross_entropy: npt.NDArray[np.float64]
+) -> IntArray | None:
+    """The layer each outer fold would choose from its training part alone.
+
+    Args:
+        accuracy: inner accuracy, shape (n_layers, n_folds).
+        cross_entropy: inner cross-entropy, same shape, which decides between equal accuracies; the
+            earlier layer wins where both are equal.
+
+    Returns:
+        Positions along the first axis, shape (n_folds,); None where a fold had no inner folds.
+    """
+    if np.isnan(accuracy).any():
+        return None
+    order = [
+        np.lexsort((cross_entropy[:, k], -accuracy[:, k]))[0] for k in range(accuracy.shape[1])
+    ]
+    return np.asarray(order, dtype=np.int64)
+
+
+def lower_median(values: npt.ArrayLike) -> float:
+    """The median, or the smaller of the two middle values, so that it is one of those given."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    return float(ordered[(len(ordered) - 1) // 2])

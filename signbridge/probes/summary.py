@@ -1,0 +1,340 @@
+"""From held-out predictions to the files of a results folder."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.probes.bootstrap import ClusterBootstrap, Interval
+from signbridge.probes.features import RESID_POST
+from signbridge.probes.io import save_probes
+from signbridge.probes.results_folder import ResultsFolder
+from signbridge.probes.scores import METRICS
+from signbridge.probes.selection import choose_layers, lower_median
+
+if TYPE_CHECKING:
+    from signbridge.probes.config import SweepConfig
+    from signbridge.probes.splits import Split
+    from signbridge.probes.sweep import FeatureResult, Plan
+    from signbridge.store import Store
+
+SKLEARN_WORK = 2.5e8
+"""Most samples x features x classes x folds that the scikit-learn comparison takes on (seconds)."""
+
+
+def write_results(
+    config: SweepConfig,
+    store: Store,
+    plan: Plan,
+    results: list[FeatureResult],
+    folder: ResultsFolder,
+) -> None:
+    """Score a finished sweep and write its folder, the summary last.
+
+    Args:
+        config: the sweep's arguments.
+        store: the open store.
+        plan: its splits.
+        results: one for each feature, layers in ascending order before baselines.
+        folder: where to write.
+    """
+    main = _Scorer(config, plan, plan.main)
+    other = None if plan.random is None else _Scorer(config, plan, plan.random)
+    intervals = {r.feature.name: main.intervals(r.probability) for r in results}
+    rows: list[dict[str, Any]] = []
+    for result in results:
+        rows += main.rows(result, lower_median(result.C), intervals[result.feature.name])
+    if other is not None:
+        for result in results:
+            if result.random is not None and result.C_random is not None:
+                scored = other.intervals(result.random)
+                rows += other.rows(result, lower_median(result.C_random), scored)
+    for scorer in (main, other):
+        if scorer is not None:
+            rows += scorer.reference_rows()
+    folder.write_scores(rows)
+
+    layers = [result for result in results if result.feature.kind == RESID_POST]
+    accuracy = [intervals[result.feature.name]["accuracy"].value for result in layers]
+    best = layers[int(np.argmax(accuracy))]
+    notes = list(plan.warnings)
+    nested = _nested(main, layers)
+    if nested is None:
+        notes.append(
+            "the best layer was not chosen by nested selection, because a training part is too "
+            "small to be divided; lower folds or add photographs."
+        )
+    missed = [record for result in results for record in result.not_converged]
+    if missed:
+        notes.append(
+            f"{len(missed)} fits missed their tolerance (not_converged lists them); "
+            + ("raise max_steps." if config.solver == "sgd" else "their C may be too large.")
+        )
+    top = intervals[best.feature.name]["accuracy"]
+    provenance = {
+        "store": _store_words(store, plan),
+        "protocol": _protocol(config, plan),
+        "versions": _versions(),
+    }
+    save_probes(folder.path, [r.probe for r in results], store.class_names, provenance)
+    _write_predictions(store, plan, results, folder)
+    folder.write_summary(
+        {
+            **provenance,
+            "best_layer": {
+                "layer": best.feature.layer,
+                "accuracy": top.value,
+                "ci": [top.low, top.high],
+                "note": "highest held-out accuracy; chosen on the data that scores it",
+            },
+            "nested": nested,
+            "leakage": _leakage(main, other, best),
+            "chance": 1 / main.n_present,
+            "majority": main.majority["accuracy"].value,
+            "C_chosen": {result.feature.name: result.C.tolist() for result in results},
+            "warnings": notes,
+            "command": config.command,
+            "not_converged": missed,
+            "sklearn_default": _sklearn_default(config, store, plan, best),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+    )
+
+
+class _Scorer:
+    """Scores predictions of one split over the samples that are in a test part."""
+
+    def __init__(self, config: SweepConfig, plan: Plan, split: Split) -> None:
+        self.solver = config.solver
+        self.split = split
+        self.scored = np.flatnonzero(split.fold_of_sample >= 0)
+        self.labels = plan.labels[self.scored]
+        self.groups = plan.groups[self.scored]
+        self.n_train = round(float(np.mean([len(train) for train, _ in split])))
+        self.n_present = len(np.unique(plan.labels))
+        self.bootstrap = ClusterBootstrap(
+            self.groups, repetitions=config.bootstrap, seed=config.seed
+        )
+        shares = np.bincount(self.labels, minlength=int(plan.labels.max()) + 1) / len(self.labels)
+        constant = np.broadcast_to(shares, (len(self.labels), len(shares)))
+        self.majority = self.bootstrap.intervals(constant, self.labels)
+
+    def intervals(self, probability: npt.NDArray[np.float32]) -> Mapping[str, Interval]:
+        return self.bootstrap.intervals(probability[self.scored], self.labels)
+
+    def rows(
+        self, result: FeatureResult, C: float, scored: Mapping[str, Interval]
+    ) -> Iterator[dict[str, Any]]:
+        for metric in METRICS:
+            interval = scored[metric]
+            yield {
+                **self._row(result.feature.kind, metric, interval.value),
+                "layer": result.feature.layer,
+                "ci_low": interval.low,
+                "ci_high": interval.high,
+                "C": C,
+            }
+
+    def reference_rows(self) -> Iterator[dict[str, Any]]:
+        """Chance (all classes alike) and majority (the scored labels' own class shares)."""
+        entropy = self.majority["cross_entropy"].value
+        uniform = float(np.log(self.n_present))
+        chance = {
+            "accuracy": 1 / self.n_present,
+            "balanced_accuracy": 1 / self.n_present,
+            "top3_accuracy": min(3, self.n_present) / self.n_present,
+            "cross_entropy": uniform,
+            "usable_information": (entropy - uniform) / float(np.log(2)),
+        }
+        for metric in METRICS:
+            if metric in chance:
+                yield self._row("chance", metric, chance[metric])
+        for metric in METRICS:
+            interval = self.majority[metric]
+            ends = {"ci_low": interval.low, "ci_high": interval.high}
+            yield {**self._row("majority", metric, interval.value), **ends}
+
+    def _row(self, feature: str, metric: str, value: float) -> dict[str, Any]:
+        return {
+            "feature": feature,
+            "solver": self.solver,
+            "split": self.split.name,
+            "metric": metric,
+            "value": value,
+            "n_train": self.n_train,
+            "n_test": len(self.scored),
+            "n_classes": self.n_present,
+        }
+
+
+def _nested(main: _Scorer, layers: list[FeatureResult]) -> dict[str, Any] | None:
+    """Accuracy of the layer that each fold's training part would have chosen."""
+    chosen = choose_layers(
+        np.stack([result.inner_accuracy for result in layers]),
+        np.stack([result.inner_cross_entropy for result in layers]),
+    )
+    if chosen is None:
+        return None
+    probability = np.full_like(layers[0].probability, np.nan)
+    for number, (_, test) in enumerate(main.split):
+        probability[test] = layers[chosen[number]].probability[test]
+    interval = main.intervals(probability)["accuracy"]
+    return {
+        "accuracy": interval.value,
+        "ci": [interval.low, interval.high],
+        "layers_chosen": [layers[k].feature.layer for k in chosen],
+        "note": "each fold's layer and C chosen by inner folds of its training part",
+    }
+
+
+def _leakage(main: _Scorer, other: _Scorer | None, best: FeatureResult) -> dict[str, Any] | None:
+    """Random minus grouped accuracy of the best layer, on the samples that both score."""
+    if other is None or best.random is None:
+        return None
+    both = np.intersect1d(main.scored, other.scored)
+    difference = ClusterBootstrap(
+        main.groups[np.searchsorted(main.scored, both)],
+        repetitions=main.bootstrap.repetitions,
+        seed=main.bootstrap.seed,
+    ).difference(
+        best.random[both],
+        best.probability[both],
+        main.labels[np.searchsorted(main.scored, both)],
+    )
+    return {
+        "layer": best.feature.layer,
+        "random": other.intervals(best.random)["accuracy"].value,
+        "grouped": main.intervals(best.probability)["accuracy"].value,
+        "difference": difference.value,
+        "ci": [difference.low, difference.high],
+    }
+
+
+def _sklearn_default(
+    config: SweepConfig, store: Store, plan: Plan, best: FeatureResult
+) -> dict[str, Any] | None:
+    """What scikit-learn's LogisticRegression says at its default tolerance, if that is cheap."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    labels, n_classes = plan.labels, len(store.class_names)
+    work = len(labels) * store.hidden_size * n_classes * len(plan.main)
+    if config.solver != "exact" or work > SKLEARN_WORK:
+        return None
+    X = np.asarray(store.feature(best.feature.name), dtype=np.float64)
+    answer = np.full(len(labels), -1)
+    steps = []
+    for number, (train, test) in enumerate(plan.main):
+        scaler = StandardScaler().fit(X[train])
+        model = LogisticRegression(C=float(best.C[number]))
+        # One thread: on small problems BLAS threads have been measured 20 times slower.
+        with warnings.catch_warnings(), threadpool_limits(1):
+            warnings.simplefilter("ignore")  # that it stops early is what is measured
+            model.fit(scaler.transform(X[train]), labels[train])
+        answer[test] = model.predict(scaler.transform(X[test]))
+        steps.append(int(np.max(model.n_iter_)))
+    scored = np.flatnonzero(answer >= 0)
+    ours = best.probability[scored].argmax(1)
+    return {
+        "layer": best.feature.layer,
+        "accuracy": float(np.mean(answer[scored] == labels[scored])),
+        "optimum_accuracy": float(np.mean(ours == labels[scored])),
+        "agreement": float(np.mean(answer[scored] == ours)),
+        "tol": float(model.tol),
+        "max_iter": int(model.max_iter),
+        "n_iter": steps,
+    }
+
+
+def _write_predictions(
+    store: Store, plan: Plan, results: list[FeatureResult], folder: ResultsFolder
+) -> None:
+    splits = {"/": (np.stack([r.probability for r in results]), plan.main.fold_of_sample)}
+    other = [result.random for result in results if result.random is not None]
+    if plan.random is not None and len(other) == len(results):
+        splits["/random"] = (np.stack(other), plan.random.fold_of_sample)
+    folder.write_predictions(
+        [result.feature.name for result in results],
+        store.class_names,
+        {"label": plan.labels, "group": plan.groups, "sample_id": store.sample_ids},
+        splits,
+    )
+
+
+def _store_words(store: Store, plan: Plan) -> dict[str, Any]:
+    return {
+        "path": str(store.path),
+        "name": store.path.stem,
+        "fingerprint": store.fingerprint,
+        "content_sha256": store.content_sha256,
+        "n_samples": store.n_samples,
+        "n_groups": len(np.unique(plan.groups)),
+        "class_names": list(store.class_names),
+        "layers": list(store.layers),
+        "provenance": dict(store.provenance),
+    }
+
+
+def _protocol(config: SweepConfig, plan: Plan) -> dict[str, Any]:
+    return {
+        "solver": config.solver,
+        "split": config.split,
+        "folds": len(plan.main),
+        "C": list(config.penalties),
+        "seed": config.seed,
+        "inner_folds": config.inner_folds,
+        "bootstrap": config.bootstrap,
+        "confidence": 0.95,
+        "compare_random": plan.random is not None,
+        "description": describe(config, plan),
+    }
+
+
+def describe(config: SweepConfig, plan: Plan) -> str:
+    """The protocol in words."""
+    n_samples, n_groups = len(plan.labels), len(np.unique(plan.groups))
+    folds = len(plan.main)
+    if config.split == "grouped":
+        how = f"{folds} stratified folds" if folds > 1 else "one held-out fold of five"
+        split = f"{how} that never part a group of near-duplicates"
+    elif folds > 1:
+        split = f"{folds} stratified random folds, which may part near-duplicates"
+    else:
+        split = "one stratified random hold-out of a fifth, which may part near-duplicates"
+    if len(config.penalties) > 1:
+        values = ", ".join(f"{C:g}" for C in config.penalties)
+        penalty = (
+            f"C chosen among {values} by the cross-entropy of {config.inner_folds} inner folds"
+        )
+    else:
+        penalty = f"C = {config.penalties[0]:g}"
+    fit = "solved to its optimum" if config.solver == "exact" else "trained in batches with Adam"
+    return (
+        f"{n_samples} images of {n_groups} independent groups; {split}; features standardised on "
+        f"each training part; L2 multinomial logistic regression, {penalty}, {fit}; 95 % intervals "
+        f"from {config.bootstrap} bootstrap draws of whole groups, with the probes held fixed."
+    )
+
+
+def _versions() -> dict[str, str]:
+    import h5py
+    import sklearn
+    import torch
+
+    from signbridge import __version__
+
+    return {
+        "signbridge": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "h5py": h5py.__version__,
+    }

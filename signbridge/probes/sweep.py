@@ -1,0 +1,351 @@
+"""The sweep: every layer and baseline of a store probed under one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.errors import ProbeError
+from signbridge.probes.config import SolverName, SweepConfig
+from signbridge.probes.features import Feature, FeatureSource, select_features
+from signbridge.probes.io import Probe
+from signbridge.probes.results_folder import ResultsFolder
+from signbridge.probes.selection import Evaluation, evaluate, lower_median
+from signbridge.probes.splits import Split, SplitName, inner_split, make_split
+
+if TYPE_CHECKING:
+    from signbridge.probes.engines import Engine
+    from signbridge.store import Store
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is under way, how many features are done, and how many there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureResult:
+    """One feature's held-out predictions, choices and refitted probe.
+
+    Attributes:
+        feature: which.
+        probability: main split, shape (n_samples, n_classes), float32, NaN where never scored.
+        C: value used in each fold, shape (n_folds,).
+        inner_accuracy: shape (n_folds,), NaN without inner folds.
+        inner_cross_entropy: shape (n_folds,).
+        random: the same probabilities under the random comparison, or None.
+        C_random: shape (n_random_folds,), or None.
+        probe: refitted on all samples.
+        not_converged: records of fits that missed their tolerance.
+    """
+
+    feature: Feature
+    probability: npt.NDArray[np.float32]
+    C: npt.NDArray[np.float64]
+    inner_accuracy: npt.NDArray[np.float64]
+    inner_cross_entropy: npt.NDArray[np.float64]
+    random: npt.NDArray[np.float32] | None
+    C_random: npt.NDArray[np.float64] | None
+    probe: Probe
+    not_converged: list[dict[str, Any]]
+
+    _ARRAYS = ("probability", "C", "inner_accuracy", "inner_cross_entropy", "random", "C_random")
+    _PROBE = ("weight", "bias", "mean", "deviation")
+
+    def save(self, folder: ResultsFolder) -> None:
+        """Keep it among the folder's parts."""
+        arrays = {name: getattr(self, name) for name in self._ARRAYS}
+        arrays |= {f"probe_{name}": getattr(self.probe, name) for name in self._PROBE}
+        words = {"C": self.probe.C, "not_converged": self.not_converged}
+        kept = {name: value for name, value in arrays.items() if value is not None}
+        folder.save_part(self.feature.name, kept, words)
+
+    @classmethod
+    def load(cls, folder: ResultsFolder, feature: Feature) -> FeatureResult | None:
+        """From the folder's parts, or None where it is not there."""
+        found = folder.load_part(feature.name)
+        if found is None:
+            return None
+        arrays, words = found
+        parameters = {name: arrays[f"probe_{name}"] for name in cls._PROBE}
+        values: dict[str, Any] = {name: arrays.get(name) for name in cls._ARRAYS}
+        return cls(
+            feature=feature,
+            probe=Probe(feature, C=words["C"], **parameters),
+            not_converged=words["not_converged"],
+            **values,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The splits of a sweep: the main one, the random comparison, and their inner folds."""
+
+    labels: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    main: Split
+    inner: tuple[Split | None, ...]
+    random: Split | None
+    random_inner: tuple[Split | None, ...]
+    warnings: tuple[str, ...]
+
+
+def make_plan(config: SweepConfig, store: Store) -> Plan:
+    """Split a store as the config says.
+
+    Raises:
+        ProbeError: the store cannot be split so.
+    """
+    from signbridge.probes.data import store_labels
+
+    labels = store_labels(store)
+    groups = np.asarray(store.groups, dtype=np.int64)
+
+    def inner(split: Split) -> tuple[Split | None, ...]:
+        return tuple(
+            inner_split(
+                train,
+                labels,
+                groups,
+                split=split.name,
+                folds=config.inner_folds,
+                seed=config.seed,
+            )
+            for train, _ in split
+        )
+
+    def split(kind: SplitName) -> Split:
+        return make_split(
+            labels,
+            groups,
+            split=kind,
+            folds=config.folds,
+            seed=config.seed,
+            class_names=store.class_names,
+        )
+
+    main = split(config.split)
+    notes = list(main.warnings)
+    comparison: Split | None = None
+    if config.split == "grouped" and config.compare_random:
+        try:
+            comparison = split("random")
+        except ProbeError as error:
+            notes.append(f"no random split to compare with: {error}")
+    n_groups = len(np.unique(groups))
+    if n_groups < 20:
+        notes.append(
+            f"the intervals are too narrow: {n_groups} groups are few for a bootstrap over groups; "
+            "add photographs."
+        )
+    return Plan(
+        labels=labels,
+        groups=groups,
+        main=main,
+        inner=inner(main),
+        random=comparison,
+        # The comparison chooses no layer, so a single C leaves nothing to choose in it.
+        random_inner=(
+            ()
+            if comparison is None
+            else inner(comparison)
+            if len(config.penalties) > 1
+            else (None,) * len(comparison)
+        ),
+        warnings=tuple(notes),
+    )
+
+
+def train_probes(
+    store: str = "activations/tiny-sample.h5",
+    output: str | None = None,
+    solver: SolverName = "exact",
+    split: SplitName = "grouped",
+    folds: int = 5,
+    C: float | list[float] = 1.0,
+    seed: int = 42,
+    layers: Literal["all"] | list[int] = "all",
+    baselines: bool = True,
+    inner_folds: int = 3,
+    compare_random: bool = True,
+    bootstrap: int = 1000,
+    device: str = "auto",
+    memory_gb: float = 4.0,
+    batch_size: int = 256,
+    max_steps: int = 1500,
+    learning_rate: float = 0.03,
+    overwrite: bool = False,
+) -> Path:
+    """Train a linear probe on every layer of a store and score it on images it has not seen.
+
+    Running the same command again continues it, or returns at once when it is complete.
+
+    Args:
+        store: Path of the activation store.
+        output: Folder of the results; results/STORE by default.
+        solver: exact finds the optimum of the L2 logistic regression, sgd approaches it in batches.
+        split: grouped keeps near-duplicates of a photograph together, random does not.
+        folds: Number of folds; 1 holds out one image in five.
+        C: Inverse L2 penalty; of several, one is chosen inside each training part.
+        seed: Seed of the splits, of the order of batches and of the intervals.
+        layers: Decoder layers to probe, or all.
+        baselines: Also probe the store's baselines (pixels, vision, projector).
+        inner_folds: Folds inside a training part, by which C and the best layer are chosen.
+        compare_random: Score a grouped run under the random split too; the difference is leakage.
+        bootstrap: Number of draws behind each interval.
+        device: auto, cpu or cuda.
+        memory_gb: Memory for features and solver, in GiB.
+        batch_size: Images per batch (sgd).
+        max_steps: Optimiser steps of each fold (sgd).
+        learning_rate: First learning rate (sgd).
+        overwrite: Replace the results of another run in the same folder.
+
+    Returns:
+        The results folder.
+
+    Raises:
+        ProbeError: an argument, the store or the folder cannot be used.
+        StoreError: the store cannot be read.
+    """
+    arguments = dict(locals())
+    return run_sweep(SweepConfig(**arguments))
+
+
+def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
+    """As :func:`train_probes`, with the arguments in one object and a progress callback."""
+    from signbridge.store import open_store
+
+    with open_store(config.store) as store:
+        chosen = select_features(store, config.layers, baselines=config.baselines)
+        target = config.output or f"results/{Path(config.store).stem}"
+        folder = ResultsFolder(target, config.identity(store))
+        plan = make_plan(config, store)
+        engine = make_engine(config)
+        if folder.prepare(overwrite=config.overwrite) == "complete":
+            return folder.path
+        results = _probe(config, engine, store, plan, chosen, folder, progress)
+        from signbridge.probes.summary import write_results
+
+        if progress is not None:
+            progress("scores and intervals", len(chosen), len(chosen))
+        write_results(config, store, plan, results, folder)
+        folder.remove_parts()
+    return folder.path
+
+
+def _probe(
+    config: SweepConfig,
+    engine: Engine,
+    store: Store,
+    plan: Plan,
+    chosen: list[Feature],
+    folder: ResultsFolder,
+    progress: Progress | None,
+) -> list[FeatureResult]:
+    """Probe what the folder does not hold yet, layers in turn."""
+    done = {feature: FeatureResult.load(folder, feature) for feature in chosen}
+    for batch in _batches(store, chosen, config.memory_bytes):
+        # A batch is done again as a whole, so that stopping changes not even the last digit.
+        if all(done[feature] is not None for feature in batch):
+            continue
+        if progress is not None:
+            ready = sum(result is not None for result in done.values())
+            progress(", ".join(feature.name for feature in batch), ready, len(chosen))
+        for result in _probe_batch(config, engine, store, plan, batch):
+            result.save(folder)
+            done[result.feature] = result
+    return [result for result in done.values() if result is not None]
+
+
+def make_engine(config: SweepConfig) -> Engine:
+    """The engine of a config, on its device.
+
+    Raises:
+        ProbeError: the device is not known or not there.
+    """
+    import torch
+
+    from signbridge.probes.engines import ExactEngine, SgdEngine
+
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise ProbeError(f"device {config.device!r} is not known; use auto, cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ProbeError("there is no CUDA device that torch can use; use device=cpu.")
+    if config.solver == "exact":
+        return ExactEngine(device, config.memory_bytes)
+    return SgdEngine(
+        device,
+        config.memory_bytes // 2,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        max_steps=config.max_steps,
+        learning_rate=config.learning_rate,
+    )
+
+
+def _batches(store: Store, features: list[Feature], memory_bytes: int) -> list[list[Feature]]:
+    """Layers together as far as a quarter of the memory holds them as float32; baselines alone."""
+    layers = [feature for feature in features if feature.layer is not None]
+    size = max(1, memory_bytes // 4 // (4 * store.n_samples * store.hidden_size))
+    batches = [layers[start : start + size] for start in range(0, len(layers), size)]
+    return batches + [[feature] for feature in features if feature.layer is None]
+
+
+def _probe_batch(
+    config: SweepConfig, engine: Engine, store: Store, plan: Plan, batch: list[Feature]
+) -> list[FeatureResult]:
+    source = FeatureSource(store, batch, config.memory_bytes // 4)
+    labels, n_classes, values = plan.labels, len(store.class_names), config.penalties
+    # A baseline takes no part in the choice of the layer: with a single C it chooses nothing.
+    needs_inner = len(values) > 1 or batch[0].layer is not None
+    inner = plan.inner if needs_inner else (None,) * len(plan.main)
+    main = evaluate(engine, source, labels, n_classes, plan.main, inner, values)
+    other: Evaluation | None = None
+    if plan.random is not None:
+        other = evaluate(engine, source, labels, n_classes, plan.random, plan.random_inner, values)
+    final_C = [lower_median(row) for row in main.C]
+    fitted = engine.refit(source, labels, n_classes, values)
+    results = []
+    for number, feature in enumerate(batch):
+        pick = values.index(final_C[number])
+        missed = main.not_converged + ([] if other is None else other.not_converged)
+        records = [r for r in missed if (r["feature"], r["layer"]) == (feature.kind, feature.layer)]
+        if not fitted.converged[number, pick]:
+            records.append(
+                {
+                    "feature": feature.kind,
+                    "layer": feature.layer,
+                    "split": "all",
+                    "fold": None,
+                    "part": "refit",
+                    "C": final_C[number],
+                    "relative_tolerance": float(fitted.relative_tolerance[number, pick]),
+                }
+            )
+        results.append(
+            FeatureResult(
+                feature,
+                main.probability[number],
+                main.C[number],
+                main.inner_accuracy[number],
+                main.inner_cross_entropy[number],
+                None if other is None else other.probability[number],
+                None if other is None else other.C[number],
+                Probe(
+                    feature,
+                    fitted.weight[number, pick],
+                    fitted.bias[number, pick],
+                    fitted.mean[number],
+                    fitted.deviation[number],
+                    final_C[number],
+                ),
+                records,
+            )
+        )
+    return results

@@ -1,0 +1,463 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
+from sklearn.preprocessing import StandardScaler
+
+from signbridge.errors import ProbeError, StoreError
+from signbridge.probes import SweepConfig, load_probes, run_sweep, train_probes
+from signbridge.probes import sweep as sweep_module
+from signbridge.probes.engines import ExactEngine, HeldOut
+from signbridge.probes.scores import METRICS, score
+from signbridge.probes.selection import choose_layers, lower_median
+from signbridge.store import open_store
+
+HEADER = "feature,layer,solver,split,metric,value,ci_low,ci_high,n_train,n_test,n_classes,C"
+
+
+def read(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    with (folder / "scores.csv").open() as file:
+        table = list(csv.DictReader(file))
+    return summary, table
+
+
+def value(table, feature, layer="", metric="accuracy", split="grouped"):
+    wanted = (feature, str(layer), metric, split)
+    (row,) = [r for r in table if (r["feature"], r["layer"], r["metric"], r["split"]) == wanted]
+    return float(row["value"])
+
+
+def hashes(folder):
+    names = ("scores.csv", "probes.safetensors")
+    return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+
+
+@pytest.fixture(scope="module")
+def finished(planted, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "planted"
+    assert train_probes(str(planted), str(folder), bootstrap=100) == folder
+    return folder
+
+
+def test_planted_signal_is_found_at_its_layer(finished):
+    summary, table = read(finished)
+    assert summary["best_layer"]["layer"] == 1
+    assert summary["nested"]["layers_chosen"] == [1] * 5
+    assert summary["nested"]["accuracy"] == summary["best_layer"]["accuracy"] > 0.8
+    for layer in (0, 2):
+        assert value(table, "resid_post", layer) < 0.5
+        assert value(table, "resid_post", layer, "usable_information") < 0
+    assert value(table, "resid_post", 1, "usable_information") > 1
+    assert summary["chance"] == value(table, "chance") == 0.25
+    assert summary["not_converged"] == []
+    assert summary["warnings"] == []
+
+
+def test_score_table(finished, planted):
+    _, table = read(finished)
+    assert ",".join(table[0]) == HEADER
+    features = [("resid_post", str(k)) for k in range(3)] + [("pixels", "")]
+    for split in ("grouped", "random"):
+        for feature in features:
+            rows = [
+                r for r in table if (r["feature"], r["layer"]) == feature and r["split"] == split
+            ]
+            assert [row["metric"] for row in rows] == list(METRICS)
+            for row in rows:
+                assert float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"]) or (
+                    row["metric"] == "calibration_error"  # biased upwards in every draw
+                )
+                assert (row["n_train"], row["n_test"], row["n_classes"]) == ("64", "80", "4")
+                assert (row["solver"], row["C"]) == ("exact", "1")
+    assert value(table, "majority") == 0.25
+    assert value(table, "majority", metric="usable_information") == pytest.approx(0, abs=1e-9)
+    assert value(table, "chance", metric="cross_entropy") == pytest.approx(np.log(4))
+
+
+def test_the_whole_protocol_against_scikit_learn(finished, planted):
+    """Held-out predictions are those of scikit-learn's optimum on scikit-learn's folds."""
+    store = open_store(planted)
+    folds = list(
+        StratifiedGroupKFold(5, shuffle=True, random_state=42).split(
+            store.labels, store.labels, store.groups
+        )
+    )
+    with xarray.open_dataset(finished / "predictions.h5", engine="h5netcdf") as found:
+        assert found.probability.dims == ("feature", "sample", "class")
+        assert list(found.feature_name.values) == [*(f"resid_post/{k}" for k in range(3)), "pixels"]
+        assert list(found.class_name.values) == list("ABCD")
+        np.testing.assert_array_equal(found.label, store.labels)
+        np.testing.assert_array_equal(found.group, store.groups)
+        assert list(found.sample_id.values) == store.sample_ids
+        fold = np.empty(80, dtype=int)
+        for number, (train, test) in enumerate(folds):
+            fold[test] = number
+            for position, name in enumerate(found.feature_name.values):
+                X = store.feature(str(name)).astype(np.float64)
+                scaler = StandardScaler().fit(X[train])
+                fit = LogisticRegression(tol=1e-10, max_iter=20000)
+                fit.fit(scaler.transform(X[train]), store.labels[train])
+                np.testing.assert_allclose(
+                    found.probability[position, test],
+                    fit.predict_proba(scaler.transform(X[test])),
+                    atol=2e-6,
+                )
+        np.testing.assert_array_equal(found.fold, fold)
+        _, table = read(finished)
+        for name, expected in score(found.probability[1].values, store.labels).items():
+            assert value(table, "resid_post", 1, name) == pytest.approx(expected, rel=1e-6)
+    with h5py.File(finished / "predictions.h5") as file:
+        assert file["random/probability"].shape == (4, 80, 4)
+        assert not np.array_equal(file["random/fold"][:], fold)
+
+
+def test_saved_probes_are_refitted_on_all_samples(finished, planted):
+    store = open_store(planted)
+    probes = load_probes(finished)
+    assert list(probes) == ["resid_post/0", "resid_post/1", "resid_post/2", "pixels"]
+    X = store.layer(1).astype(np.float64)
+    scaler = StandardScaler().fit(X)
+    fit = LogisticRegression(tol=1e-10, max_iter=20000).fit(scaler.transform(X), store.labels)
+    np.testing.assert_allclose(
+        probes[1].predict_proba(X), fit.predict_proba(scaler.transform(X)), atol=2e-6
+    )
+    assert probes.provenance["store"]["fingerprint"] == store.fingerprint
+
+
+def test_summary_holds_what_the_report_needs(finished, planted):
+    summary, _ = read(finished)
+    assert (summary["format"], summary["version"]) == ("signbridge-results", "1.0")
+    assert summary["store"]["name"] == "planted"
+    assert summary["store"]["provenance"]["model"] == "planted"
+    assert summary["store"]["n_groups"] == 40
+    assert "never part a group" in summary["protocol"]["description"]
+    assert summary["sklearn_default"]["layer"] == 1
+    assert summary["sklearn_default"]["agreement"] > 0.5
+    assert f"--store {planted}" in summary["command"]
+    assert "--bootstrap 100" in summary["command"]
+    assert not (finished / ".parts").exists()
+
+
+def test_shuffled_labels_are_at_chance(make_store, tmp_path):
+    rng = np.random.default_rng(5)
+    path = make_store(
+        labels=np.repeat(rng.permutation(np.repeat(np.arange(5), 24)), 2),
+        groups=np.repeat(np.arange(120), 2),
+        layers=(0, 1),
+        hidden=160,
+        group_offset=3.0,
+    )
+    summary, table = read(train_probes(str(path), str(tmp_path / "out"), bootstrap=200, C=0.01))
+    for layer in (0, 1):
+        assert abs(value(table, "resid_post", layer) - 0.2) < 0.08  # 3 standard errors
+    assert summary["leakage"]["random"] > 0.5
+
+
+def test_random_split_leaks_where_groups_are_recognised(make_store, tmp_path):
+    path = make_store(group_offset=4.0, per_group=4, hidden=96, layers=(0, 1))
+    summary, table = read(train_probes(str(path), str(tmp_path / "out"), bootstrap=200))
+    leak = summary["leakage"]
+    assert leak["random"] > 0.95
+    assert leak["grouped"] < 0.5
+    assert leak["difference"] == pytest.approx(leak["random"] - leak["grouped"])
+    assert leak["ci"][0] > 0.3
+    assert value(table, "resid_post", leak["layer"], split="random") == pytest.approx(
+        leak["random"]
+    )
+
+
+def test_original_protocol(make_store, tmp_path):
+    labels = np.repeat(np.arange(6), 15)
+    path = make_store(labels=labels, signal={1: 3.0})
+    folder = train_probes(str(path), str(tmp_path / "out"), split="random", folds=1, bootstrap=50)
+    summary, table = read(folder)
+    split = StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=42)
+    train, test = next(split.split(labels, labels))
+    X = open_store(path).layer(1).astype(np.float64)
+    scaler = StandardScaler().fit(X[train])
+    fit = LogisticRegression(tol=1e-10, max_iter=20000).fit(
+        scaler.transform(X[train]), labels[train]
+    )
+    expected = fit.score(scaler.transform(X[test]), labels[test])
+    assert value(table, "resid_post", 1, split="random") == pytest.approx(expected)
+    assert summary["leakage"] is None
+    row = table[0]
+    assert (row["n_train"], row["n_test"]) == ("72", "18")
+    with h5py.File(folder / "predictions.h5") as file:
+        np.testing.assert_array_equal(np.flatnonzero(file["fold"][:] == 0), np.sort(test))
+        assert np.isnan(file["probability"][0][train]).all()
+        assert "random" not in file
+
+
+def test_penalty_is_chosen_inside_the_training_part(make_store, tmp_path):
+    """The same choice as scikit-learn's fits make on inner folds of the training part alone."""
+    path = make_store(signal={0: 2.0}, layers=(0,), baselines=False)
+    values = [1e-4, 0.1, 100.0]
+    folder = train_probes(
+        str(path), str(tmp_path / "out"), C=values, bootstrap=20, compare_random=False
+    )
+    summary, _ = read(folder)
+    store = open_store(path)
+    X, y, g = store.layer(0).astype(np.float64), store.labels, store.groups
+    chosen = []
+    for train, _ in StratifiedGroupKFold(5, shuffle=True, random_state=42).split(X, y, g):
+        inner = StratifiedGroupKFold(3, shuffle=True, random_state=42)
+        loss = np.zeros(3)
+        for a, b in inner.split(train, y[train], g[train]):
+            fit_rows, check = train[a], train[b]
+            scaler = StandardScaler().fit(X[fit_rows])
+            for k, C in enumerate(values):
+                fit = LogisticRegression(C=C, tol=1e-9, max_iter=20000)
+                fit.fit(scaler.transform(X[fit_rows]), y[fit_rows])
+                p = fit.predict_proba(scaler.transform(X[check]))
+                loss[k] -= np.log(p[np.arange(len(check)), y[check]]).sum()
+        chosen.append(values[int(loss.argmin())])
+    assert summary["C_chosen"]["resid_post/0"] == chosen
+    assert lower_median(chosen) == load_probes(folder)[0].C
+    assert "chosen among 0.0001, 0.1, 100" in summary["protocol"]["description"]
+
+
+def test_labels_of_a_test_part_change_nothing_but_their_scores(make_store, tmp_path, monkeypatch):
+    """Scrambling what is scored leaves that fold's predictions as they were."""
+    path = make_store(signal={0: 2.0}, layers=(0,), baselines=False)
+    y, groups = open_store(path).labels, open_store(path).groups
+    folds = [(np.flatnonzero(groups % 4 != k), np.flatnonzero(groups % 4 == k)) for k in range(4)]
+    from signbridge.probes.features import Feature, FeatureSource
+    from signbridge.probes.selection import evaluate
+    from signbridge.probes.splits import Split, inner_split
+
+    def predicted(labels):
+        split = Split("grouped", tuple(folds), len(y))
+        inner = [inner_split(a, labels, groups, split="grouped", folds=3, seed=0) for a, _ in folds]
+        source = FeatureSource(open_store(path), [Feature("resid_post", 0)])
+        return evaluate(ExactEngine(), source, labels, 4, split, inner, (0.01, 1.0))
+
+    scrambled = y.copy()
+    test = folds[0][1]
+    scrambled[test] = np.random.default_rng(0).integers(4, size=len(test))
+    first, second = predicted(y), predicted(scrambled)
+    np.testing.assert_array_equal(first.probability[:, test], second.probability[:, test])
+    assert first.inner_accuracy[0, 0] == second.inner_accuracy[0, 0]
+    assert first.C[0, 0] == second.C[0, 0]
+
+
+def test_the_same_command_again_returns_at_once(finished, planted, monkeypatch):
+    before = hashes(finished)
+    monkeypatch.setattr(ExactEngine, "held_out", lambda *_: pytest.fail("fitted again"))
+    assert train_probes(str(planted), str(finished), bootstrap=100) == finished
+    assert hashes(finished) == before
+
+
+def test_another_protocol_is_refused_and_replaced_on_request(planted, tmp_path):
+    folder = tmp_path / "out"
+    train_probes(str(planted), str(folder), layers=[1], bootstrap=20, folds=3)
+    with pytest.raises(ProbeError, match=r"folds 3 there, 4 here.*overwrite=true"):
+        train_probes(str(planted), str(folder), layers=[1], bootstrap=20, folds=4)
+    (folder / "report.html").write_text("old")
+    (folder / "notes.txt").write_text("mine")
+    train_probes(str(planted), str(folder), layers=[1], bootstrap=20, folds=4, overwrite=True)
+    assert read(folder)[0]["protocol"]["folds"] == 4
+    assert not (folder / "report.html").exists()
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_another_store_is_refused(planted, make_store, tmp_path):
+    train_probes(str(planted), str(tmp_path / "out"), layers=[1], bootstrap=20)
+    other = make_store(signal={1: 6.0}, seed=9)
+    with pytest.raises(ProbeError, match="results of another run"):
+        train_probes(str(other), str(tmp_path / "out"), layers=[1], bootstrap=20)
+
+
+def test_folder_of_something_else_is_refused(planted, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ProbeError, match="holds files that are not results"):
+        train_probes(str(planted), str(tmp_path))
+    with pytest.raises(ProbeError, match="is a file"):
+        train_probes(str(planted), str(tmp_path / "thesis.txt"))
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_stopped_sweep_is_continued(planted, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_module, "_batches", lambda s, features, m: [[f] for f in features])
+    folder = tmp_path / "out"
+    config = SweepConfig(str(planted), str(folder), bootstrap=100)
+    started = []
+
+    def stop(name, done, total):
+        started.append(name)
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, stop)
+    assert not (folder / "summary.json").exists()
+    # a file that was damaged meanwhile is made again
+    (folder / ".parts" / "resid_post-1.safetensors").write_bytes(b"half")
+    resumed = []
+    run_sweep(config, lambda name, done, total: resumed.append(name))
+    assert resumed == ["resid_post/1", "resid_post/2", "pixels", "scores and intervals"]
+    # ... and nothing tells the results from those of an undisturbed run
+    whole = train_probes(str(planted), str(tmp_path / "whole"), bootstrap=100)
+    assert hashes(folder)[0] == hashes(whole)[0]
+    first, second = load_probes(whole), load_probes(folder)
+    for name in first:
+        np.testing.assert_array_equal(first[name].weight, second[name].weight)
+    assert read(whole)[0]["nested"] == read(folder)[0]["nested"]
+
+
+def test_results_are_the_same_for_a_seed(planted, tmp_path):
+    folders = [
+        train_probes(str(planted), str(tmp_path / name), bootstrap=50, seed=seed)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert hashes(folders[0]) == hashes(folders[1])
+    assert hashes(folders[0])[0] != hashes(folders[2])[0]
+
+
+def test_little_memory_changes_no_score(planted, finished, tmp_path):
+    folder = train_probes(str(planted), str(tmp_path / "out"), bootstrap=100, memory_gb=1e-5)
+    for one, other in zip(read(finished)[1], read(folder)[1], strict=True):
+        if one["value"]:
+            assert float(one["value"]) == pytest.approx(float(other["value"]), abs=1e-6)
+
+
+def test_sgd_solver_comes_to_the_exact_scores(planted, tmp_path):
+    folder = train_probes(
+        str(planted),
+        str(tmp_path / "out"),
+        solver="sgd",
+        layers=[1],
+        baselines=False,
+        compare_random=False,
+        folds=2,
+        inner_folds=2,
+        max_steps=300,
+        bootstrap=20,
+    )
+    summary, table = read(folder)
+    exact = read(
+        train_probes(
+            str(planted),
+            str(tmp_path / "exact"),
+            layers=[1],
+            folds=2,
+            baselines=False,
+            bootstrap=20,
+        )
+    )[1]
+    for metric in ("accuracy", "cross_entropy"):
+        assert value(table, "resid_post", 1, metric) == pytest.approx(
+            value(exact, "resid_post", 1, metric), abs=0.01
+        )
+    assert summary["sklearn_default"] is None
+    assert table[0]["solver"] == "sgd"
+
+
+def test_fits_that_are_not_converged_are_reported(planted, tmp_path, monkeypatch):
+    class Stubborn(ExactEngine):
+        def held_out(self, source, labels, n_classes, folds, penalties):
+            for part in super().held_out(source, labels, n_classes, folds, penalties):
+                converged = part.converged.copy()
+                converged[0, 0] = part.fold != 0
+                yield HeldOut(part.fold, part.probability, converged, part.relative_tolerance)
+
+    monkeypatch.setattr(sweep_module, "make_engine", lambda config: Stubborn())
+    folder = train_probes(
+        str(planted), str(tmp_path / "out"), layers=[1], baselines=False, bootstrap=20
+    )
+    summary, _ = read(folder)
+    assert [
+        (r["feature"], r["layer"], r["fold"], r["split"]) for r in summary["not_converged"]
+    ] == [
+        ("resid_post", 1, 0, "grouped"),
+        ("resid_post", 1, 0, "random"),
+    ]
+    assert "2 fits missed their tolerance" in summary["warnings"][0]
+
+
+def test_classes_of_one_image_or_group_are_survived(make_store, tmp_path):
+    labels = np.r_[np.repeat(np.arange(3), 12), 3, [4, 4]]
+    groups = np.r_[np.arange(36), 36, [37, 37]]
+    path = make_store(
+        labels=labels, groups=groups, signal={1: 6.0}, class_names=("A", "B", "C", "D", "E", "F")
+    )
+    summary, table = read(train_probes(str(path), str(tmp_path / "grouped"), bootstrap=50))
+    assert any("classes D, E have each one group only" in w for w in summary["warnings"])
+    assert value(table, "resid_post", 1) <= 36 / 39 + 1e-9
+    assert np.isfinite(value(table, "resid_post", 1, "cross_entropy"))
+    assert table[0]["n_classes"] == "5"  # no sample is an F
+    summary, table = read(
+        train_probes(str(path), str(tmp_path / "random"), split="random", folds=2, bootstrap=50)
+    )
+    assert any("class D has a single image" in w for w in summary["warnings"])
+    p = load_probes(tmp_path / "random")[1].predict_proba(open_store(path).layer(1))
+    assert (p[:, 5] == 0).all()
+
+
+def test_two_classes(make_store, tmp_path):
+    path = make_store(n_classes=2, signal={0: 5.0}, layers=(0,))
+    _, table = read(train_probes(str(path), str(tmp_path / "out"), bootstrap=50))
+    assert value(table, "resid_post", 0) > 0.9
+    assert value(table, "resid_post", 0, "top3_accuracy") == 1
+
+
+def test_training_part_too_small_to_choose_in(make_store, tmp_path):
+    path = make_store(labels=np.array([0, 0, 1, 1]), n_classes=2, layers=(0,), baselines=False)
+    arguments = {"split": "random", "folds": 2, "bootstrap": 20}
+    summary, _ = read(train_probes(str(path), str(tmp_path / "one"), **arguments))
+    assert summary["nested"] is None
+    assert any("nested selection" in warning for warning in summary["warnings"])
+    with pytest.raises(ProbeError, match="give one value of C"):
+        train_probes(str(path), str(tmp_path / "several"), C=[0.1, 1.0], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"solver": "svm"}, "solver 'svm' is not known"),
+        ({"split": "signer"}, "split 'signer' is not known"),
+        ({"C": 0.0}, "C must be above 0"),
+        ({"C": []}, "C must be above 0"),
+        ({"C": [1.0, float("nan")]}, "C must be above 0"),
+        ({"C": float("inf")}, "C must be above 0"),
+        ({"folds": 0}, "folds must be 1"),
+        ({"folds": 41}, "grouped folds need as many groups"),
+        ({"inner_folds": 1}, "inner_folds must be 2"),
+        ({"bootstrap": 0}, "bootstrap must be 1"),
+        ({"seed": -1}, "seed must lie"),
+        ({"memory_gb": 0}, "memory_gb must be above 0"),
+        ({"layers": [3]}, "holds no layer 3; it holds 0, 1, 2"),
+        ({"layers": "some"}, "layers must be all"),
+        ({"device": "tpu"}, "device 'tpu' is not known"),
+    ],
+)
+def test_arguments_that_cannot_be_used(planted, tmp_path, arguments, message):
+    with pytest.raises(ProbeError, match=message):
+        train_probes(str(planted), str(tmp_path / "out"), **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_store_that_is_not_there(tmp_path):
+    with pytest.raises(StoreError):
+        train_probes(str(tmp_path / "none.h5"), str(tmp_path / "out"))
+
+
+def test_choice_of_the_layer():
+    accuracy = np.array([[0.5, 0.9], [0.8, 0.9], [0.8, 0.1]])
+    entropy = np.array([[1.0, 2.0], [0.7, 1.0], [0.6, 3.0]])
+    np.testing.assert_array_equal(choose_layers(accuracy, entropy), [2, 1])
+    accuracy[0, 0] = np.nan
+    assert choose_layers(accuracy, entropy) is None
+
+
+def test_lower_median():
+    assert lower_median([3.0, 1.0, 2.0, 10.0]) == 2.0
