@@ -1,1 +1,1 @@
-
+"""Files that come with the package: a sample of real images."""

@@ -1,0 +1,189 @@
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+import yaml
+
+from signbridge import commands, open_store
+from signbridge.cli import main
+from signbridge.config import arguments_with_sections
+from signbridge.probes import train_probes
+from signbridge.vlm.extract import extract_activations
+from signbridge.vlm.prompts import DEFAULT_PROMPT
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def python(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+
+
+def test_help_and_import_load_nothing_heavy():
+    heavy = "{'torch', 'lightning', 'transformers', 'h5py', 'matplotlib', 'PIL', 'numpy'}"
+    code = (
+        "import sys, signbridge\nfrom signbridge.cli import main\n"
+        "try: main(['extract', '--help'])\nexcept SystemExit: pass\n"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--per_class" in done.stdout
+
+
+def test_the_default_prompt_is_written_down_twice_but_is_one():
+    assert commands.DEFAULT_PROMPT == DEFAULT_PROMPT
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "apart"),
+    [
+        (commands.extract, extract_activations, {"images", "output", "shard_size", "console"}),
+        (commands.train_probes, train_probes, set()),
+    ],
+)
+def test_the_commands_defaults_are_the_functions(command, function, apart):
+    """The commands repeat the signatures, so that help needs no heavy import."""
+    ours, theirs = (
+        {name: one.default for name, one in inspect.signature(each).parameters.items()}
+        for each in (command, function)
+    )
+    shared = set(ours) & set(theirs) - apart
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+    assert set(theirs) - set(ours) - apart <= {"description"}
+
+
+def test_verify_and_info(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--quantization", "none", "--per_class", "2", "--layers", "[3]"]
+    assert main(["extract", *arguments, "--output", "a.h5"]) == 0
+    assert main(["verify", "a.h5"]) == 0
+    assert main(["info", "a.h5"]) == 0
+    assert "resid_post" in capsys.readouterr().out
+    with h5py.File("a.h5", "r+") as file:
+        file["resid_post"][7, 0, 5] += 1
+    assert main(["verify", "a.h5"]) == 1
+    assert "resid_post" in capsys.readouterr().out
+    assert main(["extract", *arguments[:-1], "[5]", "--output", "b.h5"]) == 0
+    assert main(["extract", *arguments, "--output", "a.h5", "--overwrite", "true"]) == 0
+    assert main(["merge", "a.h5", "b.h5", "-o", "c.h5"]) == 0
+    with open_store("c.h5") as store:
+        assert store.layers == (3, 5)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("signbridge 0.")
+
+
+@pytest.mark.parametrize("script", ["extract.py", "train_probes.py"])
+def test_the_scripts_show_their_commands_help(script):
+    done = python(str(ROOT / script), "--help")
+    assert done.returncode == 0
+    assert script in done.stdout
+    assert "--config" in done.stdout
+
+
+def test_an_unknown_option_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["extract", "--imagse", "sample"])
+    assert ended.value.code == 2
+    assert "imagse" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["extract", "--images", "no/such/place"], "no/such/place"),
+        (["extract", "--model", "./no-model"], "./no-model"),
+        (["extract", "--layers", "[40]"], "layer 40"),
+        (["extract", "--classes", "0"], "classes"),
+        (["extract", "--position", "last_generated"], "max_new_tokens"),
+        (["train_probes", "--store", "no-store.h5"], "no-store.h5"),
+        (["train_probes", "--store", str(ROOT / "setup.cfg")], "setup.cfg"),
+        (["report", "no-results"], "no-results"),
+        (["info", "no-store.h5"], "no-store.h5"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert lines[-1].startswith("error: ")
+    assert said in lines[-1]
+    assert "Traceback" not in "\n".join(lines)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_traceback_never_reaches_the_user_of_the_script(tmp_path):
+    done = python(str(ROOT / "extract.py"), "--images", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("command", ["run", "extract", "train_probes"])
+def test_every_config_is_accepted_by_every_command(config, command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--config", str(config), "--print_config"])
+    assert ended.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    content = yaml.safe_load(config.read_text())
+    wanted = {
+        "run": content["extract"] | content["train_probes"],
+        "extract": content["extract"],
+        "train_probes": content["train_probes"],
+    }[command]
+    assert {key: shown[key] for key in wanted} == wanted
+
+
+def test_the_original_study_is_what_was_published(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--config", str(ROOT / "configs/original-study.yaml"), "--print_config"])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["prompt"] == DEFAULT_PROMPT
+    assert shown["layers"] == [8, 16, 24, 31]
+    assert (shown["classes"], shown["per_class"], shown["seed"]) == (20, 15, 42)
+    assert (shown["split"], shown["folds"], shown["C"]) == ("random", 1, 1.0)
+    assert shown["position"] == "last_generated"
+    assert shown["max_new_tokens"] == 20
+    assert shown["compute_dtype"] == "float16"
+    assert shown["model"] == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_options_after_a_config_win(capsys):
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "run",
+                "--config",
+                str(ROOT / "configs/original-study.yaml"),
+                "--per_class=3",
+                "--print_config",
+            ]
+        )
+    assert yaml.safe_load(capsys.readouterr().out)["per_class"] == 3
+
+
+def test_a_config_without_sections_is_left_to_the_parser(tmp_path):
+    flat = tmp_path / "flat.yaml"
+    flat.write_text("images: sample\nseed: 3\n")
+    assert arguments_with_sections("extract", ["--config", str(flat)]) == ["--config", str(flat)]
+
+
+@pytest.mark.parametrize("text", ["extract: {sed: 3}\n", "seed: [oops\n", "sed: 3\n"])
+def test_a_wrong_config_is_refused(tmp_path, text, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["extract", "--config", str(config)])
+    assert ended.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
