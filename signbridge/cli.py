@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from jsonargparse import auto_cli
 from signbridge import __version__
 from signbridge.commands import COMMANDS
 from signbridge.config import arguments_with_sections
-from signbridge.errors import SignBridgeError
+from signbridge.errors import Interrupted, SignBridgeError
 
 
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> int:
@@ -43,6 +44,10 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
             if given and given[0] == "merge":
                 given[1:] = _merge_arguments(given[1:])
             status = auto_cli(COMMANDS, args=given, prog="signbridge")
+    except Interrupted as error:
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            print(error, file=sys.stderr)
+        return error.exit_status
     except SignBridgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from signbridge.errors import SignBridgeError
+
 SECTIONS = ("extract", "train_probes")
 
 
@@ -25,6 +27,9 @@ def arguments_with_sections(command: str, arguments: Sequence[str]) -> list[str]
     Args:
         command: the command that the arguments are for.
         arguments: the command's arguments.
+
+    Raises:
+        SignBridgeError: if the sections disagree about a setting and the command needs both.
     """
     result: list[str] = []
     rest = list(arguments)
@@ -47,5 +52,13 @@ def _sections(file: str, command: str) -> dict[str, Any] | None:
         return None
     if not isinstance(content, dict) or not content or not set(content) <= set(SECTIONS):
         return None
-    wanted = SECTIONS if command == "run" else (command,)
-    return {key: value for name in wanted for key, value in (content.get(name) or {}).items()}
+    parts = [content.get(name) or {} for name in (SECTIONS if command == "run" else (command,))]
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            if merged.setdefault(key, value) != value:
+                raise SignBridgeError(
+                    f"{file} sets {key} to {merged[key]!r} for extract and to {value!r} for "
+                    "train_probes, which one 'run' cannot do: run the two commands."
+                )
+    return merged

@@ -37,3 +37,8 @@ class Interrupted(SignBridgeError):  # noqa: N818  (not a failure: the user aske
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)
         self.exit_status = exit_status
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error, short enough to quote in a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

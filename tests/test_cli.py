@@ -103,7 +103,7 @@ def test_an_unknown_option_is_refused(capsys):
     [
         (["extract", "--images", "no/such/place"], "no/such/place"),
         (["extract", "--model", "./no-model"], "./no-model"),
-        (["extract", "--layers", "[40]"], "layer 40"),
+        (["extract", "--layers", "[40]"], "Layer 40"),
         (["extract", "--classes", "0"], "classes"),
         (["extract", "--position", "last_generated"], "max_new_tokens"),
         (["train_probes", "--store", "no-store.h5"], "no-store.h5"),
@@ -187,3 +187,11 @@ def test_a_wrong_config_is_refused(tmp_path, text, capsys):
         main(["extract", "--config", str(config)])
     assert ended.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_sections_that_disagree_are_refused_by_run_alone(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("extract: {batch_size: 4}\ntrain_probes: {batch_size: 256}\n")
+    assert main(["run", "--config", str(config)]) == 2
+    assert "batch_size" in capsys.readouterr().err
+    assert arguments_with_sections("extract", ["--config", str(config)])[1] == '{"batch_size": 4}'

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from signbridge.errors import StoreError
 from signbridge.store import files
 from signbridge.store.final import Content, write_store_file
-from signbridge.store.parts import spec_identity
+from signbridge.store.parts import Parts, spec_identity
 from signbridge.store.provenance import differing_keys, plain
 from signbridge.store.reader import Store, open_store
 from signbridge.store.schema import RESID_POST, SampleTable, StoreSpec, Values, Variable
@@ -50,8 +50,8 @@ def merge_stores(
         The path of the new store.
 
     Raises:
-        StoreError: If a store cannot be read, stores conflict (named), or ``output`` exists or
-            cannot be written.
+        StoreError: If a store cannot be read, stores conflict (named), ``output`` exists or
+            cannot be written, or another process is writing it.
     """
     target = Path(output).absolute()
     if len(paths) < 2:
@@ -63,6 +63,12 @@ def merge_stores(
             f"{target} exists already: choose another output file or give --overwrite true."
         )
     with ExitStack() as stack:
+        # A second process that joins to the same file would lose what this one joins.
+        parts = Parts(target)
+        with files.clear_errors(target):
+            parts.lock()
+        stack.callback(parts.unlock)
+        stack.callback(parts.drop_if_empty)
         stores = [stack.enter_context(open_store(path)) for path in paths]
         same = [set(s.sample_ids) == set(stores[0].sample_ids) for s in stores]
         content = _join_columns(stores) if all(same) else _join_rows(stores)

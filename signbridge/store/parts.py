@@ -103,6 +103,11 @@ class Parts:
             self._lock.release()
             self._lock = None
 
+    def drop_if_empty(self) -> None:
+        """Remove the folder if nothing but the lock is in it."""
+        if {path.name for path in self.folder.iterdir()} <= {"lock"}:
+            self.remove()
+
     # -- the plan ---------------------------------------------------------------------------------
 
     @property

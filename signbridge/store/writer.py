@@ -80,20 +80,21 @@ class StoreWriter:
     def _begin(self, shard_size: int, overwrite: bool) -> None:
         if self.path.is_dir():
             raise StoreError(f"{self.path} is a folder: give the name of a file for the store.")
+        if self.rank != 0:
+            # What lies at the path is for the first worker to judge; it has laid the plan by now.
+            self._shards = self._planned(shard_size, overwrite)
+            return
         if not overwrite and self.path.exists():
             self._finish_at_once()
             return
-        if self.rank == 0:
-            self._parts.lock()
+        self._parts.lock()
         try:
             if not overwrite and self.path.exists():  # finished while we looked
                 self._finish_at_once()
                 return
-            if self.rank == 0:
-                self._tidy(overwrite)
+            self._tidy(overwrite)
             self._shards = self._planned(shard_size, overwrite)
-            if self.rank == 0:
-                self._check_space()
+            self._check_space()
         except BaseException:
             self.close()
             raise
@@ -126,7 +127,7 @@ class StoreWriter:
     def _finish_at_once(self) -> None:
         self._compare_with_finished()
         self.complete = True
-        if self.rank == 0 and self._parts.folder.is_dir():
+        if self._parts.folder.is_dir():
             with suppress(OSError, StoreError):  # tidying up can wait
                 self._parts.lock()
                 self._tidy_finished()
@@ -153,11 +154,7 @@ class StoreWriter:
         if not kept and self._parts.has_plan():
             self._parts.remove()
         elif not kept:
-            self._drop_empty_folder()
-
-    def _drop_empty_folder(self) -> None:
-        if {p.name for p in self._parts.folder.iterdir()} <= {"lock"}:
-            self._parts.remove()
+            self._parts.drop_if_empty()
 
     def _tidy(self, overwrite: bool) -> None:
         files.remove_stale_temporaries(self.path.parent, f"{self.path.name}.tmp-")
@@ -312,7 +309,7 @@ class StoreWriter:
         folder = self._parts.folder
         with suppress(OSError):
             if self._parts.is_locked and not self._shards and folder.is_dir():
-                self._drop_empty_folder()
+                self._parts.drop_if_empty()
         self._parts.unlock()
 
     def __enter__(self) -> StoreWriter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,19 @@ def spans_of(shards: Sequence[Shard], batch_size: int) -> list[Span]:
         for shard in shards
         for start in range(shard.start, shard.stop, batch_size)
     ]
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C and a cluster's SIGTERM reach the whole process group; the parent ends the batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class SpanDataset(Dataset[Any]):
@@ -139,16 +153,18 @@ class SpanDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return a loader of prepared batches, one per item."""
         spans = spans_of(self.shards, self._batch_size)
+        assert self.trainer is not None
         workers = self._num_workers
         if workers is None:
             few = sum(span.stop - span.start for span in spans) < _FEW_IMAGES
-            workers = 0 if few else min(8, len(os.sched_getaffinity(0)) - 1)
+            workers = 0 if few else min(8, usable_cores() // self.trainer.num_devices - 1)
         return DataLoader(
             SpanDataset(self._images, self._processor, self._prompt, spans),
             batch_size=None,
             shuffle=False,
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=max(0, workers),
+            worker_init_fn=_leave_signals_to_the_parent,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 
     def transfer_batch_to_device(

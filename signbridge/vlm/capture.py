@@ -45,9 +45,9 @@ def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     Returns:
         float32, shape (batch, hidden).
     """
-    weight = mask.to(torch.float32)
-    total = torch.einsum("bth,bt->bh", hidden.to(torch.float32), weight)
-    return total / weight.sum(dim=1, keepdim=True).clamp_min(1)
+    marked = torch.where(mask[..., None], hidden, 0)  # an infinity elsewhere must not become NaN
+    total = marked.sum(dim=1, dtype=torch.float32)
+    return total / mask.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 class ResidualCapture:
@@ -123,20 +123,20 @@ class ResidualCapture:
         """
         missing = [k for k, read in zip(self._layers, self._vectors, strict=True) if read is None]
         if missing:
-            raise ModelError(f"decoder layer {missing[0]} never ran in this model's forward pass")
+            raise ModelError(f"Decoder layer {missing[0]} never ran in this model's forward pass.")
         return torch.stack([read for read in self._vectors if read is not None], dim=1)
 
     def _on_entry(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._passes += 1
         if self._passes == 1:
             hidden = args[0] if args else kwargs["hidden_states"]
-            self._check(hidden, "the input of decoder layer 0")
+            self._check(hidden, "The input of decoder layer 0")
             self.projected = masked_mean(hidden, self._image_mask)
 
     def _reader(self, slot: int) -> Callable[[nn.Module, Any, Any], None]:
         def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
             hidden = output if isinstance(output, torch.Tensor) else output[0]
-            self._check(hidden, f"the output of decoder layer {self._layers[slot]}")
+            self._check(hidden, f"The output of decoder layer {self._layers[slot]}")
             self._vectors[slot] = self._read(hidden, self._vectors[slot])
             if self._stop and slot == len(self._modules) - 1:
                 raise DeepestLayerReached

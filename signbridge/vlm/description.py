@@ -1,7 +1,8 @@
 """What a model is, known before its weights are loaded.
 
 Resuming, refusing and planning need the model's sizes, its parts and the fingerprint of its
-weights, not the weights: a finished store is recognised in a second, not after loading 14 GB.
+weights, not the weights: a finished store is recognised without loading them. (The fingerprint of a
+local folder does read its files once; files in the hub's cache carry it in their names.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from signbridge.errors import ModelError
+from signbridge.errors import ModelError, first_line
 from signbridge.vlm.families import decoder_layers, image_token_id, vision_size
 from signbridge.vlm.quiet import quiet_transformers
 from signbridge.vlm.tiny import make_tiny_llava
@@ -137,7 +138,7 @@ def _config(spec: str, folder: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{spec} has a config.json that this version of transformers cannot use "
-            f"({_first_line(error)}): code that ships with a model is never run here."
+            f"({first_line(error)}): code that ships with a model is never run here."
         ) from error
 
 
@@ -169,14 +170,10 @@ def _processor(spec: str, folder: Path) -> Any:
             processor = auto.from_pretrained(folder, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{spec} has no processor that transformers can load ({_first_line(error)}): its "
+            f"{spec} has no processor that transformers can load ({first_line(error)}): its "
             "folder needs preprocessor_config.json and the tokenizer's files."
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"{spec} has no processor for images and text together.")
     processor.tokenizer.padding_side = "left"
     return processor
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
-from signbridge.errors import Interrupted, ModelError
+from signbridge.errors import ModelError, StoreError, first_line
 from signbridge.images import ImageSet
-from signbridge.store import StoreSpec
+from signbridge.store import SampleTable, StoreSpec
 from signbridge.vlm.adding import choose_target
 from signbridge.vlm.batches import SpanDataModule
 from signbridge.vlm.capture import Position
 from signbridge.vlm.description import ModelDescription
 from signbridge.vlm.forward import CaptureRequest
-from signbridge.vlm.interrupt import StopOnSigterm
+from signbridge.vlm.interrupt import StopOnSigterm, interruptible
 from signbridge.vlm.module import ExtractionModule
 from signbridge.vlm.progress import ExtractionProgress
 from signbridge.vlm.prompts import DEFAULT_PROMPT, prompt_for_processor
@@ -57,7 +59,7 @@ def extract_activations(
     accelerator: str = "auto",
     devices: str | int = "auto",
     num_nodes: int = 1,
-    strategy: str = "auto",
+    strategy: Literal["auto", "ddp"] = "auto",
     keep_shards: bool = False,
     overwrite: bool = False,
     shard_size: int = 256,
@@ -85,7 +87,7 @@ def extract_activations(
         accelerator: as Lightning's Trainer takes it.
         devices: as Lightning's Trainer takes it.
         num_nodes: as Lightning's Trainer takes it.
-        strategy: as Lightning's Trainer takes it.
+        strategy: ``auto`` or ``ddp``: one copy of the model in every process.
         keep_shards: make a file of virtual datasets over the shards instead of one that holds all.
         overwrite: replace a finished or begun store.
         shard_size: images of a shard, the most that an interruption can cost each process.
@@ -104,7 +106,7 @@ def extract_activations(
     _check_numbers(num_workers=(num_workers or 0, 0), num_nodes=(num_nodes, 1))
     if position == "last_generated" and max_new_tokens == 0:
         raise ModelError(
-            "position last_generated needs an answer to be generated: give --max_new_tokens, for "
+            "Position last_generated needs an answer to be generated: give --max_new_tokens, for "
             "instance 20."
         )
     wanted = resolve_layers(layers, description.n_layers)
@@ -125,11 +127,20 @@ def extract_activations(
         "max_new_tokens": max_new_tokens,
         "store_dtype": store_dtype,
     }
-    target = choose_target(output, wanted, provenance, overwrite=overwrite)
+    samples = SampleTable(
+        sample_id=images.sample_id,
+        label=images.label,
+        class_names=images.class_names,
+        group=images.group,
+        source_split=images.source_split,
+        image_sha256=images.image_sha256,
+    )
+    target = choose_target(output, wanted, provenance, samples, overwrite=overwrite)
+    answers_are_there = target.base is not None and position != "last_generated"
     request = CaptureRequest(
         layers=target.layers,
         position=position,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=0 if answers_are_there else max_new_tokens,
         vision=description.vision_size is not None and target.base is None,
     )
     spec = StoreSpec(
@@ -139,7 +150,8 @@ def extract_activations(
         spec = _with_baselines_and_answers(spec, images, description, request)
     run = ExtractionRun(
         images,
-        target.path,
+        samples,
+        target,
         spec,
         provenance=provenance,
         info={
@@ -168,17 +180,14 @@ def extract_activations(
     )
     data = SpanDataModule(images, description.processor, asked, batch_size, begin, num_workers)
     try:
-        with quiet_lightning():
-            trainer.predict(module, datamodule=data, return_predictions=False)
-        trainer.strategy.barrier("all shards are written")
-        if trainer.is_global_zero:
-            run.finish()
-            target.join()
-        trainer.strategy.barrier("the store is consolidated")
-    except SystemExit as error:
-        # Lightning ends the process on Ctrl-C; its caller may want to go on.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise Interrupted(how_to_continue(output), 128 + signal.SIGINT) from error
+        with interruptible(trainer, how_to_continue(output)):
+            with quiet_lightning():
+                trainer.predict(module, datamodule=data, return_predictions=False)
+            trainer.strategy.barrier("all shards are written")
+            if trainer.is_global_zero:
+                run.finish()
+    except RuntimeError as error:
+        raise _in_one_sentence(error, trainer, output) from error
     finally:
         run.close()
     return output
@@ -202,7 +211,7 @@ def resolve_layers(layers: Literal["all"] | Sequence[int], n_layers: int) -> tup
     wrong = [layer for layer in chosen if not 0 <= layer < n_layers]
     if wrong:
         raise ModelError(
-            f"layer {wrong[0]} does not exist: this model has decoder layers 0 to {n_layers - 1}."
+            f"Layer {wrong[0]} does not exist: this model has decoder layers 0 to {n_layers - 1}."
         )
     if not chosen or len(set(chosen)) < len(chosen):
         raise ModelError(f"layers is {list(layers)}: give at least one layer, and each once.")
@@ -211,7 +220,22 @@ def resolve_layers(layers: Literal["all"] | Sequence[int], n_layers: int) -> tup
 
 def how_to_continue(output: Path) -> str:
     """Return the line that an interrupted run ends with."""
-    return f"stopped; the finished shards of {output} are kept: run the same command to continue."
+    return f"Stopped; the finished shards of {output} are kept: run the same command to continue."
+
+
+def _in_one_sentence(error: RuntimeError, trainer: Trainer, output: Path) -> Exception:
+    """Say what ended a helping process; any other error is a defect and stays as it is."""
+    if "DataLoader worker" in str(error):
+        return ModelError(
+            "A process that prepares images was killed, as happens when memory or /dev/shm is "
+            f"short: use --num_workers 0; the finished shards of {output} are kept."
+        )
+    if trainer.world_size > 1 and "onnection" in str(error):  # as gloo and NCCL say it
+        return StoreError(
+            f"Another process of this run has ended early; the finished shards of {output} are "
+            "kept: run the same command to continue."
+        )
+    return error
 
 
 def _check_numbers(**limits: tuple[int, int]) -> None:
@@ -223,31 +247,40 @@ def _check_numbers(**limits: tuple[int, int]) -> None:
 def _trainer(
     accelerator: str, devices: str | int, num_nodes: int, strategy: str, callbacks: list[Any]
 ) -> Trainer:
+    if strategy not in ("auto", "ddp"):
+        raise ModelError(
+            f"Strategy {strategy!r} cannot be used: give 'auto' or 'ddp', one copy of the model a "
+            "process."
+        )
+    # Requeueing by Lightning would write a checkpoint of the model, which has nothing to save
+    # here. Inside a SLURM job, torchrun's own ranks go first, as they do for Lightning.
+    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    settings: dict[str, Any] = {
+        "accelerator": accelerator,
+        "devices": devices,
+        "num_nodes": num_nodes,
+        "callbacks": callbacks,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "inference_mode": True,
+        "plugins": SLURMEnvironment(auto_requeue=False) if slurm else None,
+    }
+    # A process that has done its share waits for the slowest, however long that takes.
+    patient = DDPStrategy(timeout=timedelta(days=7))
     try:
         with quiet_lightning():
-            # Requeueing would write a checkpoint of the model, which has nothing to save here: a
-            # job that SLURM starts again continues by the store's own shards.
-            slurm: Any = SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
-            return Trainer(
-                accelerator=accelerator,
-                devices=devices,
-                num_nodes=num_nodes,
-                strategy=strategy,
-                callbacks=callbacks,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-                inference_mode=True,
-                plugins=slurm,
-            )
+            trainer = Trainer(strategy=patient if strategy == "ddp" else "auto", **settings)
+            if strategy == "auto" and isinstance(trainer.strategy, DDPStrategy):
+                trainer = Trainer(strategy=patient, **settings)
+            return trainer
     except Exception as error:
         # Lightning raises a dozen types here, all of them for a combination that cannot be had.
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"accelerator {accelerator!r}, devices {devices!r}, strategy {strategy!r} cannot be "
-            f"had on this machine: {first}"
+            f"Accelerator {accelerator!r}, devices {devices!r}, strategy {strategy!r} cannot be "
+            f"had on this machine: {first_line(error)}."
         ) from error
 
 

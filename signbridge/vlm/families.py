@@ -14,6 +14,9 @@ from transformers import PreTrainedModel
 
 from signbridge.errors import ModelError
 
+# Vision towers that pack the patches of a batch's images into one row, whoever they belong to.
+_PACKED_VISION = {"pixtral"}
+
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """Return the decoder layers of ``model``, first to last.
@@ -28,7 +31,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
             return layers
     raise ModelError(
         f"{type(model).__name__} keeps no stack of decoder layers under its text decoder: "
-        "give a model of the LLaVA family"
+        "give a model of the LLaVA family."
     )
 
 
@@ -45,7 +48,8 @@ def projector(model: nn.Module) -> nn.Module | None:
 def vision_size(model: nn.Module) -> int | None:
     """Return the length of the patch features entering the projector, or None without one."""
     found = projector(model)
-    if found is None:
+    config: Any = getattr(model, "config", None)
+    if found is None or config.vision_config.model_type in _PACKED_VISION:
         return None
     linear = next((m for m in found.modules() if isinstance(m, nn.Linear)), None)
     return None if linear is None else int(linear.in_features)
@@ -62,8 +66,8 @@ def image_token_id(config: Any) -> int:
         if isinstance(value, int):
             return value
     raise ModelError(
-        f"the configuration of this {config.model_type!r} model names no image token: "
-        "give a model of the LLaVA family"
+        f"The configuration of this {config.model_type!r} model names no image token: "
+        "give a model of the LLaVA family."
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from signbridge.errors import ModelError
 from signbridge.vlm.capture import Position, ResidualCapture
 from signbridge.vlm.families import (
     decoder_layers,
@@ -76,6 +77,11 @@ class _VisionMean(AbstractContextManager["_VisionMean"]):
         features = args[0].to(torch.float32)
         per_row = features.flatten(1, -2).mean(dim=1)
         counts = self._tiles or [1] * self._batch
+        if sum(counts) != len(per_row):
+            raise ModelError(
+                f"The projector of this model takes {len(per_row)} rows of patches for "
+                f"{self._batch} images, so they cannot be told apart: try --batch_size 1."
+            )
         self.mean = torch.stack([rows.mean(dim=0) for rows in per_row.split(counts)])
 
 

@@ -8,7 +8,7 @@ import psutil
 import torch
 from safetensors import SafetensorError
 
-from signbridge.errors import ModelError
+from signbridge.errors import ModelError, first_line
 from signbridge.vlm.description import ModelDescription
 from signbridge.vlm.quantization import (
     ComputeDtype,
@@ -65,17 +65,16 @@ def load_model(
                 **options,
             )
     except torch.cuda.OutOfMemoryError as error:
-        raise ModelError(_too_large(description, device)) from error
+        raise ModelError(f"{_too_large(description, device)}.") from error
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise ModelError(
-            f"the weights of {description.spec} cannot be loaded ({first})."
+            f"The weights of {description.spec} cannot be loaded ({first_line(error)})."
         ) from error
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         # transformers would fill them with random numbers and go on.
         raise ModelError(
-            f"the weights of {description.spec} lack {len(missing)} tensors that its configuration "
+            f"The weights of {description.spec} lack {len(missing)} tensors that its configuration "
             f"asks for, {missing[0]} among them: the folder is incomplete or of another model."
         )
     keep_compute_dtype(model, dtype)

@@ -85,11 +85,15 @@ class ExtractionModule(LightningModule):
         }
         try:
             captured = run_batch(model, inputs, self._description.image_token_id, self._request)
-        except torch.cuda.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not isinstance(error, torch.cuda.OutOfMemoryError) and "ALLOC_FAILED" not in str(
+                error
+            ):
+                raise
             size = batch.span.stop - batch.span.start
             raise ModelError(
                 f"{self.device} has not the memory for a batch of {size} images: run the same "
-                f"command with --batch_size {max(1, size // 2)}; finished shards are kept"
+                f"command with --batch_size {max(1, size // 2)}; finished shards are kept."
             ) from error
         tensors = {"resid_post": captured.resid_post, "projector": captured.projector}
         if captured.vision is not None:

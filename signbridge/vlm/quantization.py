@@ -28,7 +28,7 @@ def compute_dtype_for(choice: ComputeDtype, device: torch.device | str) -> torch
     """
     if choice not in get_args(ComputeDtype):
         raise ModelError(
-            f"compute dtype {choice!r} is not one of {', '.join(get_args(ComputeDtype))}"
+            f"Compute dtype {choice!r} is not one of {', '.join(get_args(ComputeDtype))}."
         )
     if choice == "auto":
         choice = "float32" if torch.device(device).type == "cpu" else "float16"
@@ -68,7 +68,7 @@ def nf4_config(compute_dtype: torch.dtype, skip: list[str]) -> Any:
     except ImportError as error:
         raise ModelError(
             f"--quantization nf4 needs bitsandbytes, which cannot be imported ({error}): "
-            "install it with 'pip install bitsandbytes', or pass --quantization none"
+            "install it with 'pip install bitsandbytes', or pass --quantization none."
         ) from error
     from transformers import BitsAndBytesConfig
 

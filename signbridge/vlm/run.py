@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -13,6 +12,7 @@ from rich.console import Console
 from signbridge.errors import SignBridgeError, StoreError
 from signbridge.images import ImageSet
 from signbridge.store import SampleTable, Shard, StoreSpec, StoreWriter, estimated_bytes
+from signbridge.vlm.adding import Target
 
 
 class ExtractionRun:
@@ -20,7 +20,8 @@ class ExtractionRun:
 
     Args:
         images: the labelled images.
-        output: the file to make.
+        samples: what the store says of them.
+        target: the file to make, and whether it will be joined to another.
         spec: what is captured for every image.
         provenance: what a continued run must have in common with this one.
         info: what is recorded besides.
@@ -36,7 +37,8 @@ class ExtractionRun:
     def __init__(
         self,
         images: ImageSet,
-        output: Path,
+        samples: SampleTable,
+        target: Target,
         spec: StoreSpec,
         provenance: Mapping[str, Any],
         info: Mapping[str, Any],
@@ -47,7 +49,9 @@ class ExtractionRun:
         console: Console,
     ) -> None:
         self._images = images
-        self._output = output
+        self._samples = samples
+        self._target = target
+        self._output = target.path
         self._spec = spec
         self._provenance = provenance
         self._info = info
@@ -83,11 +87,13 @@ class ExtractionRun:
     def finish(self) -> None:
         """Make one file of the shards; the first process calls this once all have written."""
         assert self.writer is not None
-        if self.writer.complete:
+        if self.writer.complete and self._target.base is None:
             self._say(f"{self._output} is complete already")
             return
         path = self.writer.consolidate()
-        self._say(f"wrote {path.stat().st_size / 1e6:,.1f} MB to {self._output}")
+        self._target.join()
+        path = self._target.base or path
+        self._say(f"wrote {path.stat().st_size / 1e6:,.1f} MB to {path}")
 
     def close(self) -> None:
         """Give the output free for other processes."""
@@ -95,28 +101,20 @@ class ExtractionRun:
             self.writer.close()
 
     def _store_writer(self, rank: int) -> StoreWriter:
-        images = self._images
         return StoreWriter(
             self._output,
             self._spec,
-            SampleTable(
-                sample_id=images.sample_id,
-                label=images.label,
-                class_names=images.class_names,
-                group=images.group,
-                source_split=images.source_split,
-                image_sha256=images.image_sha256,
-            ),
+            self._samples,
             self._provenance,
             self._info,
             shard_size=self._shard_size,
-            # The first process has replaced what was there; the others must not do it again.
-            overwrite=self._overwrite and rank == 0,
+            overwrite=self._overwrite,
             keep_shards=self._keep_shards,
             rank=rank,
         )
 
     def _open(self) -> list[Shard]:
+        self._target.check_space(self._spec, self._samples)
         self.writer = self._store_writer(rank=0)
         pending = self.writer.pending()
         if not self.writer.complete:

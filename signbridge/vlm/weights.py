@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from signbridge.errors import ModelError
+from signbridge.errors import ModelError, first_line
+from signbridge.store.files import file_sha256
 
 # Weights as safetensors only: a pickled checkpoint can run code when it is opened.
-_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_FILES = ["model*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,9 +36,9 @@ def local_files(spec: str) -> tuple[Path, str]:
         raise ModelError(
             f"{spec} is a file: give the folder that holds config.json and the weights."
         )
-    if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
+    if spec.startswith((".", "/", "~")) or spec.partition("@")[0].count("/") != 1:
         raise ModelError(
-            f"there is no folder {spec}, and it is no hub id either: give 'tiny', a folder, or an "
+            f"There is no folder {spec}, and it is no hub id either: give 'tiny', a folder, or an "
             "id of the form owner/name such as llava-hf/llava-1.5-7b-hf."
         )
     folder = _from_hub(spec)
@@ -65,34 +68,40 @@ def _from_hub(spec: str) -> Path:
         raise ModelError(f"{name} has no revision {revision!r} on the hub.") from error
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"the hub has no model {name}, or it is private: check the id, or set HF_TOKEN to a "
+            f"The hub has no model {name}, or it is private: check the id, or set HF_TOKEN to a "
             "token that may read it."
         ) from error
     except HFValidationError as error:
-        raise ModelError(f"{spec!r} is no hub id: the form is owner/name") from error
+        raise ModelError(f"{spec!r} is no hub id: the form is owner/name.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"{name} is not in the local hub cache and the hub cannot be reached "
-            f"({_first_line(error)}): connect once, or give a folder that holds the model."
+            f"({first_line(error)}): connect once, or give a folder that holds the model."
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a model folder, sorted by name.
+    """Return the safetensors files of a model folder that transformers loads, sorted by name.
 
     Raises:
-        ModelError: if the folder holds none.
+        ModelError: if the folder holds none, or lacks one that its index names.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        files = sorted(folder / name for name in names)
+    elif (folder / "model.safetensors").is_file():
+        files = [folder / "model.safetensors"]
+    else:
+        files = []
     if not files:
         raise ModelError(
-            f"{folder} holds no *.safetensors weights: SignBridge opens no pickled checkpoints; "
-            "convert the model with save_pretrained, or take a revision that has them."
+            f"{folder} holds no model.safetensors weights: SignBridge opens no pickled "
+            "checkpoints; convert the model with save_pretrained, or take a revision that has them."
         )
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        raise ModelError(f"{folder} lacks {absent[0]}, which its index names: fetch it again.")
     return files
 
 
@@ -101,20 +110,14 @@ def weights_sha256(folder: Path) -> str:
 
     The hub's cache names a file by its own SHA-256, which saves reading it.
     """
+    files = weight_files(folder)
     total = hashlib.sha256()
-    for file in weight_files(folder):
-        blob = file.resolve().name
-        if _SHA256.fullmatch(blob):
-            digest = blob
-        else:
-            with file.open("rb") as stream:
-                digest = _file_sha256(stream)
-        total.update(f"{file.name}\0{digest}\n".encode())
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing leaves Python's lock alone
+        for file, digest in zip(files, pool.map(_digest, files), strict=True):
+            total.update(f"{file.name}\0{digest}\n".encode())
     return total.hexdigest()
 
 
-def _file_sha256(stream: object) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 22):  # type: ignore[attr-defined]
-        digest.update(block)
-    return digest.hexdigest()
+def _digest(file: Path) -> str:
+    blob = file.resolve().name
+    return blob if _SHA256.fullmatch(blob) else file_sha256(file)

@@ -39,10 +39,5 @@ def prepare(tiny, images):
     return inputs
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 def pytest_configure():
     torch.set_num_threads(1)

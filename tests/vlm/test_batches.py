@@ -1,4 +1,5 @@
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,12 +33,19 @@ class Vanished:
         raise ImagesError(f"image {row} has vanished")
 
 
+class FakeTrainer:
+    num_devices = 1
+
+    class strategy:
+        root_device = torch.device("cpu")
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_is_one_sentence_even_from_a_loader_process(tiny, workers):
     data = SpanDataModule(
         Vanished(), tiny.processor, DEFAULT_PROMPT, 4, lambda _: [Shard(0, 0, 8)], workers
     )
-    data.trainer = object()
+    data.trainer = FakeTrainer
     data.setup("predict")
     batch = next(iter(data.predict_dataloader()))
     with pytest.raises(ImagesError, match=r"^image 0 has vanished$"):

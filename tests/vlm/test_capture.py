@@ -129,7 +129,7 @@ def test_a_layer_that_never_ran_is_named(model, batch):
         image_mask=mask.bool(),
         stop_after_deepest=True,
     )
-    with pytest.raises(ModelError, match="decoder layer 4 never ran"), silent:
+    with pytest.raises(ModelError, match="Decoder layer 4 never ran"), silent:
         silent.vectors()
 
 
@@ -165,3 +165,8 @@ def test_masked_mean_accumulates_in_float32():
     mean = masked_mean(hidden, torch.ones(1, 4096, dtype=torch.bool))
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean[0, 0], hidden[0, 0, 0].float(), rtol=1e-6, atol=0)
+
+
+def test_masked_mean_ignores_infinities_elsewhere():
+    hidden = torch.tensor([[[1.0], [torch.inf], [3.0]]])
+    assert masked_mean(hidden, torch.tensor([[True, False, True]])).item() == 2

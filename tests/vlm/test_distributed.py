@@ -124,6 +124,28 @@ def test_one_worker_killed_and_continued_by_three(alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_overwrite_and_run_with_two_workers(alone, tmp_path):
+    """The old store is of another protocol; only the first process trains probes."""
+    process = subprocess.run(command(tmp_path, 1) + ["--per_class", "7"], cwd=tmp_path)
+    assert process.returncode == 0
+    (tmp_path / "run.py").write_text(SCRIPT.replace('"extract"', '"run"'))
+    options = command(tmp_path, 2)[2:]
+    more = ["--overwrite", "true", "--results", "out", "--folds", "2"]
+    done = subprocess.run(
+        [sys.executable, "run.py", *options, *more],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert_same_content(tmp_path / "a.h5", alone)
+    assert done.stdout.count("report: ") == 1
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.slow
 def test_an_error_before_the_start_reaches_the_user_once(tmp_path, alone):
     (tmp_path / "a.h5").write_bytes(b"not a store")
     process = start(tmp_path, 2)

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,11 +11,11 @@ import xarray
 from rich.console import Console
 
 from signbridge import open_store
-from signbridge.errors import ModelError, SignBridgeError, StoreError
+from signbridge.errors import Interrupted, ModelError, SignBridgeError, StoreError
 from signbridge.images import open_images
 from signbridge.store.merge import merge_stores
 from signbridge.vlm import module as module_of_batches
-from signbridge.vlm.extract import extract_activations, resolve_layers
+from signbridge.vlm.extract import _trainer, extract_activations, resolve_layers
 from signbridge.vlm.forward import CaptureRequest, run_batch
 from signbridge.vlm.module import ExtractionModule
 
@@ -228,7 +229,7 @@ def test_an_image_that_vanishes_during_the_run(tmp_path, tiny, images):
     ("options", "said"),
     [
         ({"layers": [8]}, "decoder layers 0 to 7"),
-        ({"layers": [-1]}, "layer -1 does not exist"),
+        ({"layers": [-1]}, "Layer -1 does not exist"),
         ({"layers": []}, "at least one layer"),
         ({"layers": [1, 1]}, "each once"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -237,8 +238,8 @@ def test_an_image_that_vanishes_during_the_run(tmp_path, tiny, images):
         ({"prompt": "no image here"}, "holds <image> 0 times"),
         ({"prompt": "<image><image>"}, "holds <image> 2 times"),
         ({"devices": 0}, "devices"),
-        ({"accelerator": "gpu"}, "accelerator 'gpu'"),
-        ({"strategy": "nonsense"}, "nonsense"),
+        ({"accelerator": "gpu"}, "Accelerator 'gpu'"),
+        ({"strategy": "ddp_spawn"}, "'ddp_spawn'"),
     ],
 )
 def test_arguments_that_make_no_sense(few, tiny, tmp_path, options, said):
@@ -254,7 +255,6 @@ def test_resolve_layers_sorts():
 
 COMMAND = """
 import sys
-from signbridge.store.merge import merge_stores
 from signbridge.vlm import module
 from signbridge.cli import main
 
@@ -271,20 +271,44 @@ sys.exit(main(sys.argv[1:], command="extract"))
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_continue(tmp_path, number, status):
+    """The whole process group gets the signal, loader processes too, as from a terminal or SLURM."""
+    options = ["--quantization", "none", "--batch_size", "4", "--num_workers", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "--quantization", "none", "--batch_size", "4"],
+        [sys.executable, "-c", COMMAND, *options],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     assert process.stdout.readline() == "batch\n"
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=100)
     assert process.returncode == status, said
+    assert said.splitlines()[-1].startswith("Stopped; ")
     assert "run the same command to continue" in said.splitlines()[-1]
     assert "Traceback" not in said
     assert not (tmp_path / "activations" / "tiny-sample.h5").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_consolidation_keeps_every_shard(few, tiny, tmp_path, monkeypatch, number):
+    def consolidate(self):
+        os.kill(os.getpid(), number)
+
+    path = tmp_path / "a.h5"
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr("signbridge.vlm.run.StoreWriter.consolidate", consolidate)
+        with pytest.raises(Interrupted, match="run the same command") as caught:
+            extract(few, tiny, path, layers=[0])
+    assert caught.value.exit_status == 128 + number
+    assert signal.getsignal(signal.SIGTERM) == before
+    monkeypatch.setattr(
+        ExtractionModule, "predict_step", lambda *_: pytest.fail("a shard was made again")
+    )
+    extract(few, tiny, path, layers=[0])
+    assert path.is_file()
 
 
 def test_adding_layers_extracts_only_what_is_missing(finished, few, tiny, tmp_path, monkeypatch):
@@ -303,6 +327,7 @@ def test_adding_layers_extracts_only_what_is_missing(finished, few, tiny, tmp_pa
     )
     extract(few, tiny, path, **options)
     assert {request.layers for request in asked} == {(0, 2, 3, 5, 6, 7)}
+    assert {request.max_new_tokens for request in asked} == {0}  # the answers are there
     assert_same_content(path, finished)
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
     asked.clear()
@@ -317,6 +342,29 @@ def test_layers_of_another_protocol_are_not_added(few, tiny, tmp_path):
     with pytest.raises(StoreError, match="position"):
         extract(few, tiny, path, layers=[1, 2], position="image_mean")
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_adding_refuses_other_samples_before_the_model_runs(few, tiny, tmp_path, monkeypatch):
+    path = extract(few, tiny, tmp_path / "a.h5", layers=[1])
+    regrouped = replace(few, group=np.arange(len(few)))
+    monkeypatch.setattr(ExtractionModule, "predict_step", lambda *_: pytest.fail("ran"))
+    with pytest.raises(StoreError, match="group"):
+        extract(regrouped, tiny, path, layers=[1, 2])
+
+
+def test_torchrun_inside_a_slurm_job_keeps_its_own_ranks(monkeypatch):
+    slurm = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    slurm |= {"SLURM_NODEID": "0", "SLURM_JOB_ID": "1", "SLURM_NODELIST": "localhost"}
+    torchrun = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    for name, value in (slurm | torchrun).items():
+        monkeypatch.setenv(name, value)
+    trainer = _trainer("cpu", 1, 1, "ddp", [])
+    assert type(trainer.strategy.cluster_environment).__name__ == "TorchElasticEnvironment"
+    for name in torchrun:
+        monkeypatch.delenv(name)
+    environment = _trainer("cpu", 1, 1, "ddp", []).strategy.cluster_environment
+    assert type(environment).__name__ == "SLURMEnvironment"
+    assert not environment.auto_requeue
 
 
 def join_and_die(target):
