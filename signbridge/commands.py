@@ -37,7 +37,7 @@ def extract(
     accelerator: str = "auto",
     devices: str | int = "auto",
     num_nodes: int = 1,
-    strategy: str = "auto",
+    strategy: Literal["auto", "ddp"] = "auto",
     keep_shards: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -68,7 +68,7 @@ def extract(
         accelerator: as Lightning's Trainer takes it.
         devices: as Lightning's Trainer takes it.
         num_nodes: as Lightning's Trainer takes it.
-        strategy: as Lightning's Trainer takes it.
+        strategy: 'auto' or 'ddp', one copy of the model in every process.
         keep_shards: make a file that refers to the shards instead of a single file.
         overwrite: replace a store that is there already.
     """
@@ -155,9 +155,11 @@ def train_probes(
     """
     arguments = dict(locals())
     from signbridge.probes.config import SweepConfig
+    from signbridge.probes.progress import SweepProgress
     from signbridge.probes.sweep import run_sweep
 
-    results = run_sweep(SweepConfig(**arguments))
+    with SweepProgress() as progress:
+        results = run_sweep(SweepConfig(**arguments), progress)
     _report(results, store)
     return results
 
@@ -185,6 +187,11 @@ def run(
         **options: see extract.
     """
     store = extract(seed=seed, overwrite=overwrite, **options)
+    from lightning.pytorch.utilities import rank_zero_only
+
+    # The other processes of a distributed extraction have done their part.
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return store
     return train_probes(
         store=str(store),
         output=results,

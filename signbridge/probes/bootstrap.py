@@ -6,6 +6,9 @@ samples, so a resample costs one row of a matrix product over groups, whatever t
 
 What the intervals cover: which photographs were drawn, with the trained probes held fixed. They do
 not cover that other photographs would have trained other probes.
+
+Their ends are percentiles, bias-corrected (Efron 1987) where a metric is no mean over samples, and
+reflected for the calibration error; :func:`interval_ends` says why.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import ndtr, ndtri
 
 from signbridge.errors import ProbeError
 from signbridge.probes.scores import (
@@ -28,15 +33,31 @@ from signbridge.probes.scores import (
 
 FloatArray = npt.NDArray[np.float64]
 
+Method = Literal["percentile", "bias_corrected", "reflected"]
+
+METHODS: Mapping[str, Method] = {
+    "accuracy": "percentile",
+    "balanced_accuracy": "bias_corrected",
+    "macro_f1": "bias_corrected",
+    "top3_accuracy": "percentile",
+    "cross_entropy": "percentile",
+    "calibration_error": "reflected",
+    "usable_information": "percentile",
+}
+"""How each metric's interval is made, see :func:`interval_ends`."""
+
+_BOUNDS = {"cross_entropy": (0.0, math.inf), "usable_information": (-math.inf, math.inf)}
+
 _BLOCK = 64 * 2**20  # bytes of one block of draws
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric's value and its percentile interval.
+    """A metric's value and its bootstrap interval, of which :func:`interval_ends` gives the ends.
 
     Attributes:
-        value: the value on the samples themselves.
+        value: the value on the samples themselves. The interval says where the value over all
+            groups lies, so where the metric is biased this need not be inside.
         low: lower end of the interval.
         high: upper end.
     """
@@ -160,9 +181,9 @@ def metrics_of_sums(sums: FloatArray, n_classes: int) -> dict[str, FloatArray]:
 class ClusterBootstrap:
     """Draws of whole groups, the same for every feature so that differences are paired.
 
-    A draw takes as many groups as there are, with replacement; the interval is the percentile
-    interval of the metric over the draws (Efron & Tibshirani 1993, chapter 13). With fewer than
-    some 20 groups it is too narrow.
+    A draw takes as many groups as there are, with replacement; the interval's ends are
+    :func:`interval_ends` of the metric over the draws. With fewer than some 20 groups it is too
+    narrow.
 
     Args:
         groups: group of each scored sample, shape (n_samples,).
@@ -225,7 +246,7 @@ class ClusterBootstrap:
             Interval by metric.
         """
         value, drawn = self._both(probabilities, labels)
-        return {name: self._interval(value[name], drawn[name]) for name in METRICS}
+        return {name: self._interval(name, value[name], drawn[name]) for name in METRICS}
 
     def difference(
         self,
@@ -247,7 +268,10 @@ class ClusterBootstrap:
         """
         value, drawn = self._both(probabilities, labels)
         less, drawn_less = self._both(other, labels)
-        return self._interval(value[metric] - less[metric], drawn[metric] - drawn_less[metric])
+        difference = drawn[metric] - drawn_less[metric]
+        low, high = _BOUNDS.get(metric, (0.0, 1.0))
+        bounds = (low - high, high - low)
+        return self._interval(metric, value[metric] - less[metric], difference, bounds)
 
     def _both(
         self, probabilities: npt.ArrayLike, labels: npt.ArrayLike
@@ -259,7 +283,67 @@ class ClusterBootstrap:
             metrics_of_sums(self.draws(sums), n_classes),
         )
 
-    def _interval(self, value: FloatArray, drawn: FloatArray) -> Interval:
-        tail = (1 - self.level) / 2
-        low, high = np.nanquantile(drawn, [tail, 1 - tail])
-        return Interval(float(value), float(low), float(high))
+    def _interval(
+        self,
+        metric: str,
+        value: FloatArray,
+        drawn: FloatArray,
+        bounds: tuple[float, float] | None = None,
+    ) -> Interval:
+        low, high = interval_ends(
+            float(value),
+            drawn,
+            self.level,
+            METHODS[metric],
+            bounds=bounds or _BOUNDS.get(metric, (0.0, 1.0)),
+        )
+        return Interval(float(value), low, high)
+
+
+def interval_ends(
+    value: float,
+    drawn: FloatArray,
+    level: float = 0.95,
+    method: Method = "percentile",
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> tuple[float, float]:
+    r"""Ends of a bootstrap interval.
+
+    *Percentile* (Efron & Tibshirani 1993, chapter 13): quantiles of the draws. Right for means over
+    samples, whose draws lie about the value.
+
+    *Bias-corrected* (Efron 1987, "Better Bootstrap Confidence Intervals", without acceleration):
+    with :math:`z_0 = \Phi^{-1}` of the share of draws below the value (equal ones count half), the
+    quantiles at :math:`\Phi(2 z_0 \pm z)` for :math:`z = \Phi^{-1}((1 + level) / 2)`. For means
+    over classes: a draw misses some groups altogether, which shifts ``macro_f1`` down, and this
+    shifts the interval back. Where the value lies outside the percentile interval, shares of 0 and
+    1 among them, the share says no more than that, and the percentiles are reflected.
+
+    *Reflected* (the basic interval of Davison & Hinkley 1997, chapter 5): the percentiles :math:`q`
+    become :math:`2 v - q`, which shifts them by twice the bias. For the calibration error, which
+    noise only raises: a draw has the sample's noise and its own, so most draws lie above the value
+    and none may reach down to the truth; quantiles of the draws, corrected or not, then miss it.
+
+    Args:
+        value: the metric on the samples themselves.
+        drawn: the metric in each draw, shape (repetitions,); NaN are left out.
+        level: confidence level.
+        method: ``percentile``, ``bias_corrected`` or ``reflected``.
+        bounds: least and greatest value that the metric can take, for reflected ends.
+
+    Returns:
+        Lower and upper end.
+    """
+    drawn = drawn[~np.isnan(drawn)]
+    tail = (1 - level) / 2
+    at = np.array([tail, 1 - tail])
+    if method == "bias_corrected":
+        share = float(np.mean(drawn < value) + np.mean(drawn == value) / 2)
+        if tail <= share <= 1 - tail:
+            at = ndtr(2 * ndtri(share) + ndtri(at))
+        else:
+            method = "reflected"
+    low, high = np.quantile(drawn, at)
+    if method == "reflected":
+        low, high = np.clip([2 * value - high, 2 * value - low], *bounds)
+    return float(low), float(high)

@@ -18,6 +18,8 @@ from signbridge.probes.splits import IntArray, Split
 
 Fold = tuple[IntArray, IntArray]
 
+_MANY_NUMBERS = 2**25  # 8,192 samples of width 4,096
+
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
@@ -105,8 +107,23 @@ def _given(values: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
     return values
 
 
+def solver_threads(source: FeatureSource) -> int | None:
+    """CPU threads for the exact solver on a source's features (without effect on a GPU).
+
+    Small fits are chains of small products, in which threads wait for each other more than they
+    work, so they get one. From some 33 million numbers a layer each product is long enough to be
+    shared, and the fits get torch's own number: all cores, or ``OMP_NUM_THREADS``.
+
+    Returns:
+        1, or None for torch's own number.
+    """
+    return None if source.n_samples * source.n_features >= _MANY_NUMBERS else 1
+
+
 class ExactEngine:
     """The exact solver, :func:`signbridge.probes.fit_logistic`, over folds and layers at once.
+
+    :func:`solver_threads` chooses the CPU threads.
 
     Args:
         device: torch device of the solver.
@@ -145,6 +162,7 @@ class ExactEngine:
                 coef=False,
                 decision=True,
                 device=self.device,
+                threads=solver_threads(source),
                 memory_limit=self.memory_bytes // 2,
             )
             for number, (_, test) in enumerate(part):
@@ -173,6 +191,7 @@ class ExactEngine:
             classes=np.arange(n_classes),
             standardise=True,
             device=self.device,
+            threads=solver_threads(source),
             memory_limit=self.memory_bytes // 2,
         )
         return Fitted(

@@ -68,7 +68,9 @@ def fit_logistic(
         standardise: standardise inside each fold with its training part's mean and deviation.
         fit_intercept: whether an unpenalised intercept is fitted.
         tol: a fit has converged when ``||gradient|| <= tol * ||lambda W||``; then the relative
-            error of W is at most about ``tol``.
+            error of W is at most about ``tol``. It counts as converged too when the gradient is at
+            the floor that float64 rounding sets, 2e-13 of the gradient's scale, which a large C
+            makes the greater of the two: then ``relative_tolerance`` is above ``tol``.
         max_iter: most iterations of a fit.
         coef: whether to return coefficients.
         decision: whether to return the logits of all samples, those held out included. With

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -23,6 +24,7 @@ SCORES_FILE = "scores.csv"
 SUMMARY_FILE = "summary.json"
 PREDICTIONS_FILE = "predictions.h5"
 PARTS_FOLDER = ".parts"
+LOCK_FILE = "lock"
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"
 COLUMNS = (
@@ -55,6 +57,7 @@ class ResultsFolder:
     def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
         self.path = Path(path)
         self.identity = json.loads(json.dumps(identity))
+        self._lock: Any = None
 
     @property
     def parts(self) -> Path:
@@ -62,14 +65,36 @@ class ResultsFolder:
         return self.path / PARTS_FOLDER
 
     def prepare(self, *, overwrite: bool = False) -> Literal["new", "continue", "complete"]:
-        """Look at the folder and make it ready.
+        """Look at the folder, take it for this process until :meth:`unlock`, and make it ready.
+
+        A complete folder is not taken.
 
         Args:
             overwrite: remove what another protocol has written there.
 
         Raises:
-            ProbeError: the folder belongs to another protocol or holds something else.
+            ProbeError: the folder belongs to another protocol, holds something else, cannot be
+                written, or another process works on it.
         """
+        if self._look(overwrite) == "complete":
+            return "complete"
+        try:
+            self.lock()
+            # Another process may have finished while this one came for the lock.
+            found = self._look(overwrite)
+            if found == "complete":
+                self.remove_parts()
+            if overwrite:
+                self._clear()
+            if found == "new":
+                self._write(self.parts / "run.json", self.identity)
+        except OSError as error:
+            raise ProbeError(
+                f"{self.path} cannot be written ({error.strerror}); give another output folder."
+            ) from error
+        return found
+
+    def _look(self, overwrite: bool) -> Literal["new", "continue", "complete"]:
         if self.path.exists() and not self.path.is_dir():
             raise ProbeError(f"{self.path} is a file; give a folder as output.")
         found = self._found()
@@ -86,16 +111,40 @@ class ResultsFolder:
                     f"{self.path} holds results of another run ({self._difference(identity)}); "
                     "give another output or overwrite=true."
                 )
-        if overwrite:
-            self._clear()
-        try:
-            self.parts.mkdir(parents=True, exist_ok=True)
-            self._write(self.parts / "run.json", self.identity)
-        except OSError as error:
-            raise ProbeError(
-                f"{self.path} cannot be written ({error.strerror}); give another output folder."
-            ) from error
         return "new"
+
+    def lock(self) -> None:
+        """Take the folder for this process until :meth:`unlock`.
+
+        Raises:
+            ProbeError: another process works on it.
+            OSError: it cannot be made.
+        """
+        from filelock import FileLock, Timeout
+
+        for _ in range(10):
+            self.parts.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(str(self.parts / LOCK_FILE), blocking=False, thread_local=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise ProbeError(
+                    f"another train_probes is writing {self.path}; wait until it has finished, "
+                    "stop it, or give another output folder."
+                ) from None
+            except NotImplementedError:  # a file system without locks
+                return
+            if (self.parts / LOCK_FILE).exists():
+                self._lock = lock
+                return
+            lock.release()  # its former owner removed the file while it was opened here
+        raise ProbeError(f"{self.parts} keeps vanishing; stop what removes it, then try again.")
+
+    def unlock(self) -> None:
+        """Give the folder free, if this process has it."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _found(self) -> tuple[Literal["continue", "complete"], Any] | Literal["foreign"] | None:
         if not self.path.exists() or not any(self.path.iterdir()):
@@ -135,13 +184,21 @@ class ResultsFolder:
         for pattern in ("*.png", "*.csv"):
             for file in (self.path / FIGURES_FOLDER).glob(pattern):
                 file.unlink()
-        self.remove_parts()
+        for file in self._part_files():
+            file.unlink()
+
+    def _part_files(self) -> list[Path]:
+        return [file for file in self.parts.glob("*") if file.name != LOCK_FILE]
 
     def remove_parts(self) -> None:
-        """Remove the work under way."""
-        for file in self.parts.glob("*"):
+        """Remove the work under way, and give the folder free."""
+        for file in self._part_files():
             file.unlink()
-        if self.parts.is_dir():
+        if os.name == "nt":  # where an open file cannot be removed
+            self.unlock()
+        (self.parts / LOCK_FILE).unlink(missing_ok=True)
+        self.unlock()
+        with contextlib.suppress(OSError):  # gone, or the next process waits in it
             self.parts.rmdir()
 
     def save_part(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], words: Any) -> None:

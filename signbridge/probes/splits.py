@@ -1,8 +1,8 @@
 """Train and test parts of a sweep.
 
 A *group* holds images that are not independent (near-duplicates of one photograph, or one signer).
-The grouped split never parts a group, so a probe is scored on photographs it has not seen; the
-random split ignores groups and is kept for comparison with studies that used it.
+The grouped split never parts a group, so a probe is scored on groups it has not seen; the random
+split ignores groups and is kept for comparison with studies that used it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ class Split:
             No sample is in two test parts; with one fold some samples are in none.
         n_samples: number of samples that were split.
         warnings: sentences about classes that the split cannot treat fairly.
+        parts: number of parts that the samples were divided into; ``folds`` may hold fewer of them.
+            0 where they were not divided into parts.
     """
 
     name: SplitName
     folds: tuple[tuple[IntArray, IntArray], ...]
     n_samples: int
     warnings: tuple[str, ...] = ()
+    parts: int = 0
 
     def __len__(self) -> int:
         return len(self.folds)
@@ -69,7 +72,8 @@ def make_split(
 
     ``grouped`` with ``folds > 1`` is scikit-learn's ``StratifiedGroupKFold`` (shuffled): every
     sample is scored once by a probe that saw nothing of its group. With one fold it is the first
-    fold of five. ``random`` with ``folds > 1`` is ``StratifiedKFold`` (shuffled), and with one fold
+    fold of five, or of fewer where there are fewer groups (:attr:`Split.parts`). ``random`` with
+    ``folds > 1`` is ``StratifiedKFold`` (shuffled), and with one fold
     ``StratifiedShuffleSplit(test_size=0.2, random_state=seed)``, the original study's split.
 
     Args:
@@ -180,7 +184,7 @@ def _grouped(y: IntArray, g: IntArray, folds: int, seed: int, names: list[str]) 
     if n_groups < n_folds:
         raise ProbeError(
             f"{n_folds} grouped folds need as many groups and there are {n_groups}; "
-            + ("lower folds or add photographs." if n_groups > 1 else "use split=random.")
+            + ("lower folds or add groups." if n_groups > 1 else "use split=random.")
         )
     groups_of = {k: len(np.unique(g[y == k])) for k in np.unique(y)}
     made = _folds("StratifiedGroupKFold", n_folds, seed, y, g)
@@ -189,16 +193,16 @@ def _grouped(y: IntArray, g: IntArray, folds: int, seed: int, names: list[str]) 
     if single:
         notes.append(
             f"{_classes(single)} one group only, so no probe is ever trained on one of its groups "
-            "and tested on another: its images count as wrong; add photographs or leave it out."
+            "and tested on another: its images count as wrong; add groups or leave it out."
         )
     few = [names[k] for k, count in groups_of.items() if 1 < count < n_folds]
     if few:
         smallest = min(count for count in groups_of.values() if count > 1)
         notes.append(
             f"{_classes(few)} fewer groups than the {n_folds} folds, so some folds test none of "
-            f"it; add photographs or use folds={smallest}."
+            f"it; add groups or use folds={smallest}."
         )
-    return Split("grouped", kept, len(y), tuple(notes))
+    return Split("grouped", kept, len(y), tuple(notes), n_folds)
 
 
 def _random(y: IntArray, folds: int, seed: int, names: list[str]) -> Split:
@@ -242,7 +246,7 @@ def _random(y: IntArray, folds: int, seed: int, names: list[str]) -> Split:
             f"{_classes(few)} fewer images than the {folds} folds, so some folds test none of it; "
             "add images or lower folds."
         )
-    return Split("random", kept, len(y), tuple(notes))
+    return Split("random", kept, len(y), tuple(notes), folds)
 
 
 def _classes(names: Sequence[str]) -> str:
@@ -282,7 +286,7 @@ def _usable(
         if len(np.unique(y[train])) < 2:
             raise ProbeError(
                 f"the training part of fold {number} holds fewer than two classes; "
-                "lower folds or add photographs."
+                "lower folds or add groups."
             )
     notes = []
     if len(kept) < len(made):

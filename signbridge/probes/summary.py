@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.probes.bootstrap import ClusterBootstrap, Interval
+from signbridge.probes.description import describe
 from signbridge.probes.features import RESID_POST
 from signbridge.probes.io import save_probes
 from signbridge.probes.results_folder import ResultsFolder
@@ -64,11 +65,11 @@ def write_results(
     accuracy = [intervals[result.feature.name]["accuracy"].value for result in layers]
     best = layers[int(np.argmax(accuracy))]
     notes = list(plan.warnings)
-    nested = _nested(main, layers)
+    nested = _nested(main, layers, several_C=len(config.penalties) > 1)
     if nested is None:
         notes.append(
             "the best layer was not chosen by nested selection, because a training part is too "
-            "small to be divided; lower folds or add photographs."
+            "small to be divided; lower folds or add groups."
         )
     missed = [record for result in results for record in result.not_converged]
     if missed:
@@ -76,10 +77,12 @@ def write_results(
             f"{len(missed)} fits missed their tolerance (not_converged lists them); "
             + ("raise max_steps." if config.solver == "sgd" else "their C may be too large.")
         )
+    if len(config.penalties) == 1:
+        notes += _negative_bits(best, intervals[best.feature.name]["usable_information"].value)
     top = intervals[best.feature.name]["accuracy"]
     provenance = {
         "store": _store_words(store, plan),
-        "protocol": _protocol(config, plan),
+        "protocol": _protocol(config, plan, store.provenance),
         "versions": _versions(),
     }
     save_probes(folder.path, [r.probe for r in results], store.class_names, provenance)
@@ -93,6 +96,7 @@ def write_results(
                 "ci": [top.low, top.high],
                 "note": "highest held-out accuracy; chosen on the data that scores it",
             },
+            "against_baselines": _against_baselines(main, results, best),
             "nested": nested,
             "leakage": _leakage(main, other, best),
             "chance": 1 / main.n_present,
@@ -122,8 +126,8 @@ class _Scorer:
             self.groups, repetitions=config.bootstrap, seed=config.seed
         )
         shares = np.bincount(self.labels, minlength=int(plan.labels.max()) + 1) / len(self.labels)
-        constant = np.broadcast_to(shares, (len(self.labels), len(shares)))
-        self.majority = self.bootstrap.intervals(constant, self.labels)
+        self.constant = np.broadcast_to(shares, (len(self.labels), len(shares)))
+        self.majority = self.bootstrap.intervals(self.constant, self.labels)
 
     def intervals(self, probability: npt.NDArray[np.float32]) -> Mapping[str, Interval]:
         return self.bootstrap.intervals(probability[self.scored], self.labels)
@@ -143,14 +147,16 @@ class _Scorer:
 
     def reference_rows(self) -> Iterator[dict[str, Any]]:
         """Chance (all classes alike) and majority (the scored labels' own class shares)."""
-        entropy = self.majority["cross_entropy"].value
-        uniform = float(np.log(self.n_present))
+        count = np.bincount(self.labels)
+        count = count[count > 0]
+        # H - log2 K in one sum, so that balanced classes give 0 and not its rounding error.
+        surplus = np.sum(count * np.log2(count * self.n_present / len(self.labels)))
         chance = {
             "accuracy": 1 / self.n_present,
             "balanced_accuracy": 1 / self.n_present,
             "top3_accuracy": min(3, self.n_present) / self.n_present,
-            "cross_entropy": uniform,
-            "usable_information": (entropy - uniform) / float(np.log(2)),
+            "cross_entropy": float(np.log(self.n_present)),
+            "usable_information": 0.0 - float(surplus) / len(self.labels),
         }
         for metric in METRICS:
             if metric in chance:
@@ -158,7 +164,9 @@ class _Scorer:
         for metric in METRICS:
             interval = self.majority[metric]
             ends = {"ci_low": interval.low, "ci_high": interval.high}
-            yield {**self._row("majority", metric, interval.value), **ends}
+            # Its confidence is its accuracy, so what is left of the difference is rounding.
+            value = 0.0 if metric == "calibration_error" else interval.value
+            yield {**self._row("majority", metric, value), **ends}
 
     def _row(self, feature: str, metric: str, value: float) -> dict[str, Any]:
         return {
@@ -173,7 +181,43 @@ class _Scorer:
         }
 
 
-def _nested(main: _Scorer, layers: list[FeatureResult]) -> dict[str, Any] | None:
+def _negative_bits(best: FeatureResult, bits: float) -> list[str]:
+    """A warning where a single C gave probabilities worse than the class shares."""
+    if bits >= 0:
+        return []
+    return [
+        f"layer {best.feature.layer} has −{-bits:.2f} bits of usable information, below 0: with "
+        f"C = {best.C[0]:g} its probe is wrong with too much confidence; pass a list such as "
+        "--C '[0.0001,0.001,0.01,0.1,1]', of which each training part takes the C whose "
+        "probabilities are best on inner folds."
+    ]
+
+
+def _against_baselines(
+    main: _Scorer, results: list[FeatureResult], best: FeatureResult
+) -> dict[str, dict[str, Any]]:
+    """Accuracy of the best layer minus that of each baseline, on the same samples and draws."""
+    others: dict[str, npt.NDArray[Any]] = {
+        result.feature.name: result.probability[main.scored]
+        for result in results
+        if result.feature.layer is None
+    }
+    others["majority"] = main.constant
+    found = {}
+    for name, other in others.items():
+        difference = main.bootstrap.difference(
+            best.probability[main.scored], other, main.labels, "accuracy"
+        )
+        found[name] = {
+            "difference": difference.value,
+            "ci": [difference.low, difference.high],
+        }
+    return found
+
+
+def _nested(
+    main: _Scorer, layers: list[FeatureResult], *, several_C: bool
+) -> dict[str, Any] | None:
     """Accuracy of the layer that each fold's training part would have chosen."""
     chosen = choose_layers(
         np.stack([result.inner_accuracy for result in layers]),
@@ -189,7 +233,8 @@ def _nested(main: _Scorer, layers: list[FeatureResult]) -> dict[str, Any] | None
         "accuracy": interval.value,
         "ci": [interval.low, interval.high],
         "layers_chosen": [layers[k].feature.layer for k in chosen],
-        "note": "each fold's layer and C chosen by inner folds of its training part",
+        "note": f"each fold's layer{' and C' if several_C else ''} chosen by inner folds of its "
+        "training part",
     }
 
 
@@ -219,7 +264,7 @@ def _leakage(main: _Scorer, other: _Scorer | None, best: FeatureResult) -> dict[
 def _sklearn_default(
     config: SweepConfig, store: Store, plan: Plan, best: FeatureResult
 ) -> dict[str, Any] | None:
-    """What scikit-learn's LogisticRegression says at its default tolerance, if that is cheap."""
+    """What scikit-learn's LogisticRegression says at its default settings, if that is cheap."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
@@ -236,7 +281,7 @@ def _sklearn_default(
         model = LogisticRegression(C=float(best.C[number]))
         # One thread: on small problems BLAS threads have been measured 20 times slower.
         with warnings.catch_warnings(), threadpool_limits(1):
-            warnings.simplefilter("ignore")  # that it stops early is what is measured
+            warnings.simplefilter("ignore")  # n_iter tells where max_iter stopped it
             model.fit(scaler.transform(X[train]), labels[train])
         answer[test] = model.predict(scaler.transform(X[test]))
         steps.append(int(np.max(model.n_iter_)))
@@ -282,7 +327,7 @@ def _store_words(store: Store, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _protocol(config: SweepConfig, plan: Plan) -> dict[str, Any]:
+def _protocol(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "solver": config.solver,
         "split": config.split,
@@ -293,34 +338,8 @@ def _protocol(config: SweepConfig, plan: Plan) -> dict[str, Any]:
         "bootstrap": config.bootstrap,
         "confidence": 0.95,
         "compare_random": plan.random is not None,
-        "description": describe(config, plan),
+        "description": describe(config, plan, provenance),
     }
-
-
-def describe(config: SweepConfig, plan: Plan) -> str:
-    """The protocol in words."""
-    n_samples, n_groups = len(plan.labels), len(np.unique(plan.groups))
-    folds = len(plan.main)
-    if config.split == "grouped":
-        how = f"{folds} stratified folds" if folds > 1 else "one held-out fold of five"
-        split = f"{how} that never part a group of near-duplicates"
-    elif folds > 1:
-        split = f"{folds} stratified random folds, which may part near-duplicates"
-    else:
-        split = "one stratified random hold-out of a fifth, which may part near-duplicates"
-    if len(config.penalties) > 1:
-        values = ", ".join(f"{C:g}" for C in config.penalties)
-        penalty = (
-            f"C chosen among {values} by the cross-entropy of {config.inner_folds} inner folds"
-        )
-    else:
-        penalty = f"C = {config.penalties[0]:g}"
-    fit = "solved to its optimum" if config.solver == "exact" else "trained in batches with Adam"
-    return (
-        f"{n_samples} images of {n_groups} independent groups; {split}; features standardised on "
-        f"each training part; L2 multinomial logistic regression, {penalty}, {fit}; 95 % intervals "
-        f"from {config.bootstrap} bootstrap draws of whole groups, with the probes held fixed."
-    )
 
 
 def _versions() -> dict[str, str]:

@@ -139,7 +139,7 @@ def make_plan(config: SweepConfig, store: Store) -> Plan:
     if n_groups < 20:
         notes.append(
             f"the intervals are too narrow: {n_groups} groups are few for a bootstrap over groups; "
-            "add photographs."
+            "add groups."
         )
     return Plan(
         labels=labels,
@@ -187,7 +187,7 @@ def train_probes(
         store: Path of the activation store.
         output: Folder of the results; results/STORE by default.
         solver: exact finds the optimum of the L2 logistic regression, sgd approaches it in batches.
-        split: grouped keeps near-duplicates of a photograph together, random does not.
+        split: grouped keeps images that are not independent together, random does not.
         folds: Number of folds; 1 holds out one image in five.
         C: Inverse L2 penalty; of several, one is chosen inside each training part.
         seed: Seed of the splits, of the order of batches and of the intervals.
@@ -224,15 +224,18 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
         folder = ResultsFolder(target, config.identity(store))
         plan = make_plan(config, store)
         engine = make_engine(config)
-        if folder.prepare(overwrite=config.overwrite) == "complete":
-            return folder.path
-        results = _probe(config, engine, store, plan, chosen, folder, progress)
-        from signbridge.probes.summary import write_results
+        try:
+            if folder.prepare(overwrite=config.overwrite) == "complete":
+                return folder.path
+            results = _probe(config, engine, store, plan, chosen, folder, progress)
+            from signbridge.probes.summary import write_results
 
-        if progress is not None:
-            progress("scores and intervals", len(chosen), len(chosen))
-        write_results(config, store, plan, results, folder)
-        folder.remove_parts()
+            if progress is not None:
+                progress("scores and intervals", len(chosen), len(chosen))
+            write_results(config, store, plan, results, folder)
+            folder.remove_parts()
+        finally:
+            folder.unlock()
     return folder.path
 
 
@@ -251,13 +254,21 @@ def _probe(
         # A batch is done again as a whole, so that stopping changes not even the last digit.
         if all(done[feature] is not None for feature in batch):
             continue
-        if progress is not None:
-            ready = sum(result is not None for result in done.values())
-            progress(", ".join(feature.name for feature in batch), ready, len(chosen))
-        for result in _probe_batch(config, engine, store, plan, batch):
+        ready = sum(result is not None for result in done.values())
+
+        def stage(what: str, batch: list[Feature] = batch, ready: int = ready) -> None:
+            if progress is not None:
+                progress(f"{_names(batch)}, {what}", ready, len(chosen))
+
+        for result in _probe_batch(config, engine, store, plan, batch, stage):
             result.save(folder)
             done[result.feature] = result
     return [result for result in done.values() if result is not None]
+
+
+def _names(batch: list[Feature]) -> str:
+    first, last = batch[0].name, batch[-1].name
+    return first if len(batch) == 1 else f"{first} to {last}"
 
 
 def make_engine(config: SweepConfig) -> Engine:
@@ -298,18 +309,26 @@ def _batches(store: Store, features: list[Feature], memory_bytes: int) -> list[l
 
 
 def _probe_batch(
-    config: SweepConfig, engine: Engine, store: Store, plan: Plan, batch: list[Feature]
+    config: SweepConfig,
+    engine: Engine,
+    store: Store,
+    plan: Plan,
+    batch: list[Feature],
+    stage: Callable[[str], None],
 ) -> list[FeatureResult]:
     source = FeatureSource(store, batch, config.memory_bytes // 4)
     labels, n_classes, values = plan.labels, len(store.class_names), config.penalties
     # A baseline takes no part in the choice of the layer: with a single C it chooses nothing.
     needs_inner = len(values) > 1 or batch[0].layer is not None
     inner = plan.inner if needs_inner else (None,) * len(plan.main)
+    stage(f"{plan.main.name} split")
     main = evaluate(engine, source, labels, n_classes, plan.main, inner, values)
     other: Evaluation | None = None
     if plan.random is not None:
+        stage("random split")
         other = evaluate(engine, source, labels, n_classes, plan.random, plan.random_inner, values)
     final_C = [lower_median(row) for row in main.C]
+    stage("all images")
     fitted = engine.refit(source, labels, n_classes, values)
     results = []
     for number, feature in enumerate(batch):

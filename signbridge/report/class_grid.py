@@ -204,8 +204,8 @@ def _draw(
 
 def _tip(r: ClassRecall, names: tuple[str, ...]) -> str:
     lines = [f"{style.printable(r.name)}: {r.n_right} of {r.n_scored} read right"]
-    independent = f" ({r.n_groups} independent)" if r.n_groups != r.n_images else ""
-    lines.append(f"{r.n_images} images{independent}")
+    groups = f" in {r.n_groups} groups" if r.n_groups != r.n_images else ""
+    lines.append(f"{r.n_images} images{groups}")
     if r.taken_for is not None:
         lines.append(f"else mostly read as {style.printable(names[r.taken_for])}")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ class ClassRecall:
         index: Label of the class.
         name: Its name.
         n_images: Images of the class.
-        n_groups: Independent photographs among them.
+        n_groups: Groups among them.
         n_scored: Images that a held-out probe scored.
         n_right: Of these, how many were read as this class.
         taken_for: Index of the class most often read instead, or None.

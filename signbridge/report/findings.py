@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from signbridge.probes.grouping import grouping
 from signbridge.report import style
 from signbridge.report.leakage import leakage_pairs
 from signbridge.report.results import SITE, UNTRAINED, Results, Score
@@ -43,10 +44,10 @@ def find(results: Results) -> Findings:
     details = [
         sentence
         for sentence in (
-            _against_baseline(results),
+            _against_baselines(results),
             _nested(results),
             _leakage(results),
-            _default_tolerance(results),
+            _default_settings(results),
         )
         if sentence
     ]
@@ -62,20 +63,21 @@ def interval_text(low: float, high: float, metric: str = "accuracy") -> str:
 
 
 def describe_data(results: Results) -> str:
-    """How many images and how many of them are independent."""
+    """How many images there are, in how many groups, and what a group is."""
     store = results.store
     n = _count(store.get("n_samples")) or len(results.predictions.sample_id)
     groups = _count(store.get("n_groups"))
     n_classes = len(results.class_names)
+    words = grouping(results.provenance)
     text = f"{n:,} images of {n_classes:,} classes"
     if groups is None:
-        return f"{text}; how many of them are independent was not determined."
-    if groups >= n:
-        return f"{text}, each counted as an independent photograph."
-    return (
-        f"{text}, which are {groups:,} independent photographs: the others are near-duplicates "
-        f"of these, or of the same signer, {n / groups:.1f} images a photograph on average."
-    )
+        return f"{text}; their groups were not recorded."
+    if words.kind == "none":
+        return f"{text}, each counted as independent: near-duplicates were not looked for."
+    text += f" in {groups:,} {words.many}{words.detail}, {n / groups:.1f} images each on average"
+    if words.kind == "unknown":
+        return f"{text}; what makes a group was not recorded."
+    return f"{text}: intervals draw whole groups, so they rest on the number of groups."
 
 
 def _count(value: object) -> int | None:
@@ -100,8 +102,9 @@ def _headline(results: Results) -> str:
     chance = _chance(results)
     if math.isfinite(chance):
         text += f", where chance is {style.format_value('accuracy', chance)}"
-        if math.isfinite(low) and low <= chance:
-            text += ", so nothing shows that this layer holds the classes at all"
+        over_majority = _pair(_paired(results, "majority").get("ci"))[0]
+        if low <= chance or over_majority <= 0:
+            text += ", so nothing shows that it reads them better than chance"
     return f"{text}."
 
 
@@ -113,32 +116,66 @@ def _chance(results: Results) -> float:
     return max((v for v in values if math.isfinite(v)), default=math.nan)
 
 
-def _against_baseline(results: Results) -> str:
-    best = results.score(SITE, results.best_layer, "accuracy")
+def _against_baselines(results: Results) -> str:
+    """The best layer against each trained baseline, by the paired differences."""
     others = [s for s in results.baselines("accuracy", results.split) if s.feature not in UNTRAINED]
-    if best is None or not others:
+    if not others:
         return ""
-    top = max(others, key=lambda s: s.value)
-    name = _the(top)
-    value = style.format_value("accuracy", top.value)
-    if not math.isfinite(best.ci_low):
-        relation = f"{name} reaches {value}."
-    elif best.ci_low > top.value:
-        relation = (
-            f"Layer {results.best_layer} is above the best baseline, {name} ({value}), by more "
-            "than its interval."
+    layer = results.best_layer
+    found: dict[str, list[str]] = {}
+    for s in sorted(others, key=lambda s: -s.value):
+        entry = _paired(results, s.feature)
+        difference, (low, high) = _number(entry.get("difference")), _pair(entry.get("ci"))
+        relation = _relation(low, high)
+        ends = f"{_points(low)} to {_points(high)}"
+        text = f"{_the(s)} ({style.format_value('accuracy', s.value)}"
+        text += f"; {_points(difference)} points, {ends})" if relation else ")"
+        found.setdefault(relation, []).append(text)
+    parts = []
+    for relation, words in (
+        ("below", "is clearly below"),
+        ("above", "is clearly above"),
+        ("open", "cannot be told apart from"),
+        ("", "was not compared with"),
+    ):
+        if relation in found:
+            parts.append(f"{words} {_listed(found[relation])}")
+    text = f"In accuracy, layer {layer} " + "; it ".join(parts) + "."
+    if found.keys() - {""}:
+        text += " (Paired differences on the same images, with 95 % intervals.)"
+    if "below" in found:
+        names = _listed([name.partition(" (")[0] for name in found["below"]])
+        text += (
+            f" A linear probe reads the classes worse at this layer and position than from {names}."
         )
-    elif best.ci_high < top.value:
-        relation = (
-            f"The best baseline, {name}, reaches {value}, more than any decoder layer: "
-            "on the way through the decoder the classes become harder to read."
-        )
-    else:
-        relation = (
-            f"The best baseline, {name}, reaches {value}, which lies inside that interval: the "
-            "decoder is not shown to add to what was there before it."
-        )
-    return relation[0].upper() + relation[1:]
+    elif "open" in found:
+        text += " So nothing shows that the decoder adds to what was there before it."
+    elif "above" in found:
+        text += " The layer was picked on these images, which favours it."
+    return text
+
+
+def _paired(results: Results, name: str) -> Mapping[str, Any]:
+    """The best layer's accuracy minus a baseline's, empty where it was not recorded."""
+    recorded = results.summary.get("against_baselines")
+    entry = recorded.get(name) if isinstance(recorded, dict) else None
+    return entry if isinstance(entry, dict) else {}
+
+
+def _relation(low: float, high: float) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return "above" if low > 0 else "below" if high < 0 else "open"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def _listed(items: list[str]) -> str:
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def _the(s: Score) -> str:
@@ -170,6 +207,12 @@ def _nested(results: Results) -> str:
     return f"{text}."
 
 
+def _parted(results: Results) -> str:
+    """What a random split does to the groups."""
+    words = grouping(results.provenance)
+    return "which ignores groups" if words.kind == "none" else f"which may part {words.one}"
+
+
 def _pair(value: object) -> tuple[float, float]:
     if isinstance(value, list) and len(value) == 2:
         return _number(value[0]), _number(value[1])
@@ -192,11 +235,14 @@ def _leakage(results: Results) -> str:
         if math.isfinite(low) and math.isfinite(high):
             interval = f", 95 % interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
             if low <= 0 <= high:
-                interval += ", which shows no leakage"
+                interval += ", so they cannot be told apart"
     if abs(points) < 0.05:
-        return "A random split gives the same accuracy: no leakage is seen."
+        return (
+            "A random split gives the same accuracy at this layer: leakage is not seen with these "
+            "groups, which does not exclude it."
+        )
     text = (
-        f"A random split, which may put near-copies of a test image into the training part, gives "
+        f"A random split, {_parted(results)}, gives "
         f"{style.format_value('accuracy', other.value)} at this layer: "
         f"{abs(points):.1f} points {'more' if points > 0 else 'less'} than "
         f"{style.split_label(results.split)} on the same images{interval}"
@@ -210,7 +256,7 @@ def _leakage(results: Results) -> str:
     return f"{text}."
 
 
-def _default_tolerance(results: Results) -> str:
+def _default_settings(results: Results) -> str:
     default: Any = results.summary.get("sklearn_default")
     if not isinstance(default, dict):
         return ""
@@ -218,7 +264,7 @@ def _default_tolerance(results: Results) -> str:
     if not math.isfinite(accuracy):
         return ""
     text = (
-        "scikit-learn at its default tolerance, which stops before the optimum, would have said "
+        f"scikit-learn at its default settings{_stopped(default)} would have said "
         f"{style.format_value('accuracy', accuracy)}"
     )
     optimum = _number(default.get("optimum_accuracy"))
@@ -229,6 +275,20 @@ def _default_tolerance(results: Results) -> str:
         text += f", with the same answer for {style.format_value('accuracy', agreement)} of the"
         text += " images"
     return f"{text}."
+
+
+def _stopped(default: Mapping[str, Any]) -> str:
+    """What ended scikit-learn's fits, where the results tell."""
+    steps, most = default.get("n_iter"), default.get("max_iter")
+    if not (isinstance(steps, list) and steps and isinstance(most, int)):
+        return ""
+    cut = sum(isinstance(step, int) and step >= most for step in steps)
+    tolerance = f"its tolerance (tol={default.get('tol', '')})"
+    if not cut:
+        return f", stopped by {tolerance},"
+    if cut == len(steps):
+        return f", stopped by max_iter={most},"
+    return f", stopped by max_iter={most} in {cut} of {len(steps)} folds, else by {tolerance},"
 
 
 def _warnings(results: Results) -> tuple[str, ...]:
@@ -247,8 +307,11 @@ def _warnings(results: Results) -> tuple[str, ...]:
         )
     if results.split == "random":
         warnings.append(
-            "The main split is random: near-duplicates of a test image may stand in the training "
-            "part, and the scores then measure the recognition of photographs."
+            f"The main split is random, {_parted(results)}: where it does, a probe can score by "
+            "recognising what it was trained on."
+            if grouping(results.provenance).kind != "none"
+            else "The main split is random, and no groups are known: a probe can score by "
+            "recognising near-duplicates of what it was trained on, if there are any."
         )
     return tuple(warnings)
 

@@ -167,7 +167,7 @@ def _subtitle(results: Results) -> str:
         f"{n:,} images",
     ]
     if isinstance(groups, int) and groups < n:
-        parts[-1] += f", {groups:,} independent"
+        parts[-1] += f" in {groups:,} groups"
     return " · ".join((*parts, style.split_label(results.split)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from signbridge.probes.grouping import grouping
 from signbridge.report import style
 from signbridge.report.plot import Plot, Spot
 from signbridge.report.results import SITE, UNTRAINED, Results, Score
@@ -65,8 +66,8 @@ def leakage_figure(results: Results) -> Plot | None:
         title="Leakage",
         caption=(
             f"Filled: accuracy with {style.split_label(results.split)}; open: accuracy with a "
-            "random split, where near-copies of a test image may stand in the training part. "
-            "The distance measures the recognition of photographs, not of signs."
+            f"random split, which may put images of {_group(results)} on both sides. The distance "
+            "is what that is worth, together with what else differs between the two splits."
         ),
         alt=f"{gaps}.",
         wide=style.render(draw, 8.0, height),
@@ -84,6 +85,11 @@ def leakage_figure(results: Results) -> Plot | None:
             for s in pair
         ),
     )
+
+
+def _group(results: Results) -> str:
+    words = grouping(results.provenance)
+    return "one photograph" if words.kind == "none" else words.one
 
 
 def _name(s: Score) -> str:

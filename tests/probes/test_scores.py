@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import rankdata
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from signbridge.probes.scores import METRICS, CalibrationError, LayerScores, score
+from signbridge.probes.scores import METRICS, CalibrationError, LayerScores, equal_mass_bins, score
 
 
 def predictions(n=300, n_classes=6, seed=0, sharpness=2.0):
@@ -79,6 +80,32 @@ def test_calibration_by_hand():
     # bins {0.6 wrong, 0.7 right} and {0.9 right, 1.0 wrong}
     value = metric(p, torch.tensor([1, 0, 1, 0]))
     assert value.item() == pytest.approx((abs(1 - 1.3) + abs(1 - 1.9)) / 4)
+
+
+@pytest.mark.parametrize("counts", [[40, 40, 40, 40], [50, 30, 17, 3]])
+def test_constant_predictor_that_knows_its_accuracy_is_calibrated(counts):
+    y = np.repeat(np.arange(4), counts)  # sorted by class, as stores are
+    shares = np.tile(np.array(counts) / len(y), (len(y), 1))
+    assert score(shares, y)["calibration_error"] == pytest.approx(0, abs=1e-15)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 80), st.integers(1, 6))
+def test_calibration_ignores_the_order_of_samples(seed, n, n_values):
+    rng = np.random.default_rng(seed)
+    confidence = rng.choice(np.linspace(0.5, 1, n_values), size=n)
+    p, y = np.stack([confidence, 1 - confidence], axis=1), rng.integers(2, size=n)
+    order = rng.permutation(n)
+    one, other = (score(p[rows], y[rows])["calibration_error"] for rows in (slice(None), order))
+    assert one == pytest.approx(other, abs=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 20))
+def test_bins_hold_whole_ties_at_their_mean_rank(values, n_bins):
+    bins = equal_mass_bins(torch.tensor(values, dtype=torch.float64), n_bins).numpy()
+    expected = np.floor((rankdata(values) - 1) * n_bins / len(values) + 1e-9)
+    np.testing.assert_array_equal(bins, expected)
 
 
 def test_calibration_of_fewer_samples_than_bins():

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray
+from filelock import FileLock
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 from sklearn.preprocessing import StandardScaler
@@ -15,6 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from signbridge.errors import ProbeError, StoreError
 from signbridge.probes import SweepConfig, load_probes, run_sweep, train_probes
 from signbridge.probes import sweep as sweep_module
+from signbridge.probes.bootstrap import ClusterBootstrap
+from signbridge.probes.description import describe
 from signbridge.probes.engines import ExactEngine, HeldOut
 from signbridge.probes.scores import METRICS, score
 from signbridge.probes.selection import choose_layers, lower_median
@@ -73,13 +76,17 @@ def test_score_table(finished, planted):
             ]
             assert [row["metric"] for row in rows] == list(METRICS)
             for row in rows:
-                assert float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"]) or (
-                    row["metric"] == "calibration_error"  # biased upwards in every draw
-                )
+                assert float(row["ci_low"]) <= float(row["ci_high"])
+                if row["metric"] != "calibration_error":  # biased, so it may lie outside
+                    assert float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"])
                 assert (row["n_train"], row["n_test"], row["n_classes"]) == ("64", "80", "4")
                 assert (row["solver"], row["C"]) == ("exact", "1")
     assert value(table, "majority") == 0.25
     assert value(table, "majority", metric="usable_information") == pytest.approx(0, abs=1e-9)
+    assert value(table, "majority", metric="calibration_error") == 0
+    for row in table:
+        assert not row["ci_low"] or float(row["ci_low"]) <= float(row["ci_high"])
+    assert value(table, "chance", metric="usable_information") == 0
     assert value(table, "chance", metric="cross_entropy") == pytest.approx(np.log(4))
 
 
@@ -139,12 +146,114 @@ def test_summary_holds_what_the_report_needs(finished, planted):
     assert summary["store"]["name"] == "planted"
     assert summary["store"]["provenance"]["model"] == "planted"
     assert summary["store"]["n_groups"] == 40
-    assert "never part a group" in summary["protocol"]["description"]
+    assert summary["nested"]["note"].startswith("each fold's layer chosen by")
     assert summary["sklearn_default"]["layer"] == 1
     assert summary["sklearn_default"]["agreement"] > 0.5
     assert f"--store {planted}" in summary["command"]
     assert "--bootstrap 100" in summary["command"]
     assert not (finished / ".parts").exists()
+
+
+def test_differences_from_baselines_are_paired(finished, planted):
+    """As computed from the written predictions, and of the sign that was planted."""
+    summary, table = read(finished)
+    assert list(summary["against_baselines"]) == ["pixels", "majority"]
+    with h5py.File(finished / "predictions.h5") as file:
+        p, y, g = file["probability"][:], file["label"][:], file["group"][:]
+    expected = ClusterBootstrap(g, repetitions=100).difference(p[1], p[3], y)
+    found = summary["against_baselines"]["pixels"]
+    assert found["difference"] == pytest.approx(
+        value(table, "resid_post", 1) - value(table, "pixels")
+    )
+    assert found["ci"] == pytest.approx([expected.low, expected.high])
+    assert found["ci"][0] > 0.3
+    majority = summary["against_baselines"]["majority"]
+    assert majority["difference"] == pytest.approx(value(table, "resid_post", 1) - 0.25)
+
+
+def test_negative_bits_of_a_single_penalty_are_warned_of(make_store, tmp_path):
+    path = make_store(layers=(0,), baselines=False, hidden=60)
+    arguments = {"bootstrap": 20, "compare_random": False}
+    summary, table = read(train_probes(str(path), str(tmp_path / "one"), **arguments))
+    assert value(table, "resid_post", 0, "usable_information") < 0
+    (warning,) = summary["warnings"]
+    assert warning.startswith("layer 0 has −")
+    assert "--C '[0.0001,0.001,0.01,0.1,1]'" in warning
+    values = [0.0001, 0.001, 0.01, 0.1, 1]
+    summary, table = read(train_probes(str(path), str(tmp_path / "more"), C=values, **arguments))
+    assert summary["warnings"] == []
+    assert summary["nested"]["note"].startswith("each fold's layer and C chosen")
+
+
+@pytest.mark.parametrize(
+    ("groups", "arguments", "says"),
+    [
+        ("near_duplicates 0.95", {}, "80 images in 40 groups of near-duplicates (pixels corre"),
+        ("near_duplicates 0.95", {}, "5 stratified folds, which never part a group of near-dup"),
+        ("class/signer", {}, "in 40 signers (folders class/signer); 5 stratified folds, which nev"),
+        ("signer/class", {"split": "random"}, "folds drawn at random, which may part a signer"),
+        ("mine.csv", {}, "40 groups (as given in mine.csv); 5 stratified folds, which never part"),
+        ("none", {}, "80 images, each counted as independent; 5 stratified folds; features"),
+        ("none", {"folds": 1}, "one held-out part of 5 stratified ones; features"),
+        ("", {"folds": 1, "split": "random"}, "one stratified hold-out of a fifth drawn at rand"),
+    ],
+)
+def test_protocol_in_words(planted, groups, arguments, says):
+    config = SweepConfig(str(planted), **arguments)
+    plan = sweep_module.make_plan(config, open_store(planted))
+    assert says in describe(config, plan, {"groups": groups})
+
+
+def test_protocol_of_few_groups_gives_the_real_number_of_parts(make_store):
+    groups = np.repeat(np.arange(6) % 3, 4)
+    path = make_store(labels=np.repeat(np.arange(2), 12), groups=groups, n_classes=2)
+    config = SweepConfig(str(path), folds=1)
+    plan = sweep_module.make_plan(config, open_store(path))
+    assert "one held-out part of 3 stratified ones" in describe(config, plan, {})
+
+
+@pytest.mark.parametrize("solver", ["exact", "sgd"])
+def test_class_missing_from_a_training_part_leaves_no_nan(make_store, tmp_path, solver):
+    """Class D lies in one group, so the fold that tests it trains without it."""
+    labels = np.r_[np.repeat(np.arange(3), 12), [3, 3, 3]]
+    path = make_store(labels=labels, groups=np.r_[np.arange(36), [36] * 3], signal={0: 4.0},
+                      layers=(0,), baselines=False)  # fmt: skip
+    folder = train_probes(
+        str(path), str(tmp_path / "out"), solver=solver, folds=3, bootstrap=50,
+        inner_folds=2, compare_random=False, max_steps=60,
+    )  # fmt: skip
+    with h5py.File(folder / "predictions.h5") as file:
+        p = file["probability"][0]
+    assert np.isfinite(p).all()
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    assert (p[labels == 3][:, 3] == 0).all()
+    _, table = read(folder)
+    assert all(np.isfinite(float(row["value"])) for row in table)
+    assert "NaN" not in (folder / "summary.json").read_text()
+    assert np.isfinite(load_probes(folder)[0].predict_proba(open_store(path).layer(0))).all()
+
+
+def test_two_sweeps_in_one_folder(planted, tmp_path):
+    folder = tmp_path / "out"
+    (folder / ".parts").mkdir(parents=True)
+    arguments = {"layers": [1], "baselines": False, "bootstrap": 20, "compare_random": False}
+    with FileLock(folder / ".parts" / "lock"):
+        for overwrite in (False, True):
+            with pytest.raises(ProbeError, match=r"another train_probes is writing .*out; wait"):
+                train_probes(str(planted), str(folder), overwrite=overwrite, **arguments)
+    train_probes(str(planted), str(folder), **arguments)
+    assert not (folder / ".parts").exists()
+
+
+def test_a_failed_sweep_gives_its_folder_free(planted, tmp_path):
+    def fail(*_):
+        raise RuntimeError("stop")
+
+    config = SweepConfig(str(planted), str(tmp_path / "out"), bootstrap=20)
+    with pytest.raises(RuntimeError):
+        run_sweep(config, fail)
+    with FileLock(tmp_path / "out" / ".parts" / "lock", timeout=0):
+        pass
 
 
 def test_shuffled_labels_are_at_chance(make_store, tmp_path):
@@ -304,7 +413,10 @@ def test_a_stopped_sweep_is_continued(planted, tmp_path, monkeypatch):
     (folder / ".parts" / "resid_post-1.safetensors").write_bytes(b"half")
     resumed = []
     run_sweep(config, lambda name, done, total: resumed.append(name))
-    assert resumed == ["resid_post/1", "resid_post/2", "pixels", "scores and intervals"]
+    stages = ("grouped split", "random split", "all images")
+    names = ("resid_post/1", "resid_post/2", "pixels")
+    expected = [f"{name}, {stage}" for name in names for stage in stages]
+    assert resumed == [*expected, "scores and intervals"]
     # ... and nothing tells the results from those of an undisturbed run
     whole = train_probes(str(planted), str(tmp_path / "whole"), bootstrap=100)
     assert hashes(folder)[0] == hashes(whole)[0]

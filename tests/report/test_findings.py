@@ -34,17 +34,56 @@ def _with(
     return replace(results, scores=tuple(scores))
 
 
-@pytest.mark.parametrize(
-    ("pixels", "says"),
-    [
-        (0.40, "is above the best baseline, the raw pixels (40.0"),
-        (0.50, "which lies inside that interval"),
-        (0.60, "more than any decoder layer"),
-    ],
-)
-def test_comparison_with_the_best_baseline(results_dir: Path, pixels: float, says: str) -> None:
-    results = _with(load_results(results_dir), low=0.45, high=0.55, pixels=pixels)
-    assert says in find(results).details[0]
+def _against(folder: Path, **differences: tuple[float, float, float]) -> str:
+    entries = {
+        name: {"difference": value, "ci": [low, high]}
+        for name, (value, low, high) in differences.items()
+    }
+    return find(_summary(folder, against_baselines=entries)).details[0]
+
+
+def test_baselines_are_compared_by_paired_differences(make_results: Callable[..., Path]) -> None:
+    folder = make_results()
+    layer = load_results(folder).best_layer
+    text = _against(
+        folder,
+        pixels=(-0.212, -0.281, -0.146),
+        vision=(0.072, 0.018, 0.126),
+        projector=(0.015, -0.043, 0.07),
+    )
+    assert f"layer {layer} is clearly below the raw pixels (" in text
+    assert "−21.2 points, −28.1 to −14.6)" in text
+    assert "it is clearly above the vision tower (" in text
+    assert "+7.2 points, +1.8 to +12.6)" in text
+    assert "it cannot be told apart from the projector (" in text
+    assert text.endswith(
+        "A linear probe reads the classes worse at this layer and position than from the raw "
+        "pixels."
+    )
+    assert "harder" not in text
+
+
+def test_no_difference_shows_no_gain(make_results: Callable[..., Path]) -> None:
+    text = _against(
+        make_results(baselines=("pixels", "vision")),
+        pixels=(0.1, 0.02, 0.18),
+        vision=(0.01, -0.05, 0.07),
+    )
+    assert text.endswith("nothing shows that the decoder adds to what was there before it.")
+
+
+def test_a_layer_above_all_baselines_was_picked_for_it(make_results: Callable[..., Path]) -> None:
+    text = _against(make_results(baselines=("pixels",)), pixels=(0.1, 0.02, 0.18))
+    assert "is clearly above the raw pixels" in text
+    assert "picked on these images" in text
+
+
+def test_overlapping_intervals_decide_nothing(make_results: Callable[..., Path]) -> None:
+    """Without paired differences the values are given and not compared."""
+    text = find(_summary(make_results(), against_baselines=None)).details[0]
+    assert "was not compared with" in text
+    assert "clearly" not in text
+    assert "told apart" not in text
 
 
 def test_headline_gives_value_interval_and_chance(results_dir: Path) -> None:
@@ -78,7 +117,7 @@ def test_leakage_is_that_of_the_samples_both_splits_score(
     leakage = {"layer": layer, "difference": 0.1234, "ci": [-0.01, 0.25]}
     text = " ".join(find(_summary(folder, leakage=leakage)).details)
     assert "12.3 points more" in text
-    assert "−1.0 to 25.0, which shows no leakage" in text
+    assert "−1.0 to 25.0, so they cannot be told apart" in text
 
 
 def test_warnings_name_unscored_samples_and_failed_fits(make_results: Callable[..., Path]) -> None:
@@ -97,19 +136,54 @@ def test_a_random_main_split_is_warned_of(results_dir: Path) -> None:
     results = load_results(results_dir)
     protocol = dict(results.protocol, split="random")
     results = replace(results, summary=dict(results.summary, protocol=protocol))
-    assert any("recognition of photographs" in w for w in find(results).warnings)
+    assert any(
+        "The main split is random, which may part a group" in w for w in find(results).warnings
+    )
 
 
 @pytest.mark.parametrize(
-    ("n_groups", "says"),
-    [(144, "144 independent photographs"), (288, "each counted"), (None, "was not determined")],
+    ("groups", "n_groups", "says"),
+    [
+        ("near_duplicates 0.95", 144, " in 144 groups of near-duplicates (pixels correlated 0.95"),
+        ("near_duplicates 0.95", 288, " in 288 groups of near-duplicates"),
+        ("class/signer", 12, " in 12 signers (folders class/signer), 24.0 images each"),
+        ("mine.csv", 30, " in 30 groups (as given in mine.csv), 9.6 images each"),
+        ("none", 288, ", each counted as independent: near-duplicates were not looked for."),
+        ("", 144, "; what makes a group was not recorded."),
+        ("", None, "; their groups were not recorded."),
+    ],
 )
-def test_data_in_words(results_dir: Path, n_groups: int | None, says: str) -> None:
+def test_data_in_words(results_dir: Path, groups: str, n_groups: int | None, says: str) -> None:
     results = load_results(results_dir)
-    store = dict(results.store, n_groups=n_groups)
+    provenance = dict(results.provenance, groups=groups)
+    store = dict(results.store, n_groups=n_groups, provenance=provenance)
     text = describe_data(replace(results, summary=dict(results.summary, store=store)))
     assert text.startswith("288 images of 24 classes")
     assert says in text
+    assert "photograph" not in text
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        ([100, 100], "at its default settings, stopped by max_iter=100, would have said"),
+        ([100, 40], "stopped by max_iter=100 in 1 of 2 folds, else by its tolerance (tol=0.0001)"),
+        ([30, 40], "stopped by its tolerance (tol=0.0001), would"),
+        (None, "at its default settings would have said"),
+    ],
+)
+def test_what_stopped_scikit_learn(
+    make_results: Callable[..., Path], steps: list[int] | None, says: str
+) -> None:
+    default = {"accuracy": 0.3, "tol": 1e-4, "max_iter": 100, "n_iter": steps}
+    text = " ".join(find(_summary(make_results(), sklearn_default=default)).details)
+    assert says in text
+    assert "before the optimum" not in text
+
+
+def test_majority_is_a_hurdle_too(make_results: Callable[..., Path]) -> None:
+    entries = {"majority": {"difference": 0.02, "ci": [-0.01, 0.05]}}
+    assert "nothing shows" in find(_summary(make_results(), against_baselines=entries)).headline
 
 
 def _printed(folder: Path, width: int) -> str:

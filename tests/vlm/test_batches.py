@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -33,11 +35,7 @@ class Vanished:
         raise ImagesError(f"image {row} has vanished")
 
 
-class FakeTrainer:
-    num_devices = 1
-
-    class strategy:
-        root_device = torch.device("cpu")
+TRAINER = SimpleNamespace(num_devices=1, strategy=SimpleNamespace(root_device=torch.device("cpu")))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -45,7 +43,7 @@ def test_an_unreadable_image_is_one_sentence_even_from_a_loader_process(tiny, wo
     data = SpanDataModule(
         Vanished(), tiny.processor, DEFAULT_PROMPT, 4, lambda _: [Shard(0, 0, 8)], workers
     )
-    data.trainer = FakeTrainer
+    data.trainer = TRAINER
     data.setup("predict")
     batch = next(iter(data.predict_dataloader()))
     with pytest.raises(ImagesError, match=r"^image 0 has vanished$"):
