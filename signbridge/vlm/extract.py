@@ -37,6 +37,7 @@ from signbridge.vlm.quantization import (
 )
 from signbridge.vlm.quiet import quiet_lightning
 from signbridge.vlm.run import ExtractionRun
+from signbridge.vlm.threads import threads_for
 from signbridge.vlm.writer import ShardPredictionWriter
 
 _RECORDED_VERSIONS = ("signbridge", "torch", "transformers", "bitsandbytes", "lightning", "pillow")
@@ -181,7 +182,7 @@ def extract_activations(
     data = SpanDataModule(images, description.processor, asked, batch_size, begin, num_workers)
     try:
         with interruptible(trainer, how_to_continue(output)):
-            with quiet_lightning():
+            with quiet_lightning(), threads_for(description.hidden_size, device):
                 trainer.predict(module, datamodule=data, return_predictions=False)
             trainer.strategy.barrier("all shards are written")
             if trainer.is_global_zero:

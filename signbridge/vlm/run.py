@@ -90,9 +90,9 @@ class ExtractionRun:
         if self.writer.complete and self._target.base is None:
             self._say(f"{self._output} is complete already")
             return
-        path = self.writer.consolidate()
+        self.writer.consolidate()
         self._target.join()
-        path = self._target.base or path
+        path = self._target.base or self._output
         self._say(f"wrote {path.stat().st_size / 1e6:,.1f} MB to {path}")
 
     def close(self) -> None:
