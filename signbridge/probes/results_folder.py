@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from signbridge.errors import ProbeError
 from signbridge.probes.io import TENSORS_FILE, WORDS_FILE, replace_file
+from signbridge.probes.results_format import COLUMNS, FORMAT, VERSION
 
-FORMAT = "signbridge-results"
-VERSION = "1.0"
 SCORES_FILE = "scores.csv"
 SUMMARY_FILE = "summary.json"
 PREDICTIONS_FILE = "predictions.h5"
@@ -27,20 +26,6 @@ PARTS_FOLDER = ".parts"
 LOCK_FILE = "lock"
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"
-COLUMNS = (
-    "feature",
-    "layer",
-    "solver",
-    "split",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n_train",
-    "n_test",
-    "n_classes",
-    "C",
-)
 
 
 class ResultsFolder:

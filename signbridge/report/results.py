@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signbridge.errors import ProbeError
+from signbridge.probes.results_format import COLUMNS, FORMAT
 from signbridge.report.predictions import Predictions, read_predictions, require_file
 
 if TYPE_CHECKING:
@@ -22,24 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Results", "Score", "load_results"]
 
-RESULTS_FORMAT = "signbridge-results"
 RESULTS_MAJOR = 1
 SITE = "resid_post"
 UNTRAINED = ("chance", "majority")
-SCORE_COLUMNS = (
-    "feature",
-    "layer",
-    "solver",
-    "split",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n_train",
-    "n_test",
-    "n_classes",
-    "C",
-)
 _AGAIN = "run train_probes again to make the folder anew"
 
 
@@ -225,9 +211,9 @@ def _read_summary(path: Path) -> Mapping[str, Any]:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ProbeError(f"{path} is not readable JSON ({error}): {_AGAIN}.") from error
-    if not isinstance(summary, dict) or summary.get("format") != RESULTS_FORMAT:
+    if not isinstance(summary, dict) or summary.get("format") != FORMAT:
         raise ProbeError(
-            f"{path} does not say format {RESULTS_FORMAT!r}: give a folder that train_probes wrote."
+            f"{path} does not say format {FORMAT!r}: give a folder that train_probes wrote."
         )
     version = str(summary.get("version", ""))
     if version.split(".")[0] != str(RESULTS_MAJOR):
@@ -251,7 +237,7 @@ def _read_scores(path: Path) -> tuple[Score, ...]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            missing = [c for c in SCORE_COLUMNS if c not in (reader.fieldnames or ())]
+            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
                 raise ProbeError(f"{path} lacks the column {missing[0]!r}: {_AGAIN}.")
             for row in reader:
