@@ -6,6 +6,7 @@ The parser is Lightning's own, jsonargparse, made from the signatures in
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -35,6 +36,11 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
     if command is None and given in (["--version"], ["-V"]):
         print(f"signbridge {__version__}")
         return 0
+    # Figures go to files alone; a notebook's setting need not even be installed here.
+    os.environ["MPLBACKEND"] = "Agg"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack the characters of a table
+            stream.reconfigure(errors="replace")
     try:
         if command is not None:
             status = auto_cli(COMMANDS[command], args=arguments_with_sections(command, given))

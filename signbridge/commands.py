@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from signbridge.errors import StoreError
+from signbridge.errors import ProbeError, StoreError
 
 # Spelled out here, not imported from signbridge.vlm: that import would load torch for --help.
 DEFAULT_PROMPT = (
@@ -186,6 +186,12 @@ def run(
         overwrite: replace a store or results that are there already.
         **options: see extract.
     """
+    from signbridge.probes.config import SweepConfig
+
+    # Refuses arguments that make no sense before hours of extraction, not after.
+    SweepConfig(output=results, solver=solver, split=split, folds=folds, C=C, seed=seed)  # type: ignore[arg-type]
+    if results is not None and Path(results).is_file():
+        raise ProbeError(f"{results} is a file: give the name of a folder for the results.")
     store = extract(seed=seed, overwrite=overwrite, **options)
     from lightning.pytorch.utilities import rank_zero_only
 

@@ -195,3 +195,26 @@ def test_sections_that_disagree_are_refused_by_run_alone(tmp_path, capsys):
     assert main(["run", "--config", str(config)]) == 2
     assert "batch_size" in capsys.readouterr().err
     assert arguments_with_sections("extract", ["--config", str(config)])[1] == '{"batch_size": 4}'
+
+
+@pytest.mark.parametrize("option", [["--folds", "0"], ["--C", "0"], ["--results", "afile"]])
+def test_run_refuses_probe_options_before_it_extracts(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").touch()
+    monkeypatch.setattr(commands, "extract", lambda **_: pytest.fail("extracted first"))
+    assert main(["run", *option]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_notebooks_environment_and_a_narrow_encoding_do_no_harm(tmp_path):
+    odd = {"MPLBACKEND": "module://no.such.backend", "PYTHONIOENCODING": "latin-1"}
+    options = ["--classes", "3", "--per_class", "6", "--quantization", "none", "--folds", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "signbridge", "run", *options],
+        cwd=tmp_path,
+        env=os.environ | odd,
+        capture_output=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / "tiny-sample" / "report.html").is_file()

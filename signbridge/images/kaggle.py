@@ -137,7 +137,7 @@ def _explain(path: Path) -> ImagesError:
                     "ragged, so fetch the file again or repair it."
                 )
             for column, value in zip(_COLUMNS, values, strict=True):
-                if not re.fullmatch(r"[ \t]*[+-]?[0-9]+[ \t]*", value):
+                if not re.fullmatch(r"[ \t]*[+-]?[0-9]{1,1000}[ \t]*", value):
                     return ImagesError(
                         f"{where}: {column} is {value[:20]!r}, not a whole number; repair the line."
                     )

@@ -77,6 +77,10 @@ def open_images(
         )
     if isinstance(classes, str):
         classes = [classes]
+    if not 0 <= max_bad_share <= 1:
+        raise ImagesError(f"--max_bad_share is {max_bad_share}; give a share from 0 to 1.")
+    if not 0 <= seed < 2**32:
+        raise ImagesError(f"--seed is {seed}; give a number from 0 to 4294967295.")
     class_names = choose_classes(found.label, classes)
     members = queues(found.label, class_names, per_class, seed)
     skipped = list(found.unsupported)

@@ -101,7 +101,9 @@ def _headline(results: Results) -> str:
         text += f" (95 % interval {interval})"
     chance = _chance(results)
     if math.isfinite(chance):
-        text += f", where chance is {style.format_value('accuracy', chance)}"
+        uniform = _number(results.summary.get("chance"))
+        what = "the largest class alone gives" if chance > uniform else "chance is"
+        text += f", where {what} {style.format_value('accuracy', chance)}"
         over_majority = _pair(_paired(results, "majority").get("ci"))[0]
         if low <= chance or over_majority <= 0:
             text += ", so nothing shows that it reads them better than chance"

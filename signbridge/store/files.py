@@ -136,8 +136,9 @@ def check_space(path: Path, needed: int) -> None:
     free = free_bytes(path)
     if free < needed + SPACE_RESERVE:
         raise StoreError(
-            f"There is not enough room for {path}: {readable_size(needed)} more are needed and "
-            f"{readable_size(free)} are free, so free some space or choose another folder."
+            f"There is not enough room for {path}: {readable_size(needed + SPACE_RESERVE)} more "
+            f"are needed and {readable_size(free)} are free, so free some space or choose another "
+            "folder."
         )
 
 

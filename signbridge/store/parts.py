@@ -103,6 +103,10 @@ class Parts:
             self._lock.release()
             self._lock = None
 
+    def is_without_shards(self) -> bool:
+        """Whether no shard has been finished."""
+        return not any(self.folder.glob("shard-*"))
+
     def drop_if_empty(self) -> None:
         """Remove the folder if nothing but the lock is in it."""
         if {path.name for path in self.folder.iterdir()} <= {"lock"}:

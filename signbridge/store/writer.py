@@ -104,7 +104,8 @@ class StoreWriter:
         try:
             return self._parts.make_plan(*plan)
         except StoreError:
-            if not overwrite or self.rank != 0:
+            # Parts without one finished shard hold nothing that could be lost.
+            if self.rank != 0 or not (overwrite or self._parts.is_without_shards()):
                 raise
             self._discard_parts()
             return self._parts.make_plan(*plan)
@@ -135,7 +136,7 @@ class StoreWriter:
     def _compare_with_finished(self) -> None:
         advice = "choose another output file or give --overwrite true"
         try:
-            store = open_store(self.path)
+            store = open_store(self.path, verify="full")
         except StoreError as error:
             raise StoreError(f"{str(error).rstrip('.')}; to replace it, {advice}.") from error
         with store:

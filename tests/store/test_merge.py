@@ -1,10 +1,18 @@
 """Joining stores."""
 
+import h5py
 import numpy as np
 import pytest
 
 from signbridge.errors import StoreError
-from signbridge.store import SampleTable, StoreWriter, merge_stores, open_store, verify_store
+from signbridge.store import (
+    SampleTable,
+    StoreSpec,
+    StoreWriter,
+    merge_stores,
+    open_store,
+    verify_store,
+)
 from signbridge.store.merge import joined_groups
 
 
@@ -205,3 +213,21 @@ def test_groups_join_only_through_identical_images():
     groups = [np.array([0, 0, 1]), np.array([0, 1, 1, 0]), np.array([5])]
     hashes = [["a", "b", "c"], ["x", "c", "y", "z"], [""]]
     np.testing.assert_array_equal(joined_groups(groups, hashes), [0, 0, 1, 2, 1, 1, 2, 3])
+
+
+def test_a_damaged_source_is_refused_and_nothing_is_written(tmp_path):
+    """Copying it would give what is damaged new checksums that match."""
+    paths = []
+    for layer in (1, 2):
+        samples = SampleTable(
+            ["a", "b"], np.arange(2), ("A", "B"), np.arange(2), [""] * 2, ["0"] * 2
+        )
+        paths.append(tmp_path / f"{layer}.h5")
+        with StoreWriter(paths[-1], StoreSpec((layer,), 4, "float32"), samples, {}) as writer:
+            writer.write_shard(0, {"resid_post": np.ones((2, 1, 4), np.float32)})
+            writer.consolidate()
+    with h5py.File(paths[1], "r+") as file:
+        file["resid_post"][1, 0, 2] = 2
+    with pytest.raises(StoreError, match=r"2\.h5 is damaged"):
+        merge_stores(paths, tmp_path / "c.h5")
+    assert not (tmp_path / "c.h5").exists()

@@ -383,3 +383,28 @@ def test_a_run_killed_while_adding_leaves_nothing_behind_in_the_end(
     assert len(list(tmp_path.iterdir())) == 2
     extract(few, tiny, path, layers=[1, 2])
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_the_advice_after_an_overflow_can_be_followed(few, tiny, tmp_path, monkeypatch):
+    """Parts without one finished shard do not hold a run to its first settings."""
+    step = ExtractionModule.predict_step
+
+    def loud(self, batch, batch_idx):
+        vectors = step(self, batch, batch_idx)
+        vectors.copy._host["resid_post"][0, 0, 0] = 70_000.0
+        return vectors
+
+    monkeypatch.setattr(ExtractionModule, "predict_step", loud)
+    with pytest.raises(StoreError, match="store_dtype float32"):
+        extract(few, tiny, tmp_path / "a.h5")
+    extract(few, tiny, tmp_path / "a.h5", store_dtype="float32")
+    with open_store(tmp_path / "a.h5") as store:
+        assert store.layer(0)[0, 0] == 70_000
+
+
+def test_a_damaged_finished_store_is_not_called_complete(few, tiny, tmp_path):
+    path = extract(few, tiny, tmp_path / "a.h5", layers=[0])
+    with h5py.File(path, "r+") as file:
+        file["resid_post"][7, 0, 5] += 1
+    with pytest.raises(StoreError, match="damaged"):
+        extract(few, tiny, path, layers=[0])

@@ -1,0 +1,8 @@
+"""``python -m signbridge``."""
+
+import sys
+
+from signbridge.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
