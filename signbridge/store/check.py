@@ -89,7 +89,7 @@ def identity_problem(h5: h5py.File, name: str) -> str | None:
             f"'{FORMAT}'): give a file made by extract.py."
         )
     version = h5.attrs.get("format_version")
-    major, minor = parse_version(version)
+    major, _ = parse_version(version)
     if major is None:
         return f"{name} has the unreadable format version {version!r}: the file is damaged."
     if major > FORMAT_MAJOR:
@@ -103,7 +103,6 @@ def identity_problem(h5: h5py.File, name: str) -> str | None:
             f"{name} is incomplete, its writer was stopped: run the extraction again with the same "
             "settings to finish it."
         )
-    del minor
     return None
 
 
