@@ -5,8 +5,10 @@
 Peers: ``numpy.save`` of the same arrays, one file per shard, each fsynced; ``numpy.memmap`` of one
 array ``(sample, layer, hidden)``; a SQLite table with a BLOB per sample and layer, committed once
 per shard (committing each vector, as is also done, is far slower). Every measurement of a repeat
-alternates with its peers', and the medians are compared. Reads are from files that the system
-still holds in memory, for all peers alike.
+alternates with its peers'; each repeat gives one ratio, and the median of these is printed, of
+seconds and of processor seconds (all threads). Reads are from files that the system still holds in
+memory, for all peers alike. A store is opened anew for every read, so what is read is compared with
+its checksums, unless it says "unchecked".
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import h5py
 import numpy as np
 
 from signbridge.store import SampleTable, StoreSpec, StoreWriter, open_store
+from signbridge.store.contents import Verify
 
 SHARD = 256
 BLOCK = 512
@@ -37,13 +40,33 @@ BARS = {
     "write shards / numpy.save": 0.8,
     "read layers / numpy.memmap": 0.7,
 }
+WHOLE = ("write: shards", "write: consolidate")
+RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
+    "write shards / numpy.save": (("write: shards",), "write: numpy.save"),
+    "write shards, one thread / numpy.save": (
+        ("write: shards, one thread",),
+        "write: numpy.save again",
+    ),
+    "write shards and consolidate / numpy.save": (WHOLE, "write: numpy.save"),
+    "write shards and consolidate / SQLite": (WHOLE, "write: SQLite"),
+    "read layers / numpy.memmap": (("layers: read",), "layers: memmap"),
+    "read layers / SQLite": (("layers: read",), "layers: sqlite"),
+    "read layers, unchecked / numpy.memmap": (("layers: unchecked",), "layers: memmap"),
+    "streamed epoch / numpy.memmap": (("epoch: read",), "epoch: memmap"),
+    "streamed epoch / SQLite": (("epoch: read",), "epoch: sqlite"),
+    "streamed epoch, unchecked / numpy.memmap": (("epoch: unchecked",), "epoch: memmap"),
+}
 
 
-def timed(function: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
-    began = time.perf_counter()
+Times = dict[str, list[tuple[float, float]]]
+"""For each measurement its seconds and processor seconds, repeat by repeat."""
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds that a call takes, and seconds of processors."""
+    began, busy = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - busy
 
 
 def table(n: int) -> SampleTable:
@@ -56,6 +79,11 @@ def table(n: int) -> SampleTable:
         ["train"] * n,
         [f"{i:064x}" for i in range(n)],
     )
+
+
+def ratio(times: Times, ours: tuple[str, ...], peer: str, number: int, kind: int) -> float:
+    """How many times as fast as its peer something was in one repeat."""
+    return times[peer][number][kind] / sum(times[name][number][kind] for name in ours)
 
 
 class Bench:
@@ -79,6 +107,19 @@ class Bench:
                 np.save(file, self.rows[: b - a])
                 file.flush()
                 os.fsync(file.fileno())
+
+    def warm_up(self) -> None:
+        """Write as much and remove it, so that whoever is timed writes into memory just used.
+
+        On a virtual machine memory that the host has to give first is several times as slow.
+        """
+        self.numpy_save()
+        self.remove("*.npy")
+
+    def remove(self, pattern: str) -> None:
+        """Remove files."""
+        for path in self.folder.glob(pattern):
+            path.unlink()
 
     def sqlite_write(self) -> None:
         """A BLOB per sample and layer, one transaction per shard."""
@@ -130,11 +171,15 @@ class Bench:
         """Four layers spread over the depth."""
         return sorted({int(k) for k in np.linspace(0, self.layers - 1, 4)})
 
-    def read_layers(self) -> None:
+    def read_layers(self, verify: Verify = "read") -> None:
         """Whole layers from our store."""
-        with open_store(self.folder / "store.h5") as store:
+        with open_store(self.folder / "store.h5", verify) as store:
             for layer in self.some_layers():
                 store.layer(layer)
+
+    def unchecked_layers(self) -> None:
+        """The same without comparing checksums."""
+        self.read_layers("quick")
 
     def memmap_layers(self) -> None:
         """Whole layers from the memmap."""
@@ -153,11 +198,15 @@ class Bench:
                 for i, (blob,) in enumerate(found):
                     out[i] = np.frombuffer(blob, "<f2")
 
-    def read_epoch(self) -> None:
+    def read_epoch(self, verify: Verify = "read") -> None:
         """All layers of all samples once, in shuffled blocks."""
-        with open_store(self.folder / "store.h5") as store:
+        with open_store(self.folder / "store.h5", verify) as store:
             for _ in store.blocks(size=BLOCK, order=self.order):
                 pass
+
+    def unchecked_epoch(self) -> None:
+        """The same without comparing checksums, as every epoch but the first."""
+        self.read_epoch("quick")
 
     def memmap_epoch(self) -> None:
         """The same from the memmap."""
@@ -181,24 +230,28 @@ class Bench:
                         out[sample - low, layer] = np.frombuffer(blob, "<f2")
 
 
-def repeat(bench: Bench, seconds: dict[str, list[float]]) -> None:
+def repeat(bench: Bench, times: Times) -> None:
     """Measure everything once."""
 
     def note(name: str, function: Callable[[], Any]) -> None:
-        seconds.setdefault(name, []).append(timed(function))
+        if name.startswith("write"):
+            bench.warm_up()
+        times.setdefault(name, []).append(timed(function))
 
     note("write: numpy.save", bench.numpy_save)
+    bench.remove("*.npy")
     with bench.open_writer() as writer:
-        note("write: shards, one thread", lambda: bench.write_shards(writer))
         note("write: shards", lambda: bench.write_overlapping(writer))
-        for path in bench.folder.glob("*.npy"):
-            path.unlink()
+        bench.remove("store.h5.parts/shard-*")
+        note("write: numpy.save again", bench.numpy_save)
+        bench.remove("*.npy")
+        note("write: shards, one thread", lambda: bench.write_shards(writer))
         note("write: resume check", writer.pending)
         note("write: consolidate", writer.consolidate)
     note("write: SQLite", bench.sqlite_write)
     bench.memmap_write()
     for kind in ("layers", "epoch"):
-        for peer in ("read", "memmap", "sqlite"):
+        for peer in ("read", "unchecked", "memmap", "sqlite"):
             function = getattr(bench, f"{peer}_{kind}")
             function()  # once for the page cache
             note(f"{kind}: {peer}", function)
@@ -244,47 +297,40 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured")
     options = parser.parse_args()
 
-    seconds: dict[str, list[float]] = {}
+    times: Times = {}
     size = 0
     for _ in range(options.repeats):
         folder = Path(tempfile.mkdtemp(dir=options.folder))
         try:
             bench = Bench(folder, options.samples, options.layers, options.hidden)
             size = bench.bytes
-            repeat(bench, seconds)
+            repeat(bench, times)
         finally:
             shutil.rmtree(folder)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         linux = Path("/proc/self/status").exists()
         peaks = [peak_memory(Path(name), n) if linux else 0 for n in (3462, 34627)]
 
-    median = {name: statistics.median(values) for name, values in seconds.items()}
     print(machine())
     print(
         f"{options.samples} samples x {options.layers} layers x {options.hidden}, float16: ", end=""
     )
     print(f"{size / 1e6:.0f} MB; medians of {options.repeats} repeats\n")
     part = {"layers": len(bench.some_layers()) / options.layers}
-    print("| measured | seconds | GB/s |\n| --- | ---: | ---: |")
-    for name, value in median.items():
+    print("| measured | seconds | of processors | GB/s |\n| --- | ---: | ---: | ---: |")
+    for name, values in times.items():
         amount = size * part.get(name.split(":")[0], 1)
-        speed = "" if name == "open" else f"{amount / value / 1e9:.2f}"
-        print(f"| {name} | {value:.3f} | {speed} |")
-    whole = median["write: shards"] + median["write: consolidate"]
-    ratios = {
-        "write shards, one thread / numpy.save": median["write: numpy.save"]
-        / median["write: shards, one thread"],
-        "write shards / numpy.save": median["write: numpy.save"] / median["write: shards"],
-        "write shards and consolidate / numpy.save": median["write: numpy.save"] / whole,
-        "write shards and consolidate / SQLite": median["write: SQLite"] / whole,
-        "read layers / numpy.memmap": median["layers: memmap"] / median["layers: read"],
-        "read layers / SQLite": median["layers: sqlite"] / median["layers: read"],
-        "streamed epoch / numpy.memmap": median["epoch: memmap"] / median["epoch: read"],
-        "streamed epoch / SQLite": median["epoch: sqlite"] / median["epoch: read"],
-    }
-    print("\n| speed of the store / peer | ratio | bar |\n| --- | ---: | ---: |")
-    for name, ratio in ratios.items():
-        print(f"| {name} | {ratio:.2f} | {BARS.get(name, '')} |")
+        wall, busy = (statistics.median(column) for column in zip(*values, strict=True))
+        speed = "" if name == "open" else f"{amount / wall / 1e9:.2f}"
+        print(f"| {name} | {wall:.3f} | {busy:.3f} | {speed} |")
+    print("\n| speed of the store / peer | ratio | bar | range | of processors |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, (ours, peer) in RATIOS.items():
+        walls = [ratio(times, ours, peer, i, 0) for i in range(options.repeats)]
+        busy = statistics.median(ratio(times, ours, peer, i, 1) for i in range(options.repeats))
+        between = f"{min(walls):.2f} to {max(walls):.2f}"
+        bar = BARS.get(name, "")
+        print(f"| {name} | {statistics.median(walls):.2f} | {bar} | {between} | {busy:.2f} |")
     print(
         f"\nPeak memory, 3,462 samples: {peaks[0] / 1e3:.0f} MB; 34,627: {peaks[1] / 1e3:.0f} MB."
     )

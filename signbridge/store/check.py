@@ -79,8 +79,8 @@ class Problem:
         return f"{self.where}: {self.what}" if self.where else self.what
 
 
-def identity_problem(h5: h5py.File, name: str) -> str | None:
-    """Say in one sentence why this is no store that can be read here, or ``None``."""
+def foreign_problem(h5: h5py.File, name: str) -> str | None:
+    """Say in one sentence why this is no store of a version known here, or ``None``."""
     found = h5.attrs.get("format")
     found = found.decode("utf-8", "replace") if isinstance(found, bytes) else found
     if not isinstance(found, str) or found != FORMAT:
@@ -90,13 +90,23 @@ def identity_problem(h5: h5py.File, name: str) -> str | None:
         )
     version = h5.attrs.get("format_version")
     major, _ = parse_version(version)
-    if major is None:
-        return f"{name} has the unreadable format version {version!r}: the file is damaged."
-    if major > FORMAT_MAJOR:
+    if major is not None and major > FORMAT_MAJOR:
         return (
             f"{name} has format version {version}, newer than {FORMAT_VERSION} which this "
             "SignBridge reads: upgrade SignBridge."
         )
+    return None
+
+
+def identity_problem(h5: h5py.File, name: str) -> str | None:
+    """Say in one sentence why this is no finished store that can be read here, or ``None``."""
+    problem = foreign_problem(h5, name)
+    if problem:
+        return problem
+    version = h5.attrs.get("format_version")
+    major, _ = parse_version(version)
+    if major is None or major < 1:
+        return f"{name} has the unreadable format version {version!r}: the file is damaged."
     complete = h5.attrs.get("complete")
     if complete is None or not np.all(np.asarray(complete) == 1):
         return (

@@ -26,14 +26,15 @@ from signbridge.store.check import (
     quick_problems,
     shard_sizes,
 )
+from signbridge.store.checked import CheckedBlocks
 from signbridge.store.checksums import dimension_names, dtype_name
 from signbridge.store.rows import open_hdf5
-from signbridge.store.schema import CHECKSUMS, RESID_POST, SampleTable, StoreSpec
+from signbridge.store.schema import CHECKSUMS, RESID_POST, SampleTable, StoreSpec, Values
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Verify = Literal["none", "quick", "full"]
+Verify = Literal["none", "quick", "read", "full"]
 _OPEN_STORES: weakref.WeakSet[StoreFile] = weakref.WeakSet()
 
 
@@ -51,10 +52,14 @@ class StoreFile:
         StoreError: As in :func:`signbridge.store.open_store`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], verify: Verify = "quick") -> None:
-        if verify not in ("none", "quick", "full"):
-            raise StoreError(f"verify={verify!r} is not known: use 'none', 'quick' or 'full'.")
+    def __init__(self, path: str | os.PathLike[str], verify: Verify = "read") -> None:
+        if verify not in ("none", "quick", "read", "full"):
+            raise StoreError(
+                f"verify={verify!r} is not known: use 'none', 'quick', 'read' or 'full'."
+            )
         self.path = Path(path)
+        self._checks = CheckedBlocks(self.path) if verify in ("read", "full") else None
+        self._opened: str | None = None  # the content that this object speaks of
         self._absolute = self.path.absolute()  # the working directory may change
         self._lock = threading.Lock()  # for opening; HDF5 itself has one for reading
         self._file: h5py.File | None = None
@@ -100,9 +105,24 @@ class StoreFile:
             if self._closed:
                 raise StoreError(f"The store {self.path} has been closed: open it again.")
             if self._file is None or self._pid != os.getpid():
-                self._file = open_hdf5(self._absolute)
+                self._file = self._opened_again(open_hdf5(self._absolute))
                 self._pid = os.getpid()
             return self._file
+
+    def _opened_again(self, h5: h5py.File) -> h5py.File:
+        """Refuse another store that has taken the place of the one that was opened first."""
+        with contextlib.suppress(*DAMAGE):
+            content = str(hdf.read_attribute(h5[CHECKSUMS].attrs["content_sha256"]))
+            self._opened = self._opened or content
+            if content != self._opened:
+                h5.close()
+                raise self._replaced()
+        return h5
+
+    def _replaced(self) -> StoreError:
+        return StoreError(
+            f"{self.path} has been replaced by another store since it was opened: open it again."
+        )
 
     def _forget_after_fork(self) -> None:
         """Let a forked child open the file anew, whatever other threads did during the fork."""
@@ -139,10 +159,15 @@ class StoreFile:
     def __getstate__(self) -> dict[str, Any]:
         if self._closed:
             raise StoreError(f"The store {self.path} has been closed: open it again.")
-        return {"path": self._absolute}
+        checks = self._checks is not None
+        return {"path": self._absolute, "checks": checks, "opened": self._opened}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"], verify="none")  # type: ignore[misc]
+        self._checks = CheckedBlocks(self.path) if state["checks"] else None
+        if state["opened"] not in (None, self._opened):
+            self.close()
+            raise self._replaced()
 
     def __repr__(self) -> str:
         return (
@@ -152,13 +177,27 @@ class StoreFile:
 
     # -- what is in it ----------------------------------------------------------------------------
 
+    def _rows(self, name: str, start: int, stop: int, layer: int | None = None) -> Values:
+        """Rows ``start`` to ``stop`` of a variable, at position ``layer`` if it has layers."""
+        with self._reading():
+            h5 = self._handle()
+            if self._checks is not None:
+                return self._checks.read(h5, name, start, stop, layer)
+            return hdf.get_rows(h5[name], start, max(start, stop), layer)
+
+    def _column(self, name: str) -> Values:
+        with self._reading():
+            return self._rows(name, 0, int(self._handle()[name].shape[0]))
+
     def _numbers(self, name: str) -> NDArray[np.int64]:
         with self._reading():
-            return np.asarray(self._handle()[name][:], np.int64)
+            return np.asarray(self._column(name), np.int64)
 
     def _texts(self, name: str) -> list[str]:
         with self._reading():
-            return list(self._handle()[name].asstr()[:])
+            texts = [str(text) for text in self._column(name)]
+            "".join(texts).encode("utf-8")  # what is not UTF-8 came back as surrogates
+            return texts
 
     def __contains__(self, name: object) -> bool:
         with self._reading():
@@ -236,7 +275,7 @@ class StoreFile:
         if "class_logprob" not in self:
             return None
         with self._reading():
-            return np.asarray(self._handle()["class_logprob"][:], np.float32)
+            return np.asarray(self._column("class_logprob"), np.float32)
 
     @cached_property
     def baselines(self) -> tuple[str, ...]:

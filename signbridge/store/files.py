@@ -74,6 +74,15 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that none of them can vanish with the power."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
+
+
 def replace(temporary: Path, path: Path) -> None:
     """Rename a finished, fsynced file into place, durably."""
     temporary.replace(path)
@@ -156,6 +165,8 @@ def os_error(error: OSError, path: Path, *, finished: str = "") -> StoreError:
         what = f"{path} cannot be written or read for lack of permission: change it or its folder"
     elif code in (errno.ENOENT, errno.ESTALE):
         what = f"{path} or its folder has vanished: bring it back or run the command again"
+    elif code == errno.ENAMETOOLONG:
+        what = f"The name of {path} is too long for its file system: choose a shorter one"
     elif code in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
         what = f"{path} cannot be used because a file and a folder are mixed up in its path: check"
     else:

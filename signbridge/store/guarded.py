@@ -13,6 +13,8 @@ from typing import Any
 
 Opener = Callable[[Path], Any]
 _PAGE = 4096
+# Written between two requests to the disk to begin.
+_SYNC_BYTES = 16 << 20
 
 
 def open_raw(path: Path) -> io.FileIO:
@@ -109,7 +111,8 @@ class GuardedFile(io.RawIOBase):
     def write_blocks(self, blocks: Iterable[tuple[int, memoryview]]) -> str:
         """Write blocks of bytes that HDF5 has left room for, and hash the whole file on the way.
 
-        Hashing runs beside writing, and the disk is asked to begin half-way.
+        Hashing runs beside writing, and so does the disk, which is asked for what is written again
+        and again rather than for all of it at the end.
 
         Args:
             blocks: Offsets, ascending, and bytes, which may change once the next but one is asked
@@ -138,8 +141,11 @@ class GuardedFile(io.RawIOBase):
                     done += self._file.write(block[done:]) or 0
                 position = offset + len(block)
                 written += len(block)
-                if syncing is None and written >= self._end // 2:
+                if written >= _SYNC_BYTES and (syncing is None or syncing.done()):
+                    if syncing is not None:
+                        syncing.result()
                     syncing = syncer.submit(os.fsync, self._file.fileno())
+                    written = 0
             hashing.result()
             digest.update(self._read_range(position, self._end))
             if syncing is not None:

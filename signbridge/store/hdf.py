@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -15,6 +18,27 @@ from signbridge.store.provenance import plain
 from signbridge.store.schema import CHUNK_ROWS, INFO, Values, Variable
 
 STRING = h5py.string_dtype("utf-8")
+
+
+def open_reading(path: Path) -> h5py.File:
+    """Open a finished file for reading, also where the file system has no locks.
+
+    A finished file is never written to, so it can do without a lock, which read-only and network
+    file systems may not have. It is no default, since the library refuses to open a file twice in
+    one process, here and by the user, with and without.
+
+    Raises:
+        BlockingIOError: If another program has the file open for writing.
+        OSError: If it cannot be opened as HDF5.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+            raise BlockingIOError(error.errno, os.strerror(error.errno), str(path)) from error
+        if "lock" not in str(error):
+            raise
+        return h5py.File(path, "r", locking=False)
 
 
 def create_dimensions(h5: h5py.File, sizes: Mapping[str, int]) -> None:
@@ -46,6 +70,8 @@ def create_variable(
     if layout is not None:
         # A plain HDF5 tool that misses a shard should at least not see zeros.
         fill = np.nan if np.dtype(variable.dtype).kind == "f" else None
+        if hasattr(layout, "dcpl"):  # equal content, equal bytes: no time of writing
+            layout.dcpl.set_obj_track_times(False)
         dataset = h5.create_virtual_dataset(name, layout, fillvalue=fill)
     elif variable.dtype == "string":
         dataset = h5.create_dataset(name, shape, STRING)

@@ -50,18 +50,63 @@ def merge_stores(
         The path of the new store.
 
     Raises:
-        StoreError: If a store cannot be read, stores conflict (named), ``output`` exists or
-            cannot be written, or another process is writing it.
+        StoreError: If a store cannot be read or is named twice, stores conflict (named), ``output``
+            is one of them, exists or cannot be written, or another process is writing it.
     """
     target = Path(output).absolute()
     if len(paths) < 2:
         raise StoreError("Merging needs at least two stores: name two or more.")
-    if target.is_dir():
+    _refuse_the_same_file(paths)
+    for path in paths:
+        if _is_same_file(path, target):
+            raise StoreError(
+                f"{target} is one of the stores to merge: choose another output file, so that "
+                "none of them is lost."
+            )
+    with files.clear_errors(target):
+        folder, there = target.is_dir(), target.exists()
+    if folder:
         raise StoreError(f"{target} is a folder: give the name of a file for the merged store.")
-    if target.exists() and not overwrite:
+    if there and not overwrite:
         raise StoreError(
             f"{target} exists already: choose another output file or give --overwrite true."
         )
+    _join(paths, target)
+    return target
+
+
+def extend_store(base: str | os.PathLike[str], extra: str | os.PathLike[str]) -> None:
+    """Put what ``extra`` holds of the same samples, or other samples, into ``base``, atomically.
+
+    Whoever reads ``base`` meanwhile keeps the old file.
+
+    Args:
+        base: The store to extend.
+        extra: The store to take from; it stays.
+
+    Raises:
+        StoreError: As :func:`merge_stores` does; then ``base`` is as it was.
+    """
+    _refuse_the_same_file([base, extra])
+    _join([base, extra], Path(base).absolute())
+
+
+def _is_same_file(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
+    try:
+        return Path(a).samefile(b)
+    except OSError:
+        return Path(a).absolute() == Path(b).absolute()
+
+
+def _refuse_the_same_file(paths: Sequence[str | os.PathLike[str]]) -> None:
+    for number, path in enumerate(paths):
+        for other in paths[:number]:
+            if _is_same_file(path, other):
+                which = f"{other} is named twice" if path == other else f"{path} is {other}"
+                raise StoreError(f"{which}: name every store once to merge them.")
+
+
+def _join(paths: Sequence[str | os.PathLike[str]], target: Path) -> None:
     with ExitStack() as stack:
         # A second process that joins to the same file would lose what this one joins.
         parts = Parts(target)
@@ -74,7 +119,6 @@ def merge_stores(
         same = [set(s.sample_ids) == set(stores[0].sample_ids) for s in stores]
         content = _join_columns(stores) if all(same) else _join_rows(stores)
         _write(content, target)
-    return target
 
 
 def _write(content: Content, target: Path) -> None:
@@ -220,11 +264,6 @@ def _join_rows(stores: Sequence[Store]) -> Content:
                     "not have all samples in common: stores must share all samples or none."
                 )
             seen[sample] = store
-    provenance = dict(first.provenance)
-    for key in SAMPLE_KEYS:
-        values = _united([s.provenance.get(key) for s in stores])
-        if values is not None:
-            provenance[key] = values
     class_names = first.class_names
     if any(s.class_names != class_names for s in stores):
         if "class_logprob" in first:
@@ -233,6 +272,14 @@ def _join_rows(stores: Sequence[Store]) -> Content:
                 "cannot be joined: extract them again with the same classes."
             )
         class_names = tuple(sorted({name for s in stores for name in s.class_names}))
+    provenance = dict(first.provenance)
+    for key in SAMPLE_KEYS:
+        chosen = [s.provenance.get(key) for s in stores]
+        # "all", a number or a list of names: what stores that differ in it have chosen is a list.
+        differ = key == "classes" and any(value != chosen[0] for value in chosen)
+        values = list(class_names) if differ else _united(chosen)
+        if values is not None:
+            provenance[key] = values
     samples = SampleTable(
         [x for s in stores for x in s.sample_ids],
         np.concatenate([_relabelled(s, class_names) for s in stores]),

@@ -8,8 +8,10 @@ record, so several workers share the folder without talking to each other.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from signbridge.store.checksums import block_sha256
 from signbridge.store.provenance import plain, refuse_difference
 from signbridge.store.schema import SampleTable, Shard, StoreSpec, block_edges
 
+# What the system says where files cannot be locked, as on some network file systems.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 PARTS_FORMAT = "signbridge-parts"
 PARTS_VERSION = "1.0"
 
@@ -75,7 +79,7 @@ class Parts:
 
         lock_path = self.folder / "lock"
         for _ in range(10):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.folder)
             lock = FileLock(str(lock_path), blocking=False, thread_local=False)
             try:
                 lock.acquire()
@@ -84,13 +88,26 @@ class Parts:
                     f"Another process is writing {self.path}: wait until it has finished, stop it, "
                     "or choose another output file."
                 ) from None
-            except NotImplementedError:  # a file system without locks
+            except NotImplementedError:
+                self._warn_of_no_locks()
+                return
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                self._warn_of_no_locks()
                 return
             if lock_path.exists():
                 self._lock = lock
                 return
             lock.release()  # its former owner removed the folder while we opened the file
         raise StoreError(f"{self.folder} keeps vanishing: is another process removing it?")
+
+    def _warn_of_no_locks(self) -> None:
+        warnings.warn(
+            f"The file system of {self.path} has no locks: take care that no second process "
+            "writes the same output.",
+            stacklevel=4,
+        )
 
     @property
     def is_locked(self) -> bool:
@@ -108,9 +125,10 @@ class Parts:
         return not any(self.folder.glob("shard-*"))
 
     def drop_if_empty(self) -> None:
-        """Remove the folder if nothing but the lock is in it."""
-        if {path.name for path in self.folder.iterdir()} <= {"lock"}:
-            self.remove()
+        """Remove the folder if nothing but the lock is in it and the system allows it."""
+        with contextlib.suppress(OSError):
+            if {path.name for path in self.folder.iterdir()} <= {"lock"}:
+                self.remove()
 
     # -- the plan ---------------------------------------------------------------------------------
 
@@ -157,7 +175,7 @@ class Parts:
         Raises:
             StoreError: If the parts were begun with other settings; names the key and both values.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.folder)
         if not self.has_plan():
             mine = {
                 "format": PARTS_FORMAT,

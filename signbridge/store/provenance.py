@@ -14,6 +14,47 @@ from signbridge.errors import StoreError
 from signbridge.store.schema import RESERVED_ATTRIBUTES
 
 Provenance = dict[str, Any]
+# What a person sets, in the order in which a message names it.
+_OPTIONS = (
+    "model",
+    "weights",
+    "weights_seed",
+    "image_source",
+    "classes",
+    "per_class",
+    "seed",
+    "groups",
+    "quantization",
+    "compute_dtype",
+    "position",
+    "prompt",
+    "max_new_tokens",
+    "forced_choice",
+    "store_dtype",
+    "layers",
+)
+# What follows from that, and says nothing to a person.
+_CONSEQUENCES = frozenset(
+    {
+        "model_kind",
+        "model_class",
+        "model_revision",
+        "weights_sha256",
+        "processor_class",
+        "image_processor_class",
+        "quantized_modules",
+        "quantization_skipped",
+        "image_fingerprint",
+    }
+)
+# Hashes of content: where nothing else differs, the content has changed under the same name.
+_CONTENT = {
+    "image_fingerprint": ("from other images, though they too are called {}", "image_source"),
+    "weights_sha256": ("with other weights, though their model too is called {}", "model"),
+    "group (SHA-256)": ("with other groups of the same images", ""),
+    "image_sha256 (SHA-256)": ("from other images under the same names", ""),
+    "sample_id (SHA-256)": ("from images with other names", ""),
+}
 _MAX_ATTRIBUTE_BYTES = 60_000  # an HDF5 attribute holds less than 64 KiB
 
 
@@ -93,20 +134,47 @@ def provenance_sha256(provenance: Mapping[str, Any]) -> str:
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Keys whose values differ, sorted; an absent key differs from a present one."""
-    return [
+    """Keys whose values differ: what a person sets first, then the others, sorted.
+
+    An absent key differs from a present one.
+    """
+    keys = [
         key
         for key in sorted({*old, *new})
         if key not in old or key not in new or canonical_json(old[key]) != canonical_json(new[key])
     ]
+    rank = {key: number for number, key in enumerate(_OPTIONS)}
+    last = len(_OPTIONS)
+    return sorted(keys, key=lambda key: (rank.get(key, last), key in _CONSEQUENCES))
 
 
-def shown(values: Mapping[str, Any], key: str) -> str:
-    """A value as a message shows it, shortened."""
+_SHOWN = 80
+
+
+def shown(old: Mapping[str, Any], new: Mapping[str, Any], key: str) -> tuple[str, str]:
+    """Two differing values as a message shows them: shortened to where they differ."""
+    before, now = _text(old, key), _text(new, key)
+    start = 0
+    if before is not None and now is not None and max(len(before), len(now)) > _SHOWN:
+        pairs = enumerate(zip(before, now, strict=False))
+        same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(now)))
+        start = max(0, same - _SHOWN // 2)
+    return _quoted(before, start), _quoted(now, start)
+
+
+def _text(values: Mapping[str, Any], key: str) -> str | None:
     if key not in values:
+        return None
+    value = values[key]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _quoted(text: str | None, start: int) -> str:
+    if text is None:
         return "nothing"
-    text = values[key] if isinstance(values[key], str) else json.dumps(values[key])
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+    part = text[start : start + _SHOWN]
+    before, after = "..." if start else "", "..." if start + _SHOWN < len(text) else ""
+    return repr(f"{before}{part}{after}")
 
 
 def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
@@ -118,9 +186,16 @@ def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], where: str
     keys = differing_keys(old, new)
     if not keys:
         return
-    others = f" (also {', '.join(keys[1:])})" if len(keys) > 1 else ""
+    key = keys[0]
+    others = [other for other in keys[1:] if other not in _CONSEQUENCES]
+    also = f" (also {', '.join(others)})" if others else ""
+    before, now = shown(old, new, key)
+    what = f"made with {key} = {before}, but now {key} is {now}"
+    if key in _CONTENT:
+        words, name = _CONTENT[key]
+        words = words.format(_quoted(_text(new, name), 0))
+        what = f"made {words} ({key} = {before}, now {now})"
+    same = "give" if key in _CONTENT else "use the same settings,"
     raise StoreError(
-        f"{where} was made with {keys[0]} = {shown(old, keys[0])}, but now {keys[0]} is "
-        f"{shown(new, keys[0])}{others}: use the same settings, another output file, or "
-        "--overwrite true."
+        f"{where} was {what}{also}: {same} another output file (--output), or --overwrite true."
     )

@@ -12,25 +12,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from signbridge.errors import StoreError
 from signbridge.store.contents import StoreFile, Verify
-from signbridge.store.rows import picked_rows, row_indices, span
+from signbridge.store.rows import picked_rows, row_indices
 from signbridge.store.schema import CHUNK_ROWS, RESID_POST
 
 
-def open_store(path: str | os.PathLike[str], verify: Verify = "quick") -> Store:
+def open_store(path: str | os.PathLike[str], verify: Verify = "read") -> Store:
     """Open a finished activation store for reading.
 
     Args:
         path: The store's file.
         verify: ``"quick"`` compares attributes, types, shapes and dimensions with what was written
-            and looks whether all shards are there (milliseconds); ``"full"`` also reads every value
-            against its checksum; ``"none"`` only looks whether it is a store.
+            and looks whether all shards are there (milliseconds); ``"read"`` does so too, and
+            compares every block of values with its checksum the first time it is read; ``"full"``
+            does all that and reads everything once before it returns; ``"none"`` only looks
+            whether it is a store.
 
     Returns:
         The store, a context manager.
 
     Raises:
         StoreError: If the file is absent, unreadable, not a store, of a newer format, incomplete,
-            or fails the check.
+            or fails the check. With ``"read"`` and ``"full"`` reading raises it too, naming the
+            variable and the rows that are damaged.
     """
     return Store(path, verify=verify)
 
@@ -136,14 +139,17 @@ class Store(StoreFile):
         self, name: str, position: int | None, rows: ArrayLike | slice | None, torch: bool
     ) -> Any:
         indices = row_indices(rows, self.n_samples, self.path)
+        values: Any
         with self._reading():
             self._refuse_missing_shards()
-            dataset = self._handle()[name]
             if isinstance(indices, slice):
                 start, stop, step = indices.indices(self.n_samples)
-                values = span(dataset, position, start, max(start, stop))[::step]
+                values = self._rows(name, start, stop, position)[::step]
             else:
-                values = picked_rows(dataset, position, indices)
+                values = picked_rows(
+                    lambda start, stop: np.asarray(self._rows(name, start, stop, position)),
+                    indices,
+                )
         if not torch:
             return values
         import torch as torch_module

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from signbridge.errors import StoreError
+from signbridge.store import hdf
 from signbridge.store.check import DAMAGE
 from signbridge.store.files import os_error
 from signbridge.store.parts import parts_folder
 from signbridge.store.schema import CHUNK_ROWS
+
+
+class DamagedFileError(StoreError):
+    """A file that HDF5 cannot open."""
 
 
 def row_indices(rows: ArrayLike | slice | None, n: int, path: Path) -> slice | NDArray[np.int64]:
@@ -48,33 +56,28 @@ def row_indices(rows: ArrayLike | slice | None, n: int, path: Path) -> slice | N
     return wanted.astype(np.int64)
 
 
-def span(dataset: h5py.Dataset, position: int | None, start: int, stop: int) -> NDArray[Any]:
-    """Read consecutive rows, of one position along the layer dimension if given."""
-    values: NDArray[Any] = (
-        dataset[start:stop] if position is None else dataset[start:stop, position]
-    )
-    return values
-
-
 def picked_rows(
-    dataset: h5py.Dataset, position: int | None, indices: NDArray[np.int64]
+    read: Callable[[int, int], NDArray[Any]], indices: NDArray[np.int64]
 ) -> NDArray[Any]:
-    """Read rows in any order, by whole chunks: HDF5's own point selection is 50 times slower."""
-    picked = np.empty((len(indices), dataset.shape[-1]), dataset.dtype)
+    """Read rows in any order, by whole chunks: HDF5's own point selection is 50 times slower.
+
+    Args:
+        read: Reads consecutive rows.
+        indices: The wanted rows.
+    """
+    none = read(0, 0)
+    picked = np.empty((len(indices), *none.shape[1:]), none.dtype)
     order = np.argsort(indices, kind="stable")
-    chunks = indices[order] // CHUNK_ROWS
+    ordered = indices[order]
+    chunks = ordered // CHUNK_ROWS
     # Runs of neighbouring chunks are read at once, up to 32 of them.
-    cuts = np.flatnonzero(np.diff(chunks) > 1) + 1
-    for run in np.split(order, cuts) if len(order) else []:
-        first = 0
-        while first < len(run):
-            low = int(indices[run[first]])
-            last = first + int(
-                np.searchsorted(indices[run[first:]], low + 32 * CHUNK_ROWS, side="left")
-            )
-            part = run[first:last]
-            high = int(indices[part[-1]]) + 1
-            picked[part] = span(dataset, position, low, high)[indices[part] - low]
+    cuts = [0, *(np.flatnonzero(np.diff(chunks) > 1) + 1), len(order)] if len(order) else []
+    for first, end in itertools.pairwise(cuts):
+        while first < end:
+            limit = (chunks[first] + 32) * CHUNK_ROWS
+            last = first + int(np.searchsorted(ordered[first:end], limit, side="left"))
+            low, high = int(ordered[first]), int(ordered[last - 1]) + 1
+            picked[order[first:last]] = read(low, high)[ordered[first:last] - low]
             first = last
     return picked
 
@@ -90,7 +93,7 @@ def open_hdf5(path: Path) -> h5py.File:
         with path.open("rb") as file:
             empty = not file.read(1)
     except FileNotFoundError:
-        if (parts / "plan.json").exists():
+        if os.path.exists(parts / "plan.json"):  # noqa: PTH110  (no error where it may not look)
             raise StoreError(
                 f"{path} is not finished yet, its parts are in {parts}: run the same extraction "
                 "again to complete it."
@@ -103,15 +106,12 @@ def open_hdf5(path: Path) -> h5py.File:
     if empty:
         raise StoreError(f"{path} is empty, not an activation store: make it again.")
     try:
-        try:
-            return h5py.File(path, "r")
-        except OSError as error:
-            # A finished store is never written to, so it can do without a lock, which read-only and
-            # network file systems may not have. It is no default, since the library refuses to open
-            # a file twice in one process, here and by the user, with and without.
-            if "lock" not in str(error):
-                raise
-            return h5py.File(path, "r", locking=False)
+        return hdf.open_reading(path)
+    except BlockingIOError as error:
+        raise StoreError(
+            f"{path} is open for writing in another program: close it there first; a finished "
+            "store is not to be edited."
+        ) from error
     except DAMAGE as error:
         reason = str(error)
         if "truncated" in reason:
@@ -120,4 +120,4 @@ def open_hdf5(path: Path) -> h5py.File:
             what = "is not an HDF5 file, so not an activation store: give a file made by extract.py"
         else:
             what = "cannot be opened as HDF5, it is damaged or not an activation store: check it"
-        raise StoreError(f"{path} {what}.") from error
+        raise DamagedFileError(f"{path} {what}.") from error

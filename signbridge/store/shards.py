@@ -268,7 +268,7 @@ class ShardRows:
                 if not self._verification(number).result():
                     raise self._damaged(shard)
                 path = self._parts.shard_path(shard.index)
-                self._files[number] = h5py.File(path, "r", locking="best-effort")
+                self._files[number] = hdf.open_reading(path)
                 if number + 1 < len(self._shards):
                     self._verification(number + 1)
             self._datasets[number, name] = self._files[number][name]

@@ -18,11 +18,23 @@ from pathlib import Path
 from typing import IO
 
 from signbridge.errors import StoreError
-from signbridge.store.check import DAMAGE, Problem, first_line, full_problems, identity_problem
-from signbridge.store.rows import open_hdf5
+from signbridge.store.check import (
+    DAMAGE,
+    Problem,
+    first_line,
+    foreign_problem,
+    full_problems,
+    identity_problem,
+)
+from signbridge.store.files import os_error
+from signbridge.store.rows import DamagedFileError, open_hdf5
+from signbridge.store.schema import FORMAT
 
 Progress = Callable[[int, int], None]
 _MAX_PROBLEMS = 1000
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# Where the root attributes lie, as far as can be told when HDF5 cannot open a file.
+_HEAD = 1 << 20
 
 
 def check_store(path: Path, progress: Progress | None = None) -> list[Problem]:
@@ -34,10 +46,23 @@ def check_store(path: Path, progress: Progress | None = None) -> list[Problem]:
 
     Returns:
         All that is wrong with it, at most 1,000 findings.
+
+    Raises:
+        StoreError: If it is no store, or one of a newer version, or may not be read.
     """
     problems: list[Problem] = []
     try:
-        with open_hdf5(path) as h5:
+        h5 = open_hdf5(path)
+    except DamagedFileError as error:
+        # What HDF5 cannot even open is a damaged store if it still has the marks of one.
+        if not _has_marks_of_a_store(path):
+            raise
+        return [Problem("", str(error))]
+    try:
+        with h5:
+            foreign = foreign_problem(h5, str(path))
+            if foreign:
+                raise StoreError(foreign)
             identity = identity_problem(h5, str(path))
             if identity:
                 return [Problem("", identity)]
@@ -46,11 +71,19 @@ def check_store(path: Path, progress: Progress | None = None) -> list[Problem]:
                 if len(problems) >= _MAX_PROBLEMS:
                     problems.append(Problem("", "there are more problems, not listed"))
                     break
-    except StoreError as error:
-        problems.append(Problem("", str(error)))
     except DAMAGE as error:
         problems.append(Problem(str(path), f"cannot be read ({first_line(error)})"))
     return problems
+
+
+def _has_marks_of_a_store(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    signature = sum(a == b for a, b in zip(head, _SIGNATURE, strict=False))
+    return signature >= 6 and FORMAT.encode() in head
 
 
 def verify_store(
@@ -67,11 +100,16 @@ def verify_store(
         All that is wrong; empty for a whole store.
 
     Raises:
-        StoreError: If there is no file, or no process can be started.
+        StoreError: If there is no such file, it is no store, or one of a newer version, or may not
+            be read, or no process can be started.
     """
     path = Path(path)
-    if not path.exists():
-        open_hdf5(path)  # raises what fits: unfinished, or not there
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        open_hdf5(path)  # raises what fits: unfinished, not there, a folder
+        raise os_error(error, path) from error
     environment = dict(os.environ)
     package_parent = str(Path(__file__).resolve().parents[2])
     before = environment.get("PYTHONPATH")
@@ -115,6 +153,8 @@ def _listen(
             message = json.loads(line)
         except ValueError:
             continue
+        if "refused" in message:
+            raise StoreError(message["refused"])
         if "progress" in message and progress:
             progress(*message["progress"])
         problems += [Problem(*p) for p in message.get("problems", [])]

@@ -13,9 +13,10 @@ from signbridge.store import files
 from signbridge.store.check import DAMAGE, first_line, full_problems
 from signbridge.store.final import Content, ShardFile, write_store_file
 from signbridge.store.guarded import Opener
+from signbridge.store.leftovers import unfinished
 from signbridge.store.parts import Parts, samples_identity, spec_identity
 from signbridge.store.provenance import checked_provenance, refuse_difference
-from signbridge.store.reader import open_store
+from signbridge.store.reader import Store, open_store
 from signbridge.store.rows import open_hdf5
 from signbridge.store.schema import SHARDS, SampleTable, Shard, StoreSpec
 from signbridge.store.shards import ShardRows, checked_shard, shard_space, write_shard_file
@@ -84,16 +85,20 @@ class StoreWriter:
             # What lies at the path is for the first worker to judge; it has laid the plan by now.
             self._shards = self._planned(shard_size, overwrite)
             return
-        if not overwrite and self.path.exists():
-            self._finish_at_once()
+        there = not overwrite and self.path.exists()
+        if there and self._finish_at_once():
             return
         self._parts.lock()
         try:
-            if not overwrite and self.path.exists():  # finished while we looked
-                self._finish_at_once()
+            finished_meanwhile = not overwrite and not there and self.path.exists()
+            if finished_meanwhile and self._finish_at_once():
                 return
             self._tidy(overwrite)
-            self._shards = self._planned(shard_size, overwrite)
+            if there or finished_meanwhile:  # to be mended, from a plan that must be ours
+                plan = (self.spec, self.samples, self.provenance, shard_size)
+                self._shards = self._parts.make_plan(*plan)
+            else:
+                self._shards = self._planned(shard_size, overwrite)
             self._check_space()
         except BaseException:
             self.close()
@@ -120,25 +125,41 @@ class StoreWriter:
         try:
             files.check_space(self.path, needed)
         except StoreError:
-            if not have:
+            if not have and not self.path.exists():
                 self._discard_parts()
                 self._shards = []
             raise
 
-    def _finish_at_once(self) -> None:
-        self._compare_with_finished()
+    def _finish_at_once(self) -> bool:
+        """Whether the file that is there is ours and whole; if not, its shards can mend it.
+
+        Raises:
+            StoreError: If it is another store, or damaged and cannot be mended.
+        """
+        try:
+            store = open_store(self.path, verify="full")
+        except StoreError as error:
+            if self._has_shards_to_mend_it():
+                return False
+            advice = "choose another output file or give --overwrite true"
+            raise StoreError(f"{str(error).rstrip('.')}; to replace it, {advice}.") from error
+        self._refuse_another(store)
         self.complete = True
         if self._parts.folder.is_dir():
             with suppress(OSError, StoreError):  # tidying up can wait
                 self._parts.lock()
                 self._tidy_finished()
+        return True
 
-    def _compare_with_finished(self) -> None:
-        advice = "choose another output file or give --overwrite true"
+    def _has_shards_to_mend_it(self) -> bool:
+        """Whether the damaged store refers to shards whose plan is there."""
         try:
-            store = open_store(self.path, verify="full")
-        except StoreError as error:
-            raise StoreError(f"{str(error).rstrip('.')}; to replace it, {advice}.") from error
+            with open_store(self.path, verify="none") as store:
+                return SHARDS in store and self._parts.has_plan()
+        except StoreError:
+            return False
+
+    def _refuse_another(self, store: Store) -> None:
         with store:
             where = f"The finished store {self.path}"
             refuse_difference(store.provenance, self.provenance, where)
@@ -151,11 +172,13 @@ class StoreWriter:
         """Remove what a run killed between its last rename and its clean-up has left."""
         files.remove_stale_temporaries(self.path.parent, f"{self.path.name}.tmp-")
         with open_store(self.path, verify="none") as store:
-            kept = SHARDS in store
-        if not kept and self._parts.has_plan():
-            self._parts.remove()
-        elif not kept:
-            self._parts.drop_if_empty()
+            if SHARDS in store:
+                return
+            left = unfinished(self.path)
+            # Parts of another plan are the work of an --overwrite that was stopped.
+            useless = self._parts.is_without_shards() if left is None else left.is_within(store)
+            if useless:
+                self._parts.remove()
 
     def _tidy(self, overwrite: bool) -> None:
         files.remove_stale_temporaries(self.path.parent, f"{self.path.name}.tmp-")

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from signbridge.store import SampleTable, StoreSpec, StoreWriter, open_store
+from signbridge.errors import StoreError
+from signbridge.store import SampleTable, StoreSpec, StoreWriter, guarded, open_store
+from signbridge.store.merge import extend_store
 from signbridge.store.verify import check_store
 
 CLASSES = ("A", "B", "C", "Ü")
@@ -163,7 +165,7 @@ def kill_at_operation(number: int) -> None:
                 die()
             return super().write(data)
 
-    StoreWriter._opener = staticmethod(lambda path: File(path, "x+"))
+    guarded.open_raw = lambda path: File(path, "x+")
 
 
 def flip(path, offset, mask, expected) -> str:
@@ -176,7 +178,10 @@ def flip(path, offset, mask, expected) -> str:
             byte = file.read(1)[0]
             file.seek(offset)
             file.write(bytes([byte ^ mask]))
-        if check_store(copy):
+        try:
+            if check_store(copy):
+                return "found"
+        except StoreError:  # so changed that it is no store any more
             return "found"
         return "harmless" if snapshot(copy) == expected else "MISSED"
     finally:
@@ -191,6 +196,12 @@ def run(request) -> int:
         if operation is not None:
             kill_at_operation(operation)
         produce(**request)
+        return 0
+    if command == "extend":
+        operation = request.pop("kill_at", None)
+        if operation is not None:
+            kill_at_operation(operation)
+        extend_store(**request)
         return 0
     if command == "flip":
         signal.alarm(60)  # an endless loop in the library ends like a crash

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -150,6 +151,68 @@ def test_killed_at_random_operations(server, folder, whole, producer):
 @pytest.mark.timeout(1800)
 def test_killed_at_300_operations(server, folder, whole, producer):
     kill_at_operations(300, 4, server, folder, whole, producer)
+
+
+@pytest.mark.parametrize(
+    "count", [8, pytest.param(80, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_killed_where_shards_stay(count, server, folder, producer):
+    what = {**SIZE, "keep_shards": True}
+    producer.produce(str(folder / "kept.h5"), **what)
+    whole, content = (folder / "kept.h5").read_bytes(), producer.snapshot(folder / "kept.h5")
+    rng = random.Random(8)
+    for number in rng.sample(range(130), count):
+        path = folder / f"kept-{number}" / "kept.h5"
+        path.parent.mkdir()
+        request = {"command": "produce", "path": str(path), **what}
+        status = server.run(kill_at=number, **request)
+        assert status in (0, -signal.SIGKILL)
+        if path.exists():
+            assert check_store(path) == []
+        before = finished_shards(path)
+        assert server.run(**request) == 0
+        after = finished_shards(path)
+        assert all(after[index] == written for index, written in before.items())
+        assert path.read_bytes() == whole
+        assert producer.snapshot(path) == content
+        assert check_store(path) == []
+        shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize(
+    "step", [25, pytest.param(4, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_killed_while_a_store_is_extended(step, server, folder, producer):
+    """Wherever it is killed, the store is the old one or the new one, and whole."""
+    sources = folder / "sources"
+    sources.mkdir()
+    producer.produce(str(sources / "base.h5"), n=40)
+    producer.produce(str(sources / "more.h5"), n=30, first=40)
+    old = (sources / "base.h5").read_bytes()
+    killed, ends = 0, Counter()
+    while True:
+        place = folder / f"extend-{killed}"
+        place.mkdir()
+        base, more = place / "base.h5", place / "more.h5"
+        shutil.copyfile(sources / "base.h5", base)
+        shutil.copyfile(sources / "more.h5", more)
+        request = {"command": "extend", "base": str(base), "extra": str(more)}
+        status = server.run(kill_at=killed, **request)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        killed += step
+        assert check_store(base) == []
+        if base.read_bytes() == old:
+            ends["old"] += 1
+            assert server.run(**request) == 0
+        else:
+            ends["new"] += 1
+        with open_store(base) as store:
+            assert store.n_samples == 70
+        assert not list(place.glob("*.tmp-*"))
+        shutil.rmtree(place)
+    assert ends["old"] >= 2
 
 
 def flips(count, seed, servers, path, producer):

@@ -1,9 +1,12 @@
-"""The Python examples of docs/format.md run as they stand."""
+"""The examples of docs/format.md run as they stand."""
 
 import re
+import shutil
+import subprocess
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 DOC = Path(__file__).parents[2] / "docs" / "format.md"
@@ -32,6 +35,31 @@ def test_an_example_runs(number, producer, tmp_path, monkeypatch):
     assert (names["vectors"][:] == expected).all()
     if number == 2:
         assert names["by_letter"].sizes["label"] == 4
+
+
+@pytest.mark.parametrize("keep_shards", [False, True])
+def test_the_r_example_runs(keep_shards, producer, tmp_path):
+    if shutil.which("Rscript") is None:
+        pytest.skip("R is not installed")
+    found = subprocess.run(["Rscript", "-e", "library(rhdf5)"], capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip("R's package rhdf5 is not installed")
+    (example,) = re.findall(r"```r\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "activations").mkdir()
+    path = tmp_path / "activations" / "tiny-sample.h5"
+    producer.produce(str(path), n=100, keep_shards=keep_shards)
+    script = tmp_path / "example.R"
+    script.write_text(
+        f"{example}\nwrite.table(t(vectors), 'vectors.txt', row.names = F, col.names = F)\n"
+        "writeLines(labels, 'labels.txt', useBytes = TRUE)\n"
+    )
+    command = ["Rscript", "--vanilla", str(script)]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert out.stdout == "[1]  12 100\n"
+    expected = producer.inputs(n=100)[3]["resid_post"][:, 2].astype("float16")
+    assert (np.loadtxt(tmp_path / "vectors.txt").astype("float16") == expected).all()
+    labels = (tmp_path / "labels.txt").read_text(encoding="utf-8").split()
+    assert labels == ["A", "B", "C", "Ü"] * 25
 
 
 def test_tables_name_what_a_store_holds(producer):

@@ -13,7 +13,7 @@ from signbridge.store import (
     open_store,
     verify_store,
 )
-from signbridge.store.merge import joined_groups
+from signbridge.store.merge import extend_store, joined_groups
 
 
 def write(path, spec, samples, provenance, data):
@@ -201,12 +201,87 @@ def test_outputs_are_not_overwritten_silently(make_store, tmp_path):
     a, b = make_store("a.h5", n=20), make_store("b.h5", n=20, first=20)
     with pytest.raises(StoreError, match="at least two"):
         merge_stores([a], tmp_path / "c.h5")
+    (tmp_path / "c.h5").write_text("mine")
     with pytest.raises(StoreError, match="exists already"):
-        merge_stores([a, b], a)
+        merge_stores([a, b], tmp_path / "c.h5")
+    assert (tmp_path / "c.h5").read_text() == "mine"
     with pytest.raises(StoreError, match="no activation store"):
-        merge_stores([a, tmp_path / "x.h5"], tmp_path / "c.h5")
-    merge_stores([a, b], a, overwrite=True)  # an input may be the output
+        merge_stores([a, tmp_path / "x.h5"], tmp_path / "d.h5")
+    assert not (tmp_path / "d.h5.parts").exists()
+    merge_stores([a, b], tmp_path / "c.h5", overwrite=True)
+    assert open_store(tmp_path / "c.h5", verify="full").n_samples == 40
+
+
+def test_a_store_is_not_merged_with_itself_or_into_itself(make_store, tmp_path, monkeypatch):
+    a, b = make_store("a.h5", n=20), make_store("b.h5", n=20, first=20)
+    (tmp_path / "link.h5").symlink_to(a)
+    (tmp_path / "hard.h5").hardlink_to(a)
+    monkeypatch.chdir(tmp_path)
+    for stores in ([a, a], [a, b, a]):
+        with pytest.raises(StoreError, match=r"a\.h5 is named twice"):
+            merge_stores(stores, tmp_path / "c.h5")
+    for same in (tmp_path / "link.h5", "hard.h5", "a.h5", "./a.h5"):
+        with pytest.raises(StoreError, match=r"is .*: name every store once"):
+            merge_stores([a, same], tmp_path / "c.h5")
+        for overwrite in (False, True):
+            with pytest.raises(StoreError, match="is one of the stores to merge") as error:
+                merge_stores([a, b], same, overwrite=overwrite)
+            assert "\n" not in str(error.value)
+    assert not (tmp_path / "c.h5").exists()
+    assert open_store(a, verify="full").n_samples == 20
+
+
+def test_a_store_is_extended_in_its_place(make_store, producer, tmp_path):
+    a, b = make_store("a.h5", n=20), make_store("b.h5", n=20, first=20)
+    with open_store(a) as reader:
+        extend_store(a, b)
+        assert reader.layer(0).shape == (20, 12)  # whoever reads keeps the old file
+    with open_store(a, verify="full") as store:
+        assert store.n_samples == 40
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+    with pytest.raises(StoreError, match="is in both"):
+        extend_store(a, b)
     assert open_store(a, verify="full").n_samples == 40
+
+
+@pytest.mark.parametrize(
+    ("chosen", "merged"),
+    [
+        (("all", "all"), "all"),
+        ((4, 4), 4),
+        ((["A", "B"], ["A", "B"]), ["A", "B"]),
+        ((4, "all"), ["A", "B", "C", "Ü"]),
+        ((4, 3), ["A", "B", "C", "Ü"]),
+        (("all", ["A", "B"]), ["A", "B", "C", "Ü"]),
+    ],
+)
+def test_the_choice_of_classes_keeps_its_type(chosen, merged, producer, tmp_path):
+    """All, a number, or a list of names; of stores that differ, the names."""
+    paths = []
+    for i, classes in enumerate(chosen):
+        spec, samples, provenance, data = producer.inputs(n=40, first=40 * i)
+        provenance |= {"classes": classes}
+        paths.append(write(tmp_path / f"{i}.h5", spec, samples, provenance, data))
+    with open_store(merge_stores(paths, tmp_path / "c.h5")) as store:
+        assert store.provenance["classes"] == merged
+
+
+def test_the_command_says_what_it_made(make_store, tmp_path, monkeypatch, capsys):
+    from signbridge.cli import main
+
+    make_store("a.h5", n=20)
+    make_store("b.h5", n=20, first=20)
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["a.h5", "b.h5", "-o", "c.h5"], ["-o", "d.h5", "a.h5", "b.h5"]):
+        assert main(["merge", *arguments]) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert len(out) == 1
+        assert out[0].startswith("merged 2 stores: 40 samples, 3 layers (0, 2, 5), ")
+        assert "kB in " in out[0]
+    assert (tmp_path / "c.h5").read_bytes() == (tmp_path / "d.h5").read_bytes()
+    assert main(["merge", "a.h5", "a.h5", "-o", "e.h5"]) == 2
+    assert main(["merge", "a.h5", "b.h5", "-o", "a.h5", "--overwrite", "true"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
 
 
 def test_groups_join_only_through_identical_images():

@@ -61,3 +61,26 @@ def test_numpy_values_are_plain():
 def test_all_differing_keys_are_named():
     with pytest.raises(StoreError, match=r"a = '1', but now a is '2' \(also b, c\)"):
         refuse_difference({"a": 1, "b": 1}, {"a": 2, "c": 1}, "The store s.h5")
+
+
+@pytest.mark.parametrize("at", [0, 30, 81, 500, 999])
+def test_long_values_are_shown_where_they_differ(at):
+    """Two prompts that begin alike would otherwise be shown as the same."""
+    old = "".join("abcdefghij"[i % 10] for i in range(1000))
+    new = f"{old[:at]}X{old[at + 1 :]}"
+    with pytest.raises(StoreError) as error:
+        refuse_difference({"prompt": old}, {"prompt": new}, "It")
+    said = str(error.value)
+    assert "X" in said.split("but now")[1]
+    assert "X" not in said.split("but now")[0]
+    assert len(said) < 400
+    with pytest.raises(StoreError, match=r"prompt = 'abc.*but now prompt is nothing"):
+        refuse_difference({"prompt": old}, {}, "It")
+
+
+@pytest.mark.parametrize("key", ["weights_sha256", "image_fingerprint", "seed"])
+def test_the_key_and_both_values_are_named(key):
+    with pytest.raises(StoreError) as error:
+        refuse_difference({key: "11aa", "model": "m"}, {key: "22bb", "model": "m"}, "It")
+    for words in (key, "'11aa'", "'22bb'"):
+        assert words in str(error.value)
