@@ -3,14 +3,17 @@
     python benchmarks/extraction.py --case overhead
     python benchmarks/extraction.py --case memory
 
-``overhead`` times a random LLaVA of 58 million parameters three ways, in turn and repeatedly: the
-bare forward pass of the inner model over prepared batches; the same with every layer captured and
-copied to arrays; and the whole extraction but for loading the model, which also decodes and
-prepares the images and writes and verifies the store. It prints medians of times and of the ratios
-to the bare forward pass beside them.
+``overhead`` takes a random LLaVA of 58 million parameters. It runs prepared batches in turn as a
+bare forward pass of the inner model and with every layer captured and copied to arrays, batch by
+batch, so that both meet the machine in the same state. Then it runs the whole extraction but for
+loading the model, and sums what was spent inside the forward passes (hooks included), in preparing
+images, and otherwise: start, gathering, shards, the verified store. Ratios are by the clock and by
+the processor's time of all threads, which is less sensitive to what else the machine does.
 
 ``memory`` runs the command twice, each in a process of its own, on CSVs of 3,462 and of 34,627 rows
-(the bundled rows repeated with noise) and prints the peak resident memory of each.
+(the bundled rows repeated with noise) and prints the resident memory of each: its peak while the
+images were read and grouped, what was left of that, and the peak while they were run through the
+model and stored.
 """
 
 from __future__ import annotations
@@ -19,16 +22,18 @@ import argparse
 import json
 import os
 import platform
-import statistics
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def middle_sized_model(folder: Path) -> Any:
@@ -36,9 +41,9 @@ def middle_sized_model(folder: Path) -> Any:
     import torch
     from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
 
-    from signbridge.vlm.tiny import make_tiny_llava
+    from signbridge.vlm.description import TINY_FOLDER
 
-    make_tiny_llava(folder)
+    shutil.copytree(TINY_FOLDER, folder, dirs_exist_ok=True)
     config: Any = LlavaConfig.from_pretrained(folder)
     text, vision = config.text_config, config.vision_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 512, 1408, 16
@@ -58,12 +63,13 @@ def middle_sized_model(folder: Path) -> Any:
 
 
 def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
-    """Time the four ways in turn, ``repeats`` times."""
+    """Time both passes batch by batch, then the whole extraction, ``repeats`` times."""
     import torch
     from rich.console import Console
 
     from signbridge.images import open_images
     from signbridge.store import Shard
+    from signbridge.vlm import module
     from signbridge.vlm.batches import SpanDataset, spans_of
     from signbridge.vlm.description import describe_model
     from signbridge.vlm.extract import extract_activations
@@ -78,64 +84,86 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
         middle_sized_model(root / "model")
         description = describe_model(str(root / "model"))
         model = load_model(description, "cpu", quantization="none")
-        images = open_images("sample", per_class=n_images // 24 + 1)
+        images = open_images("sample")
         spans = spans_of([Shard(0, 0, n_images)], 8)
         dataset = SpanDataset(images, description.processor, DEFAULT_PROMPT, spans)
-        batches = [dataset[k] for k in range(len(spans))]
+        batches: list[Any] = [dataset[k] for k in range(len(spans))]
         request = CaptureRequest(tuple(range(description.n_layers)))
 
-        def bare() -> None:
-            for batch in batches:
-                mask = batch.inputs["attention_mask"]
-                with torch.inference_mode():
-                    model.model(**batch.inputs, **position_ids(model, mask), use_cache=False)
+        def bare(batch: Any) -> None:
+            mask = batch.inputs["attention_mask"]
+            with torch.inference_mode():
+                model.model(**batch.inputs, **position_ids(model, mask), use_cache=False)
 
-        def captured() -> None:
-            for batch in batches:
-                read = run_batch(model, batch.inputs, description.image_token_id, request)
-                HostCopy({"resid_post": read.resid_post}).arrays()
+        def captured(batch: Any) -> None:
+            read = run_batch(model, batch.inputs, description.image_token_id, request)
+            HostCopy({"resid_post": read.resid_post}).arrays()
 
-        subset = replace_images(images, n_images)
+        def whole() -> None:
+            extract_activations(
+                replace_images(images, n_images),
+                description,
+                root / "store.h5",
+                quantization="none",
+                num_workers=0,
+                overwrite=True,
+                console=Console(quiet=True),
+            )
 
-        def whole(name: str) -> float:
-            """The predict loop's own time, without loading the model."""
-            from signbridge.vlm import module
-
-            loader, module.load_model = module.load_model, lambda *_, **__: model
-            start = time.perf_counter()
-            try:
-                extract_activations(
-                    subset,
-                    description,
-                    root / f"{name}.h5",
-                    quantization="none",
-                    shard_size=64,
-                    overwrite=True,
-                    console=Console(quiet=True),
-                )
-            finally:
-                module.load_model = loader
-            return time.perf_counter() - start
-
-        times: dict[str, list[float]] = {"bare": [], "captured": [], "whole": []}
-        bare()
-        for _ in range(repeats):
-            for name, way in (("bare", bare), ("captured", captured)):
-                start = time.perf_counter()
-                way()
-                times[name].append(time.perf_counter() - start)
-            times["whole"].append(whole("store"))
-    return [
-        {
-            "what": name,
-            "seconds": statistics.median(values),
-            "images/s": n_images / statistics.median(values),
-            "ratio to bare": statistics.median(
-                value / bare for value, bare in zip(values, times["bare"], strict=True)
-            ),
+        clocks: dict[str, Stopwatch] = {
+            name: Stopwatch() for name in ("bare", "captured", "forward", "prepared", "whole")
         }
-        for name, values in times.items()
+        # The module imports the loader by name for itself.
+        vars(module)["load_model"] = lambda *_, **__: model
+        bare(batches[0])  # once without a clock
+        whole()
+        for number in range(repeats * len(batches)):
+            batch = batches[number % len(batches)]
+            ways = [("bare", bare), ("captured", captured)]
+            for name, way in ways if number % 2 else ways[::-1]:
+                clocks[name].timed(way)(batch)
+        model.forward = clocks["forward"].timed(model.forward)
+        prepare = vars(SpanDataset)["__getitem__"]
+        SpanDataset.__getitem__ = clocks["prepared"].timed(prepare)  # type: ignore[method-assign]
+        for _ in range(repeats):
+            clocks["whole"].timed(whole)()
+    seconds = {name: clock.seconds for name, clock in clocks.items()}
+    other = seconds["whole"] - seconds["forward"] - seconds["prepared"]
+    hooks = seconds["captured"] / seconds["bare"]
+    total = hooks * seconds["whole"] / seconds["forward"]
+    return [
+        row("layers captured and copied, to the bare forward pass", hooks),
+        row(
+            "images prepared, to the extraction's passes", seconds["prepared"] / seconds["forward"]
+        ),
+        row("start, shards, verified store, to the same", other / seconds["forward"]),
+        row("the whole extraction, to the bare forward pass", total),
+        {"bare passes, images/s": repeats * n_images / float(seconds["bare"][0])},
     ]
+
+
+class Stopwatch:
+    """Sums the seconds of a function's calls, by the clock and by the processor in all threads."""
+
+    def __init__(self) -> None:
+        self.seconds = np.zeros(2)
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function with its time taken, however it ends."""
+
+        def run(*arguments: Any, **options: Any) -> Any:
+            start = np.array([time.perf_counter(), time.process_time()])
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds += np.array([time.perf_counter(), time.process_time()]) - start
+
+        return run
+
+
+def row(what: str, ratio: NDArray[np.float64]) -> dict[str, Any]:
+    """A line of the table."""
+    return {"what": what, "by the clock": float(ratio[0]), "by the processor": float(ratio[1])}
 
 
 def replace_images(images: Any, n_images: int) -> Any:
@@ -152,16 +180,34 @@ def replace_images(images: Any, n_images: int) -> Any:
 
 
 PEAK = """
-import json, resource, sys
+import json, sys
 from signbridge.cli import main
+from signbridge.vlm import extract
+
+def clear():
+    with open("/proc/self/clear_refs", "w") as file:  # 5: forget the peak so far
+        file.write("5")
+
+def memory(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024e-6 for line in file if line.startswith(name))
+
+found = {}
+run = extract.extract_activations
+def measured(*arguments, **options):
+    found["reading MB"], found["then MB"] = memory("VmHWM"), memory("VmRSS")
+    clear()
+    return run(*arguments, **options)
+extract.extract_activations = measured
 status = main(sys.argv[1:], command="extract")
-print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+found["extracting MB"] = memory("VmHWM")
+print(json.dumps(found))
 sys.exit(status)
 """
 
 
 def memory(sizes: tuple[int, int]) -> list[dict[str, Any]]:
-    """Peak resident memory of the whole command for two numbers of images."""
+    """Peak resident memory of the whole command for two numbers of images (Linux alone)."""
     from signbridge.images import open_images
 
     sample = open_images("sample")
@@ -190,8 +236,7 @@ def memory(sizes: tuple[int, int]) -> list[dict[str, Any]]:
                 check=True,
                 env=os.environ | {"OMP_NUM_THREADS": "2"},
             )
-            peak = json.loads(done.stdout.splitlines()[-1])["peak"]
-            rows.append({"images": size, "peak MB": peak / 1e6})
+            rows.append({"images": size, **json.loads(done.stdout.splitlines()[-1])})
     return rows
 
 
@@ -199,8 +244,8 @@ def main() -> None:
     """Run one case and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--case", choices=["overhead", "memory"], default="overhead")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--sizes", type=int, nargs=2, default=[3_462, 34_627])
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")

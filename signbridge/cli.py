@@ -6,19 +6,26 @@ The parser is Lightning's own, jsonargparse, made from the signatures in
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from jsonargparse import auto_cli
 
 from signbridge import __version__
 from signbridge.commands import COMMANDS
 from signbridge.config import arguments_with_sections
-from signbridge.errors import Interrupted, SignBridgeError
+from signbridge.errors import Interrupted, SignBridgeError, first_line
+from signbridge.notices import plain_notices
+from signbridge.processes import is_first_process
+from signbridge.stopping import stoppable
+from signbridge.usage import Parser, UsageError, explain
 
 
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> int:
@@ -33,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
         128 plus the signal that stopped the run.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if command is None and given in (["--version"], ["-V"]):
+    if given in (["--version"], ["-V"]):
         print(f"signbridge {__version__}")
         return 0
     # Figures go to files alone; a notebook's setting need not even be installed here.
@@ -41,31 +48,70 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack the characters of a table
             stream.reconfigure(errors="replace")
+    named = command or (given[0] if given and given[0] in COMMANDS else None)
     try:
-        if command is not None:
-            status = auto_cli(COMMANDS[command], args=arguments_with_sections(command, given))
-        else:
-            if given and given[0] in COMMANDS:
-                given[1:] = arguments_with_sections(given[0], given[1:])
-            if given and given[0] == "merge":
-                given[1:] = _merge_arguments(given[1:])
-            status = auto_cli(COMMANDS, args=given, prog="signbridge")
+        _check_current_folder()
+        with stoppable(named), plain_notices():
+            status = _run(given, command, named)
     except Interrupted as error:
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        if is_first_process():
             print(error, file=sys.stderr)
+        return error.exit_status
+    except UsageError as error:
+        prog = Path(sys.argv[0]).name if command else f"signbridge {named}"
+        print(f"error: {explain(error, named, prog, given)}", file=sys.stderr)
         return error.exit_status
     except SignBridgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    except BrokenPipeError:  # whoever read standard output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = error.filename or "What was to be written"
+        print(f"error: {what} finds no room ({error.strerror}): make some.", file=sys.stderr)
+        return SignBridgeError.exit_status
+    except MemoryError as error:
+        print(f"error: The memory does not suffice ({first_line(error)}).", file=sys.stderr)
+        return SignBridgeError.exit_status
     return status if isinstance(status, int) else 0
 
 
-def _merge_arguments(arguments: list[str]) -> list[str]:
-    """Turn ``A B -o C`` into what the parser takes: one list, then the output."""
-    stores = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
-    rest = ["--output" if word == "-o" else word for word in arguments[len(stores) :]]
+def _check_current_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise SignBridgeError(
+            "The current folder is there no longer: change into another and run the command again."
+        ) from None
+
+
+def _run(given: list[str], command: str | None, named: str | None) -> object:
+    """Parse and run; what the command returns."""
+    if command is not None:
+        words = arguments_with_sections(command, given)
+        return auto_cli(COMMANDS[command], args=words, parser_class=Parser)
+    words = given
+    if named is not None:
+        words = given[1:]
+        if named in ("merge", "compare"):
+            words = _listed_arguments(words)
+        words = [named, *arguments_with_sections(named, words)]
+    return auto_cli(COMMANDS, args=words, prog="signbridge", parser_class=Parser)
+
+
+def _listed_arguments(arguments: list[str]) -> list[str]:
+    """Turn ``A B -o C``, in any order, into what the parser takes: one list, then the options."""
+    stores, options = [], []
+    rest = iter(arguments)
+    for word in rest:
+        if not word.startswith("-"):
+            stores.append(word)
+            continue
+        options.append("--output" if word == "-o" else word)
+        if word not in ("-h", "--help") and "=" not in word:
+            options += itertools.islice(rest, 1)
     listed = stores if len(stores) == 1 and stores[0].startswith("[") else [json.dumps(stores)]
-    return [*(listed if stores else []), *rest]
+    return [*(listed if stores else []), *options]

@@ -5,27 +5,26 @@ Nothing heavy is imported until a command runs, so that ``signbridge --help`` an
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from signbridge.errors import ProbeError, StoreError
-
-# Spelled out here, not imported from signbridge.vlm: that import would load torch for --help.
-DEFAULT_PROMPT = (
-    "USER: <image>\nWhat sign is being made in this image? Answer with one word.\nASSISTANT:"
-)
+from signbridge.errors import ModelError, ProbeError, StoreError
 
 
 def extract(
     images: str = "sample",
     model: str = "tiny",
+    weights: Literal["pretrained", "random"] = "pretrained",
+    weights_seed: int = 0,
     output: str | None = None,
     layers: Literal["all"] | list[int] = "all",
     quantization: Literal["nf4", "none"] = "nf4",
     compute_dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto",
     position: Literal["last_prompt", "last_generated", "image_mean"] = "last_prompt",
-    prompt: str = DEFAULT_PROMPT,
+    prompt: str = "sign",
     max_new_tokens: int = 0,
+    forced_choice: bool = False,
     classes: int | list[str] | None = None,
     per_class: int | None = None,
     seed: int = 42,
@@ -49,13 +48,18 @@ def extract(
         images: 'sample' (bundled), a Kaggle CSV file or a folder with sign_mnist_train.csv and/or
             sign_mnist_test.csv, or a folder of class folders.
         model: 'tiny' (bundled), a hub id such as llava-hf/llava-1.5-7b-hf, or a local folder.
+        weights: 'pretrained', or 'random' for the same architecture freshly initialised: the
+            control that train_probes --control takes.
+        weights_seed: seed of random weights.
         output: the HDF5 file to make; activations/MODEL-IMAGES.h5 by default.
         layers: 'all', or 0-based decoder layers such as '[8,16,24,31]'.
         quantization: 'nf4' (4 bits, double quantised) or 'none'.
         compute_dtype: dtype of the forward pass; 'auto' is float16 on a GPU, float32 on a CPU.
         position: the token whose vector is kept; 'last_generated' needs max_new_tokens above 0.
-        prompt: the question about each image, with <image> exactly once.
+        prompt: the question about each image: a text with <image> exactly once, or the name of a
+            bundled question (sign, letter, gesture, describe), put as its chat template has it.
         max_new_tokens: length of the greedy answer that is stored; 0 asks for no answer.
+        forced_choice: store how probable each class name is as the whole answer.
         classes: the number of most common classes to keep, or their names; all by default.
         per_class: how many images of each class, chosen by the seed; all by default.
         seed: seed of that choice.
@@ -73,18 +77,37 @@ def extract(
         overwrite: replace a store that is there already.
     """
     from signbridge.images import open_images
+    from signbridge.progress import Counting
+    from signbridge.vlm.arguments import check_arguments, check_model
+    from signbridge.vlm.weights import check_weights
+
+    # What costs nothing to look at goes first; torch and transformers take seconds to load.
+    check_arguments(
+        layers=layers,
+        position=position,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        num_nodes=num_nodes,
+        output=output,
+    )
+    check_weights(weights, weights_seed)
+    check_model(model, weights)
+    with Counting("reading images") as progress:
+        image_set = open_images(
+            images,
+            classes=classes,
+            per_class=per_class,
+            seed=seed,
+            max_bad_share=max_bad_share,
+            groups=groups,
+            progress=progress,
+        )
     from signbridge.vlm.description import describe_model
     from signbridge.vlm.extract import extract_activations
 
-    image_set = open_images(
-        images,
-        classes=classes,
-        per_class=per_class,
-        seed=seed,
-        max_bad_share=max_bad_share,
-        groups=groups,
-    )
-    description = describe_model(model)
+    description = describe_model(model, weights=weights, weights_seed=weights_seed)
     path = Path(output or f"activations/{description.name}-{image_set.name}.h5")
     return extract_activations(
         image_set,
@@ -96,6 +119,7 @@ def extract(
         position=position,
         prompt=prompt,
         max_new_tokens=max_new_tokens,
+        forced_choice=forced_choice,
         store_dtype=store_dtype,
         batch_size=batch_size,
         num_workers=num_workers,
@@ -112,20 +136,28 @@ def train_probes(
     store: str = "activations/tiny-sample.h5",
     output: str | None = None,
     solver: Literal["exact", "sgd"] = "exact",
-    split: Literal["grouped", "random"] = "grouped",
+    split: Literal["grouped", "random", "source", "file"] | None = None,
+    split_file: str | None = None,
     folds: int = 5,
     C: float | list[float] = 1.0,
     seed: int = 42,
     layers: Literal["all"] | list[int] = "all",
     baselines: bool = True,
+    control: str | None = None,
     inner_folds: int = 3,
     compare_random: bool = True,
+    control_task: bool = True,
+    permutations: int | Literal["auto"] = "auto",
+    description_length: bool = False,
     bootstrap: int = 1000,
     device: str = "auto",
     memory_gb: float = 4.0,
     batch_size: int = 256,
-    max_steps: int = 1500,
-    learning_rate: float = 0.03,
+    max_steps: int | None = None,
+    learning_rate: float | list[float] | None = None,
+    devices: str | int = 1,
+    num_nodes: int = 1,
+    strategy: Literal["auto", "ddp"] = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Probe every layer and baseline of a store; write scores, figures, probes and a report.
@@ -136,41 +168,71 @@ def train_probes(
         store: an activation store made by extract.
         output: the folder for the results; results/STORE by default.
         solver: 'exact' (L2 logistic regression to its optimum) or 'sgd' (the Lightning probe).
-        split: 'grouped' keeps images that are not independent on one side; 'random' does not.
+        split: 'grouped' (the default) keeps images that are not independent on one side; 'random'
+            does not; 'source' trains on the data's own training part and tests on its test part;
+            'file' is that of split_file, which says so by itself.
+        split_file: a split of your own: a CSV with the columns sample_id,fold, where fold is a
+            number, or train or test, or ignore.
         folds: number of folds; 1 holds out one image in five, once.
         C: inverse strength of the L2 penalty, as scikit-learn's; from a list such as '[0.01,0.1,1]'
             one is chosen inside each training part.
         seed: seed of the splits, of the intervals and of the order of batches.
         layers: 'all', or 0-based decoder layers among those of the store.
         baselines: probe the store's baselines (pixels, vision, projector) as well.
+        control: a store of the same samples made by extract --weights random, probed beside.
         inner_folds: folds inside a training part, by which C and the best layer are chosen.
         compare_random: score a grouped run under the random split too; the difference is leakage.
+        control_task: score random labels, one for each group, under the random split too: what a
+            probe reaches there is recognition of images it was trained on (memorisation).
+        permutations: how many permutations of the labels test the best layer; 0 makes no test,
+            'auto' makes 999, or fewer where the data are large.
+        description_length: also measure the bits that the labels cost if they are sent block by
+            block, each with a probe of those before it.
         bootstrap: number of draws behind each interval.
         device: 'auto', 'cpu' or 'cuda'.
         memory_gb: memory for features and solver, in GiB.
-        batch_size: images of a batch (sgd).
-        max_steps: optimiser steps of a fold (sgd).
-        learning_rate: first learning rate (sgd).
+        batch_size: images of a batch, over all devices (sgd).
+        max_steps: most steps of a fold, before and again after the learning rate is chosen (sgd);
+            1,500 or 20 passes by default.
+        learning_rate: shares of a Newton step, of which the best is taken for each layer and C
+            (sgd); '[0.03,0.1,0.3,1]' by default.
+        devices: number of devices, as Lightning takes it (sgd).
+        num_nodes: number of machines (sgd).
+        strategy: 'auto' or 'ddp' (sgd).
         overwrite: replace results of another protocol in the same folder.
     """
     arguments = dict(locals())
     from signbridge.probes.config import SweepConfig
     from signbridge.probes.progress import SweepProgress
+    from signbridge.store import open_store
+
+    config = SweepConfig(**arguments)
+    _check_results_folder("--output", output)
+    for path in (store, control):
+        if path == "":
+            raise StoreError("--store or --control is empty: give the file of a store.")
+        if path is not None:
+            open_store(path).close()  # what is wrong with it is said before torch is loaded
     from signbridge.probes.sweep import run_sweep
 
     with SweepProgress() as progress:
-        results = run_sweep(SweepConfig(**arguments), progress)
-    _report(results, store)
+        results = run_sweep(config, progress)
+    if _is_first():
+        _report(results, store)
     return results
 
 
 def run(
     results: str | None = None,
     solver: Literal["exact", "sgd"] = "exact",
-    split: Literal["grouped", "random"] = "grouped",
+    split: Literal["grouped", "random", "source", "file"] | None = None,
+    split_file: str | None = None,
     folds: int = 5,
     C: float | list[float] = 1.0,
     seed: int = 42,
+    max_new_tokens: int = 20,
+    forced_choice: bool = True,
+    random_weights_control: bool = False,
     overwrite: bool = False,
     **options: Any,
 ) -> Path:
@@ -180,29 +242,64 @@ def run(
         results: the folder for the results; results/STORE by default.
         solver: see train_probes.
         split: see train_probes.
+        split_file: see train_probes.
         folds: see train_probes.
         C: see train_probes.
         seed: seed of the choice of images, of splits, bootstrap and stochastic training.
+        max_new_tokens: length of the greedy answer, to be compared with what the layers know; 0 asks
+            for none.
+        forced_choice: see extract; compared with what the layers know.
+        random_weights_control: extract the same images with random weights too, and probe those
+            beside the model's own; weights_seed is their seed.
         overwrite: replace a store or results that are there already.
         **options: see extract.
     """
     from signbridge.probes.config import SweepConfig
 
     # Refuses arguments that make no sense before hours of extraction, not after.
-    SweepConfig(output=results, solver=solver, split=split, folds=folds, C=C, seed=seed)  # type: ignore[arg-type]
-    if results is not None and Path(results).is_file():
-        raise ProbeError(f"{results} is a file: give the name of a folder for the results.")
-    store = extract(seed=seed, overwrite=overwrite, **options)
-    from lightning.pytorch.utilities import rank_zero_only
+    SweepConfig(
+        output=results,
+        solver=solver,
+        split=split,  # type: ignore[arg-type]
+        split_file=split_file,
+        folds=folds,
+        C=C,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    if split_file is not None:
+        from signbridge.probes.given_splits import file_sha256
 
+        file_sha256(split_file)  # it can be read
+    _check_results_folder("--results", results)
+    control_options = _control_options(options) if random_weights_control else None
+    store = extract(
+        seed=seed,
+        overwrite=overwrite,
+        max_new_tokens=max_new_tokens,
+        forced_choice=forced_choice,
+        **options,
+    )
+    control = None
+    if control_options is not None:
+        control = str(
+            extract(
+                seed=seed,
+                overwrite=overwrite,
+                max_new_tokens=max_new_tokens,
+                forced_choice=forced_choice,
+                **control_options,
+            )
+        )
     # The other processes of a distributed extraction have done their part.
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not _is_first():
         return store
     return train_probes(
         store=str(store),
         output=results,
         solver=solver,
         split=split,
+        split_file=split_file,
+        control=control,
         folds=folds,
         C=C,
         seed=seed,
@@ -210,14 +307,52 @@ def run(
     )
 
 
-def report(results: str, store: str | None = None) -> Path:
+def _control_options(options: dict[str, Any]) -> dict[str, Any]:
+    """How to extract the control of what ``options`` extract; takes its seed out of them."""
+    if options.get("weights", "pretrained") == "random":
+        raise ModelError(
+            "--random_weights_control sets random weights beside a model's own: leave out "
+            "--weights random."
+        )
+    seed = options.pop("weights_seed", 0)
+    output = options.get("output")
+    if output is not None:
+        place = Path(output)
+        output = str(place.with_name(f"{place.stem}-random{place.suffix}"))
+    return {**options, "weights": "random", "weights_seed": seed, "output": output}
+
+
+def report(
+    results: str,
+    store: str | None = None,
+    umap: Literal["best", "all", "none"] | int = "best",
+) -> Path:
     """Draw the figures and the report of a results folder again.
 
     Args:
         results: a folder made by train_probes.
         store: the activation store, if it has moved since.
+        umap: the layer that is drawn as a map: 'best', a layer's number, 'none', or 'all' (the
+            best one and a strip of small maps of every layer, a few seconds a layer).
     """
-    return _report(Path(results), store)
+    return _report(Path(results), store, umap)
+
+
+def compare(
+    results: list[str],
+    output: str = "",
+    metric: Literal["accuracy", "usable_information"] = "accuracy",
+) -> None:
+    """Draw several results on one curve, with paired differences: compare A B -o C.
+
+    Args:
+        results: two to eight folders made by train_probes.
+        output: the folder to write (-o); A-vs-B beside the first by default.
+        metric: what is compared.
+    """
+    from signbridge.report.compare import write_comparison
+
+    print(f"comparison: {write_comparison(results, output or None, metric)}")
 
 
 def info(store: str) -> None:
@@ -234,17 +369,21 @@ def info(store: str) -> None:
 def verify(store: str) -> int:
     """Check every value, name and size of an activation store against its checksums.
 
-    Exits with status 0 if the store is whole, with 1 if anything is wrong with it.
+    Exits with status 0 if the store is whole, with 1 if anything is wrong with it, with 2 if it
+    cannot be checked: it is no store, of a newer version, unfinished, or may not be read.
 
     Args:
         store: an activation store made by extract.
     """
+    from signbridge.progress import Counting
     from signbridge.store.verify import verify_store
+    from signbridge.words import counted
 
-    problems = verify_store(store)
+    with Counting("verifying") as progress:
+        problems = verify_store(store, progress)
     for problem in problems:
         print(problem)
-    print(f"{store}: {f'{len(problems)} problems' if problems else 'whole'}")
+    print(f"{store}: {counted(len(problems), 'problem') if problems else 'whole'}")
     return int(bool(problems))
 
 
@@ -256,19 +395,64 @@ def merge(stores: list[str], output: str = "", overwrite: bool = False) -> None:
         output: the store to make (-o).
         overwrite: replace a file that is there already.
     """
+    from signbridge.store.info import merged_line
     from signbridge.store.merge import merge_stores
 
     if not output:
         raise StoreError("merge needs the name of the store to make: signbridge merge A B -o C.")
-    merge_stores(stores, output, overwrite=overwrite)
+    print(merged_line(merge_stores(stores, output, overwrite=overwrite), len(stores)))
 
 
-def _report(results: Path, store: str | None = None) -> Path:
+def demo(
+    model: str = "tiny",
+    probes: str | None = None,
+    port: int = 7860,
+    host: str = "127.0.0.1",
+    auth: str | None = None,
+    share: bool = False,
+) -> None:
+    """Show in the browser what the model says about a picture and what probes read in its layers.
+
+    It serves this machine alone unless told otherwise, and stops at Ctrl-C.
+
+    Args:
+        model: 'tiny' (bundled), a hub id or a local folder.
+        probes: the results folder of a run with this model; the bundled probes by default.
+        port: where to listen; 0 takes a free port.
+        host: address to listen on; one that other machines can reach needs auth.
+        auth: NAME:PASSWORD that a visitor has to give.
+        share: make a public link through Gradio's servers; needs auth.
+    """
+    from signbridge.demo.command import run_demo
+
+    run_demo(model, probes, port, host, auth, share)
+
+
+def _is_first() -> bool:
+    """Whether this is the first of several processes, or the only one."""
+    lightning = sys.modules.get("lightning.fabric.utilities.rank_zero")
+    return lightning is None or getattr(lightning.rank_zero_only, "rank", 0) == 0
+
+
+def _check_results_folder(option: str, folder: str | None) -> None:
+    if folder is None:
+        return
+    if not folder.strip():
+        raise ProbeError(
+            f"{option} is empty: give the name of a folder for the results, or leave it out."
+        )
+    if Path(folder).is_file():
+        raise ProbeError(f"{folder} is a file: give the name of a folder for the results.")
+
+
+def _report(
+    results: Path, store: str | None = None, umap: Literal["best", "all", "none"] | int = "best"
+) -> Path:
     from rich.console import Console
 
     from signbridge.report import print_table, write_report
 
-    page = write_report(results, store)
+    page = write_report(results, store, umap=umap)
     console = Console()
     print_table(results, console)
     console.print(f"report: {page}", soft_wrap=True)
@@ -280,7 +464,9 @@ COMMANDS: dict[str, Any] = {
     "extract": extract,
     "train_probes": train_probes,
     "report": report,
+    "compare": compare,
     "info": info,
     "verify": verify,
     "merge": merge,
+    "demo": demo,
 }

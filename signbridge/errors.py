@@ -4,6 +4,8 @@ Every message is one sentence that names the file or value and says what to do. 
 prints it without a traceback and exits with status 2.
 """
 
+_LONGEST = 200
+
 
 class SignBridgeError(Exception):
     """Base of all errors whose message is written for the user.
@@ -41,4 +43,8 @@ class Interrupted(SignBridgeError):  # noqa: N818  (not a failure: the user aske
 
 def first_line(error: BaseException) -> str:
     """Return the first line of a library's error, short enough to quote in a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:! ")
+    if len(line) <= _LONGEST:
+        return line
+    sentence = line[:_LONGEST].rpartition(". ")[0]
+    return sentence or line[:_LONGEST].rpartition(" ")[0] + " ..."

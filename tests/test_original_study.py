@@ -97,7 +97,7 @@ def test_the_split_and_the_score(kaggle, tmp_path, monkeypatch):
             for row in csv.DictReader(file)
             if row["feature"] == "resid_post"
             and row["metric"] == "accuracy"
-            and row["split"] == "random"
+            and (row["split"], row["task"]) == ("random", "label")
         }
     with open_store("a.h5") as store:
         y = store.labels

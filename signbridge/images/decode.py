@@ -10,13 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+)
 """Extensions, in lower case, of the files that are read."""
 
 OTHER_IMAGE_EXTENSIONS = frozenset(
-    {".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".ppm", ".svg", ".tga", ".tif", ".tiff"}
+    {".avif", ".heic", ".heif", ".jp2", ".jxl", ".ppm", ".svg", ".tga"}
 )
 """Extensions of files that are meant as images but are not read."""
+
+KINDS = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF")
+"""What is read, as messages name it."""
 
 GREY_SIDE = 28
 """Side of the grey image, as in Sign Language MNIST."""
@@ -27,7 +32,8 @@ MAX_PIXELS = 89_478_485
 MAX_BYTES = 1 << 29
 """No file of a still image below ``MAX_PIXELS`` is larger."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow opens multi-picture JPEGs through JPEG
+_FORMATS = tuple(kind.upper() for kind in KINDS)  # multi-picture JPEGs open through JPEG
+_SUBFILE_TYPE = 254  # TIFF 6.0; bit 0: a smaller version of another page
 
 
 class BadImageError(Exception):
@@ -60,7 +66,7 @@ def decode(data: bytes) -> Image.Image:
     EXIF orientation is applied; transparency is laid over white; 16-bit grey is scaled to 8 bits.
 
     Args:
-        data: Bytes of a JPEG, PNG, WebP or BMP file.
+        data: Bytes of a file of one of ``KINDS``. Of a TIFF with previews the full image is taken.
 
     Returns:
         The image in mode RGB.
@@ -75,8 +81,7 @@ def decode(data: bytes) -> Image.Image:
                 raise BadImageError(
                     f"has {width:,} x {height:,} pixels, more than the limit of {MAX_PIXELS:,}"
                 )
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                raise BadImageError("is animated, and only still images are read")
+            _check_still(image)
             upright = ImageOps.exif_transpose(image)
             return _to_rgb(upright)
     except BadImageError:
@@ -84,10 +89,32 @@ def decode(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise BadImageError(f"has more pixels than the limit of {MAX_PIXELS:,}") from None
     except UnidentifiedImageError:
-        raise BadImageError("is not a JPEG, PNG, WebP or BMP image") from None
+        raise BadImageError(f"is not a {listed('or')} image") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes
         reason = str(error).rstrip(".") or type(error).__name__
         raise BadImageError(f"is damaged ({reason})") from None
+
+
+def listed(conjunction: str) -> str:
+    """Return the kinds that are read as a sentence lists them: ``JPEG, ... and TIFF``."""
+    return f"{', '.join(KINDS[:-1])} {conjunction} {KINDS[-1]}"
+
+
+def _check_still(image: Image.Image) -> None:
+    """Refuse what is more than one image, and grey levels of which nobody knows which is white."""
+    frames = getattr(image, "n_frames", 1)
+    if image.format == "TIFF":
+        if image.mode in ("I", "F"):
+            raise BadImageError("has 32-bit grey levels, and only 8 and 16 bits are read")
+        pages = 0
+        for number in range(frames):
+            image.seek(number)
+            pages += not image.tag_v2.get(_SUBFILE_TYPE, 0) & 1  # type: ignore[attr-defined]
+        if pages > 1:
+            raise BadImageError(f"has {pages} pages, and only single images are read")
+        image.seek(0)
+    elif frames > 1 and image.format != "MPO":
+        raise BadImageError("is animated, and only still images are read")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

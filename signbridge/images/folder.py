@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from signbridge.errors import ImagesError
 from signbridge.images.candidates import Candidates
-from signbridge.images.decode import EXTENSIONS, OTHER_IMAGE_EXTENSIONS
+from signbridge.images.decode import EXTENSIONS, OTHER_IMAGE_EXTENSIONS, listed
 
 SPLITS = {
     "train": "train",
@@ -104,7 +104,7 @@ def _sort_by_class(found: Candidates) -> None:
 
 
 def _check_layout(root: Path, found: Candidates, walk: _Walk) -> None:
-    kinds = "JPEG, PNG, WebP or BMP images"
+    kinds = f"{listed('or')} images"
     if not found.sample_id:
         if walk.loose:
             raise ImagesError(
@@ -207,7 +207,7 @@ class _Walk:
         if extension in EXTENSIONS:
             return True
         if extension in OTHER_IMAGE_EXTENSIONS:
-            reason = f"is a {extension} file, and only JPEG, PNG, WebP and BMP are read"
+            reason = f"is a {extension} file, and only {listed('and')} are read"
             self.found.unsupported.append((name, reason))
         else:
             self.other[extension or "no extension"].append(name)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from signbridge.errors import ImagesError
 from signbridge.images.candidates import Candidates
+from signbridge.words import counted
 
 NAME = "sign-language-mnist"
 TRAIN_FILE, TEST_FILE = "sign_mnist_train.csv", "sign_mnist_test.csv"
@@ -115,7 +116,7 @@ def _check_header(path: Path, header: str) -> None:
         beginning = re.sub(r"[^ -~]", "?", header.strip()[:40])
         raise ImagesError(
             f"{path} is no Sign Language MNIST CSV: line 1 must be label,pixel1,...,pixel{PIXELS} "
-            f"and it has {len(columns)} columns beginning {beginning!r}."
+            f"and it has {counted(len(columns), 'column')} beginning {beginning!r}."
         )
 
 

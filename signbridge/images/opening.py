@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from signbridge.errors import ImagesError
 from signbridge.images import folder, kaggle, sample
 from signbridge.images.candidates import Candidates
+from signbridge.images.decode import EXTENSIONS, OTHER_IMAGE_EXTENSIONS
 from signbridge.images.groups import (
     DEFAULT_THRESHOLD,
     consecutive,
@@ -22,6 +23,7 @@ from signbridge.images.groups import (
 from signbridge.images.imageset import ImageSet
 from signbridge.images.sampling import choose_classes, notes_on_counts, queues
 from signbridge.images.scan import Progress, scan_files
+from signbridge.words import counted
 
 _LAYOUTS = {"signer": "class/signer", "signer/class": "signer/class"}
 
@@ -163,6 +165,11 @@ def _find(spec: str, layout: str) -> Candidates:
     if is_file:
         if path.suffix.lower() in {".zip", ".gz", ".tar", ".7z"}:
             raise ImagesError(f"{spec} is an archive; unpack it and give the folder or CSV file.")
+        if path.suffix.lower() in EXTENSIONS | OTHER_IMAGE_EXTENSIONS:
+            raise ImagesError(
+                f"{spec} is a single image; give the folder that holds one folder of images for "
+                "each class."
+            )
         return kaggle.csv_candidates(path)
     if not exists:
         raise ImagesError(
@@ -177,6 +184,6 @@ def _notes_on_groups(group: NDArray[np.int64]) -> list[str]:
     if len(sizes) == len(group):
         return []
     return [
-        f"{len(group):,} images in {len(sizes):,} groups of near-duplicates, the largest of "
-        f"{sizes.max():,}."
+        f"{len(group):,} images in {counted(len(sizes), 'group')} of near-duplicates, the largest "
+        f"of {sizes.max():,}."
     ]

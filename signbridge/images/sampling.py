@@ -30,8 +30,10 @@ def choose_classes(labels: Sequence[str], classes: int | Sequence[str] | None) -
         chosen = sorted(counts)
     elif isinstance(classes, int):
         if not 2 <= classes <= len(counts):
+            if len(counts) < 2:
+                return choose_classes(labels, None)  # says that one class is not enough
             raise ImagesError(
-                f"classes is {classes}, but the images have {len(counts)} classes; "
+                f"--classes is {classes}, but the images have {len(counts)} classes; "
                 f"give a number from 2 to {len(counts)}."
             )
         chosen = sorted(name for name, _ in counts.most_common(classes))
@@ -44,10 +46,8 @@ def choose_classes(labels: Sequence[str], classes: int | Sequence[str] | None) -
                 f"there are {_listed(sorted(counts))}."
             )
     if len(chosen) < 2:
-        raise ImagesError(
-            f"Only {len(chosen)} class is left ({_listed(chosen)}); "
-            "at least two are needed to tell apart."
-        )
+        left = f"Only 1 class is left ({chosen[0]})" if chosen else "No class is chosen"
+        raise ImagesError(f"{left}; at least two are needed to tell apart.")
     return tuple(chosen)
 
 
@@ -65,9 +65,10 @@ def queues(
     Raises:
         ImagesError: ``per_class`` is below 1.
     """
-    if per_class is not None and per_class < 1:
+    if per_class is not None and not 1 <= per_class < 2**31:
         raise ImagesError(
-            f"per_class is {per_class}; give 1 or more, or leave it out to use every image."
+            f"--per_class is {per_class}; give 1 or more (not billions), or leave it out to use "
+            "every image."
         )
     lists: dict[str, list[int]] = {name: [] for name in class_names}
     for index, label in enumerate(labels):
@@ -91,9 +92,9 @@ def notes_on_counts(kept: dict[str, int], per_class: int | None) -> list[str]:
             )
     single = [name for name, count in kept.items() if count == 1]
     if single and per_class != 1:
+        whose = "of the class" if len(single) == 1 else "each of the classes"
         notes.append(
-            f"A single image of the class {_listed(single)}: it cannot be both trained on and "
-            "tested on."
+            f"A single image {whose} {_listed(single)}: it cannot be both trained on and tested on."
         )
     return notes
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from signbridge.errors import StoreError
 from signbridge.store import SampleTable, StoreSpec, estimated_bytes, open_store
 from signbridge.store.files import check_space
-from signbridge.store.merge import merge_stores
+from signbridge.store.leftovers import adding_path, tidy_addings
+from signbridge.store.merge import extend_store
 from signbridge.store.parts import samples_identity
 from signbridge.store.provenance import checked_provenance, refuse_difference
 
@@ -25,11 +24,13 @@ class Target:
         path: the store to make.
         layers: the decoder layers to extract.
         base: a finished store to which the new one will be joined, or None.
+        replaces: whether what is there will be replaced.
     """
 
     path: Path
     layers: tuple[int, ...]
     base: Path | None = None
+    replaces: bool = False
 
     def check_space(self, spec: StoreSpec, samples: SampleTable) -> None:
         """Refuse to start where the joined store would not fit beside what it is made of.
@@ -45,8 +46,17 @@ class Target:
     def join(self) -> None:
         """Put the new layers into the base, atomically, and remove the file that held them."""
         if self.base is not None:
-            merge_stores([self.base, self.path], self.base, overwrite=True)
+            extend_store(self.base, self.path)
             self.path.unlink()
+
+    def tidy(self) -> list[str]:
+        """Remove what earlier addings have left and the store holds already; say what stays.
+
+        For the first process alone, before it opens the target.
+        """
+        if self.base is not None:
+            return tidy_addings(self.base, self.path)
+        return tidy_addings(self.path) if self.path.is_file() and not self.replaces else []
 
 
 def choose_target(
@@ -74,8 +84,8 @@ def choose_target(
         StoreError: if the store that is there was made otherwise, or refers to shards.
     """
     if overwrite or not output.is_file():
-        return Target(output, layers)
-    with open_store(output) as store:
+        return Target(output, layers, replaces=overwrite)
+    with open_store(output, verify=_first_look(output)) as store:
         there = store.layers
         lacking = tuple(layer for layer in layers if layer not in there)
         if lacking:
@@ -88,19 +98,11 @@ def choose_target(
                     "into another file, then run 'signbridge merge'."
                 )
     if not lacking:
-        _remove_leftovers(output, set(there))
         return Target(output, there)
-    name = hashlib.sha256(repr(lacking).encode()).hexdigest()[:8]
-    return Target(output.with_name(f"{output.name}.adding-{name}"), lacking, base=output)
+    return Target(adding_path(output, lacking), lacking, base=output)
 
 
-def _remove_leftovers(output: Path, there: set[int]) -> None:
-    """Remove what a run killed between joining and tidying up has left."""
-    for path in output.parent.glob(f"{glob.escape(output.name)}.adding-????????"):
-        try:
-            with open_store(path) as store:
-                joined = set(store.layers) <= there
-        except StoreError:
-            continue
-        if joined:
-            path.unlink(missing_ok=True)
+def _first_look(output: Path) -> Literal["none", "read"]:
+    """Shards that a store refers to may be missing: its writer makes them again."""
+    with open_store(output, verify="none") as store:
+        return "none" if "shards" in store else "read"

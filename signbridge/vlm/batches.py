@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
-from signbridge.errors import SignBridgeError
+from signbridge.errors import ModelError, SignBridgeError, first_line
 from signbridge.images import ImageSet
 from signbridge.store import Shard
 
@@ -100,12 +100,18 @@ class SpanDataset(Dataset[Any]):
             pictures = [self._images.load(row) for row in range(span.start, span.stop)]
         except SignBridgeError as error:
             return error
-        inputs = self._processor(
-            text=[self._prompt] * len(pictures),
-            images=pictures,
-            padding=True,
-            return_tensors="pt",
-        )
+        try:
+            inputs = self._processor(
+                text=[self._prompt] * len(pictures),
+                images=pictures,
+                padding=True,
+                return_tensors="pt",
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return ModelError(
+                f"The model's processor cannot prepare {self._images.sample_id[span.start]} "
+                f"({first_line(error)}): fetch its processor files again, or give another model."
+            )
         return PreparedBatch(span, dict(inputs))
 
 

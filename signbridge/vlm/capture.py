@@ -69,6 +69,7 @@ class ResidualCapture:
             The owner of a generation loop clears it; ``last_generated`` reads only those rows.
         projected: mean of the image tokens entering the first decoder layer, float32, shape
             (batch, hidden); the baseline ``projector``.
+        paused: whether forward passes go by unread.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class ResidualCapture:
         self._handles: list[Any] = []
         self.unfinished = torch.ones_like(self._last, dtype=torch.bool)
         self.projected: torch.Tensor | None = None
+        self.paused = False
 
     def __enter__(self) -> ResidualCapture:
         # The counter is hooked first, so it has moved on before any layer of the pass is read.
@@ -127,6 +129,8 @@ class ResidualCapture:
         return torch.stack([read for read in self._vectors if read is not None], dim=1)
 
     def _on_entry(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.paused:
+            return
         self._passes += 1
         if self._passes == 1:
             hidden = args[0] if args else kwargs["hidden_states"]
@@ -135,6 +139,8 @@ class ResidualCapture:
 
     def _reader(self, slot: int) -> Callable[[nn.Module, Any, Any], None]:
         def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if self.paused:
+                return
             hidden = output if isinstance(output, torch.Tensor) else output[0]
             self._check(hidden, f"The output of decoder layer {self._layers[slot]}")
             self._vectors[slot] = self._read(hidden, self._vectors[slot])

@@ -7,22 +7,24 @@ local folder does read its files once; files in the hub's cache carry it in thei
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from signbridge.errors import ModelError, first_line
+from signbridge.store.files import file_sha256
 from signbridge.vlm.families import decoder_layers, image_token_id, vision_size
+from signbridge.vlm.model_folder import check_model_folder, check_processor_files
 from signbridge.vlm.quiet import quiet_transformers
-from signbridge.vlm.tiny import make_tiny_llava
-from signbridge.vlm.weights import local_files, weight_files, weights_sha256
+from signbridge.vlm.random_weights import initialiser, model_skeleton
+from signbridge.vlm.weights import Weights, check_weights, local_files, weights_sha256
 
 TINY = "tiny"
+TINY_FOLDER = Path(__file__).parents[1] / "assets" / "tiny"
+"""The bundled stand-in, a model folder like any other; its README.md says what it is."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class ModelDescription:
         config: its transformers configuration.
         processor: its transformers processor, with the PIL image backend and left padding.
         skeleton: the model on the ``meta`` device: modules and shapes, no values.
+        weights: ``pretrained``, those of its files, or ``random``.
+        weights_seed: seed of random weights.
     """
 
     spec: str
@@ -48,7 +52,8 @@ class ModelDescription:
     config: Any
     processor: Any
     skeleton: PreTrainedModel
-    _temporary: Any = field(default=None, repr=False)
+    weights: Weights = "pretrained"
+    weights_seed: int = 0
 
     @property
     def n_layers(self) -> int:
@@ -59,6 +64,12 @@ class ModelDescription:
     def hidden_size(self) -> int:
         """Width of the residual stream."""
         return int(self.config.get_text_config().hidden_size)
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens of prompt and answer together, or None where the model does not say."""
+        length = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return length if isinstance(length, int) else None
 
     @property
     def vision_size(self) -> int | None:
@@ -75,42 +86,60 @@ class ModelDescription:
         """One SHA-256 over the weight files; reads them once unless the hub's cache knows it."""
         return weights_sha256(self.folder)
 
-    def provenance(self) -> dict[str, str]:
-        """Return the attributes that say which model and processor made a store."""
+    def provenance(self) -> dict[str, Any]:
+        """Return the attributes that say which model and processor made a store.
+
+        Pretrained weights are not called so: stores made before there were others lack the word.
+        """
         image_processor = getattr(self.processor, "image_processor", None)
         return {
             "model": self.spec,
             "model_kind": self.kind,
             "model_class": type(self.skeleton).__name__,
             "model_revision": self.revision,
-            "weights_sha256": self.weights_sha256,
+            **self._weights_record(),
             "processor_class": type(self.processor).__name__,
             "image_processor_class": type(image_processor).__name__,
             "processor_backend": "pil",
         }
 
+    def _weights_record(self) -> dict[str, Any]:
+        if self.weights == "pretrained":
+            return {"weights_sha256": self.weights_sha256}
+        return {
+            "weights": self.weights,
+            "weights_seed": self.weights_seed,
+            "weights_initialiser": initialiser(),
+            "config_sha256": file_sha256(self.folder / "config.json"),
+        }
 
-def describe_model(spec: str) -> ModelDescription:
+
+def describe_model(
+    spec: str, *, weights: Weights = "pretrained", weights_seed: int = 0
+) -> ModelDescription:
     """Find a model and read everything about it but its weights.
 
     Args:
         spec: ``tiny``, a hub id (``owner/name`` or ``owner/name@revision``) or a local folder.
+        weights: ``pretrained``, or ``random`` for the same architecture freshly initialised, which
+            needs no weights on this disk.
+        weights_seed: seed of random weights.
 
     Raises:
         ModelError: if it cannot be found, is not a vision-language model with a stack of decoder
             layers, or has no safetensors weights.
     """
-    temporary = None
+    check_weights(weights, weights_seed)
     if spec == TINY:
-        temporary = tempfile.TemporaryDirectory(prefix="signbridge-tiny-")
-        with quiet_transformers():
-            folder, revision = make_tiny_llava(Path(temporary.name)), ""
+        folder, revision = TINY_FOLDER, ""
         kind, name = "tiny", TINY
     else:
-        folder, revision = local_files(spec)
+        folder, revision = local_files(spec, weights=weights == "pretrained")
         kind = "hub" if revision else "folder"
         name = spec.partition("@")[0].rpartition("/")[2] if revision else folder.resolve().name
-    weight_files(folder)
+    check_model_folder(folder, weights=weights == "pretrained")
+    if weights == "random":
+        name += "-random" + (str(weights_seed) if weights_seed else "")
     config = _config(spec, folder)
     skeleton = _skeleton(spec, config)
     return ModelDescription(
@@ -122,17 +151,14 @@ def describe_model(spec: str) -> ModelDescription:
         config=config,
         processor=_processor(spec, folder),
         skeleton=skeleton,
-        _temporary=temporary,
+        weights=weights,
+        weights_seed=weights_seed,
     )
 
 
 def _config(spec: str, folder: Path) -> Any:
     from transformers import AutoConfig
 
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{spec} holds no config.json, so it is not a model folder of transformers."
-        )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -143,18 +169,13 @@ def _config(spec: str, folder: Path) -> Any:
 
 
 def _skeleton(spec: str, config: Any) -> PreTrainedModel:
-    from transformers import AutoModelForImageTextToText
-
-    auto: Any = AutoModelForImageTextToText
     try:
-        with torch.device("meta"), quiet_transformers():
-            skeleton = auto.from_config(config)
+        skeleton = model_skeleton(config)
     except ValueError as error:
         raise ModelError(
             f"{spec} is a {config.model_type!r} model, which is no vision-language model: give one "
             "of the LLaVA family such as llava-hf/llava-1.5-7b-hf."
         ) from error
-    assert isinstance(skeleton, PreTrainedModel)
     decoder_layers(skeleton)
     image_token_id(config)
     return skeleton
@@ -164,16 +185,24 @@ def _processor(spec: str, folder: Path) -> Any:
     from transformers import AutoProcessor
 
     auto: Any = AutoProcessor
+    check_processor_files(folder)
     try:
         with quiet_transformers():
             # Without a pinned backend, pixels would depend on whether torchvision is installed.
             processor = auto.from_pretrained(folder, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{spec} has no processor that transformers can load ({first_line(error)}): its "
-            "folder needs preprocessor_config.json and the tokenizer's files."
+            f"{spec} has no processor that transformers can load ({first_line(error)}): fetch its "
+            "preprocessor_config.json and the tokenizer's files again."
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"{spec} has no processor for images and text together.")
+    if processor.tokenizer.pad_token is None:
+        if processor.tokenizer.eos_token is None:
+            raise ModelError(
+                f"The tokenizer of {spec} has no padding token: its folder needs "
+                "tokenizer_config.json, which names it."
+            )
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token  # the mask hides it
     processor.tokenizer.padding_side = "left"
     return processor

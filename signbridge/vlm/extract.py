@@ -20,14 +20,16 @@ from signbridge.errors import ModelError, StoreError, first_line
 from signbridge.images import ImageSet
 from signbridge.store import SampleTable, StoreSpec
 from signbridge.vlm.adding import choose_target
+from signbridge.vlm.arguments import check_answer_length, check_arguments, check_layers
 from signbridge.vlm.batches import SpanDataModule
 from signbridge.vlm.capture import Position
+from signbridge.vlm.choice import class_answers
 from signbridge.vlm.description import ModelDescription
 from signbridge.vlm.forward import CaptureRequest
 from signbridge.vlm.interrupt import StopOnSigterm, interruptible
 from signbridge.vlm.module import ExtractionModule
 from signbridge.vlm.progress import ExtractionProgress
-from signbridge.vlm.prompts import DEFAULT_PROMPT, prompt_for_processor
+from signbridge.vlm.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
 from signbridge.vlm.quantization import (
     ComputeDtype,
     Quantization,
@@ -52,8 +54,9 @@ def extract_activations(
     quantization: Quantization = "nf4",
     compute_dtype: ComputeDtype = "auto",
     position: Position = "last_prompt",
-    prompt: str = DEFAULT_PROMPT,
+    prompt: str = DEFAULT_TEMPLATE,
     max_new_tokens: int = 0,
+    forced_choice: bool = False,
     store_dtype: Literal["float16", "float32"] = "float16",
     batch_size: int = 8,
     num_workers: int | None = None,
@@ -80,8 +83,9 @@ def extract_activations(
         compute_dtype: dtype of the forward pass; ``auto`` is float16 on a GPU, float32 on a CPU.
         position: the token whose vector is kept: ``last_prompt``, ``last_generated`` (needs an
             answer) or ``image_mean``.
-        prompt: the question, with ``<image>`` once.
+        prompt: the question, a text with ``<image>`` once or the name of a bundled question.
         max_new_tokens: length of the greedy answer that is stored; 0 asks for none.
+        forced_choice: store the log-probability of each class name as the answer.
         store_dtype: dtype of the stored vectors.
         batch_size: the most images of one forward pass.
         num_workers: processes that decode and prepare images; None chooses.
@@ -103,15 +107,23 @@ def extract_activations(
     """
     console = console or Console(stderr=True)
     output = Path(output)
-    _check_numbers(batch_size=(batch_size, 1), max_new_tokens=(max_new_tokens, 0))
-    _check_numbers(num_workers=(num_workers or 0, 0), num_nodes=(num_nodes, 1))
-    if position == "last_generated" and max_new_tokens == 0:
-        raise ModelError(
-            "Position last_generated needs an answer to be generated: give --max_new_tokens, for "
-            "instance 20."
-        )
+    check_arguments(
+        layers=layers,
+        position=position,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        num_nodes=num_nodes,
+        output=output,
+    )
+    check_answer_length(max_new_tokens, description.context_length)
     wanted = resolve_layers(layers, description.n_layers)
+    prompt = resolve_prompt(prompt, description.processor)
     asked = prompt_for_processor(prompt, description.processor.image_token)
+    answers = None
+    if forced_choice:
+        answers = class_answers(description.processor.tokenizer, asked, images.class_names)
     progress, writer = ExtractionProgress(console), ShardPredictionWriter(images.pixels)
     # The writer comes before the stop: a batch that completes a shard is not lost.
     callbacks = [progress, writer, StopOnSigterm(how_to_continue(output))]
@@ -126,6 +138,8 @@ def extract_activations(
         "site": "resid_post",
         "position": position,
         "max_new_tokens": max_new_tokens,
+        # Only where asked for, so that stores without it are what they were.
+        "forced_choice": True if forced_choice else None,
         "store_dtype": store_dtype,
     }
     samples = SampleTable(
@@ -143,6 +157,7 @@ def extract_activations(
         position=position,
         max_new_tokens=0 if answers_are_there else max_new_tokens,
         vision=description.vision_size is not None and target.base is None,
+        answers=answers if target.base is None else None,
     )
     spec = StoreSpec(
         layers=target.layers, hidden_size=description.hidden_size, store_dtype=store_dtype
@@ -204,18 +219,15 @@ def resolve_layers(layers: Literal["all"] | Sequence[int], n_layers: int) -> tup
     Raises:
         ModelError: if a layer does not exist, occurs twice, or none is wanted.
     """
+    check_layers(layers)
     if layers == "all":
         return tuple(range(n_layers))
-    if isinstance(layers, str):
-        raise ModelError(f"layers is {layers!r}: give 'all' or a list such as [8,16,24,31].")
     chosen = sorted(layers)
     wrong = [layer for layer in chosen if not 0 <= layer < n_layers]
     if wrong:
         raise ModelError(
             f"Layer {wrong[0]} does not exist: this model has decoder layers 0 to {n_layers - 1}."
         )
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ModelError(f"layers is {list(layers)}: give at least one layer, and each once.")
     return tuple(chosen)
 
 
@@ -237,12 +249,6 @@ def _in_one_sentence(error: RuntimeError, trainer: Trainer, output: Path) -> Exc
             "kept: run the same command to continue."
         )
     return error
-
-
-def _check_numbers(**limits: tuple[int, int]) -> None:
-    for name, (value, least) in limits.items():
-        if value < least:
-            raise ModelError(f"{name} is {value}: give at least {least}.")
 
 
 def _trainer(
@@ -306,7 +312,12 @@ def _with_baselines_and_answers(
             spec.store_dtype,
             {"long_name": "mean of the vision tower's patch features"},
         )
-    return replace(spec, baselines=baselines, responses=request.max_new_tokens > 0)
+    return replace(
+        spec,
+        baselines=baselines,
+        responses=request.max_new_tokens > 0,
+        class_logprob=request.answers is not None,
+    )
 
 
 def _quantization_record(

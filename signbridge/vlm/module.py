@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
-from signbridge.errors import ModelError
+from signbridge.errors import ModelError, first_line
 from signbridge.vlm.batches import PreparedBatch, Span
 from signbridge.vlm.description import ModelDescription
 from signbridge.vlm.forward import CaptureRequest, run_batch
 from signbridge.vlm.host import HostCopy
 from signbridge.vlm.load import load_model
 from signbridge.vlm.quantization import ComputeDtype, Quantization
+from signbridge.words import counted
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class SpanVectors:
 
     Attributes:
         span: which samples these are.
-        copy: ``resid_post`` (batch, layer, hidden) and the baselines (batch, feature).
+        copy: ``resid_post`` (batch, layer, hidden), the baselines (batch, feature) and, where
+            asked for, ``class_logprob`` (batch, class).
         responses: the answers, or None where none were asked for.
     """
 
@@ -91,13 +93,24 @@ class ExtractionModule(LightningModule):
             ):
                 raise
             size = batch.span.stop - batch.span.start
+            advice = "try --quantization nf4, or a larger device"
+            if size > 1:
+                advice = f"run the same command with --batch_size {size // 2}"
             raise ModelError(
-                f"{self.device} has not the memory for a batch of {size} images: run the same "
-                f"command with --batch_size {max(1, size // 2)}; finished shards are kept."
+                f"{self.device} has not the memory for a batch of {counted(size, 'image')}: "
+                f"{advice}; finished shards are kept."
+            ) from error
+        except ValueError as error:
+            raise ModelError(
+                f"{self._description.spec} cannot take what its own processor makes of an image "
+                f"({first_line(error)}): fetch its configuration and processor files again, or "
+                "give another model of the LLaVA family."
             ) from error
         tensors = {"resid_post": captured.resid_post, "projector": captured.projector}
         if captured.vision is not None:
             tensors["vision"] = captured.vision
+        if captured.class_logprob is not None:
+            tensors["class_logprob"] = captured.class_logprob
         responses = None
         if captured.answer_ids is not None:
             texts = self._description.processor.batch_decode(

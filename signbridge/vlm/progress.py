@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from signbridge.vlm.module import SpanVectors
+from signbridge.words import counted, duration
 
 # A log file gets a line this often instead of a moving bar.
 _SECONDS_BETWEEN_LINES = 30.0
@@ -84,7 +85,9 @@ class ExtractionProgress(Callback):
             left = (self._total - self._done) / speed
             self._console.print(
                 f"{self._done:,} of {self._total:,} images, {speed:,.1f} images/s, "
-                f"about {left / 60:,.0f} min left"
+                f"about {duration(left)} left",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,7 +96,10 @@ class ExtractionProgress(Callback):
         if trainer.is_global_zero and self._done:
             seconds = time.monotonic() - self._started
             self._console.print(
-                f"{self._done:,} images in {seconds:,.1f} s, {self._done / seconds:,.1f} images/s"
+                f"{counted(self._done, 'image')} in {duration(seconds)}, "
+                f"{self._done / seconds:,.1f} images/s",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def on_exception(

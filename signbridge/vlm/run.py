@@ -13,6 +13,7 @@ from signbridge.errors import SignBridgeError, StoreError
 from signbridge.images import ImageSet
 from signbridge.store import SampleTable, Shard, StoreSpec, StoreWriter, estimated_bytes
 from signbridge.vlm.adding import Target
+from signbridge.words import counted, size
 
 
 class ExtractionRun:
@@ -93,7 +94,7 @@ class ExtractionRun:
         self.writer.consolidate()
         self._target.join()
         path = self._target.base or self._output
-        self._say(f"wrote {path.stat().st_size / 1e6:,.1f} MB to {path}")
+        self._say(f"wrote {size(path.stat().st_size)} to {path}")
 
     def close(self) -> None:
         """Give the output free for other processes."""
@@ -114,6 +115,8 @@ class ExtractionRun:
         )
 
     def _open(self) -> list[Shard]:
+        for left in self._target.tidy():
+            self._say(f"left by an earlier command: {left}; it continues there, or remove it")
         self._target.check_space(self._spec, self._samples)
         self.writer = self._store_writer(rank=0)
         pending = self.writer.pending()
@@ -126,21 +129,22 @@ class ExtractionRun:
         for note in images.notes:
             self._say(note)
         if images.skipped:
-            self._say(f"{len(images.skipped)} unusable images are left out:")
+            unusable = counted(len(images.skipped), "unusable image")
+            self._say(f"{unusable} left out:")
             for name, reason in images.skipped[:10]:
                 self._say(f"  {name}: {reason}")
             if len(images.skipped) > 10:
                 self._say(f"  ... and {len(images.skipped) - 10} more, recorded in the store")
-        size = estimated_bytes(spec, len(images), len(images.class_names))
+        needed = estimated_bytes(spec, len(images), len(images.class_names))
         free = shutil.disk_usage(self._output.absolute().parent).free
         self._say(
-            f"{len(images):,} images of {len(images.class_names)} classes, {len(spec.layers)} "
-            f"decoder layers of width {spec.hidden_size:,}: about {size / 1e6:,.1f} MB to "
-            f"{self._output} ({free / 1e9:,.0f} GB free)"
+            f"{counted(len(images), 'image')} of {len(images.class_names)} classes, "
+            f"{counted(len(spec.layers), 'decoder layer')} of width {spec.hidden_size:,}: about "
+            f"{size(needed)} to {self._output} ({size(free)} free)"
         )
         done = len(images) - sum(len(shard) for shard in pending)
         if done:
-            self._say(f"continuing: {done:,} images are there and verified")
+            self._say(f"continuing after {counted(done, 'image')} that are there and verified")
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -7,20 +7,43 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal, get_args
 
 from signbridge.errors import ModelError, first_line
 from signbridge.store.files import file_sha256
 
 # Weights as safetensors only: a pickled checkpoint can run code when it is opened.
 _FILES = ["model*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+Weights = Literal["pretrained", "random"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def local_files(spec: str) -> tuple[Path, str]:
+def check_weights(weights: str, seed: int) -> None:
+    """Refuse a choice of weights that makes no sense.
+
+    Raises:
+        ModelError: says what is allowed.
+    """
+    if weights not in get_args(Weights):
+        raise ModelError(f"--weights is {weights!r}: give 'pretrained' or 'random'.")
+    if not 0 <= seed < 2**32:
+        raise ModelError(f"--weights_seed is {seed}: give a number from 0 to 4294967295.")
+    if weights == "pretrained" and seed:
+        raise ModelError(
+            f"--weights_seed {seed} is the seed of random weights: give --weights random with it, "
+            "or leave it out."
+        )
+
+
+def local_files(spec: str, *, weights: bool = True) -> tuple[Path, str]:
     """Return the folder that holds the files of a local folder or hub id, and its revision.
 
     A hub id is downloaded once, then read from the hub's cache, also offline. ``id@revision``
     asks for a branch, tag or commit.
+
+    Args:
+        spec: a folder or a hub id.
+        weights: whether the weights are wanted; without them only the other files are fetched.
 
     Returns:
         The folder, and the commit hash of a hub model or an empty string.
@@ -41,11 +64,11 @@ def local_files(spec: str) -> tuple[Path, str]:
             f"There is no folder {spec}, and it is no hub id either: give 'tiny', a folder, or an "
             "id of the form owner/name such as llava-hf/llava-1.5-7b-hf."
         )
-    folder = _from_hub(spec)
+    folder = _from_hub(spec, _FILES if weights else _FILES[1:])
     return folder, folder.name
 
 
-def _from_hub(spec: str) -> Path:
+def _from_hub(spec: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -58,7 +81,7 @@ def _from_hub(spec: str) -> Path:
 
     name, _, revision = spec.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=_FILES))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except GatedRepoError as error:
         raise ModelError(
             f"{name} is gated: accept its licence on its hub page, then run 'hf auth login' or set "
@@ -88,8 +111,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        files = sorted(folder / name for name in names)
+        files = sorted(folder / name for name in _indexed(index))
     elif (folder / "model.safetensors").is_file():
         files = [folder / "model.safetensors"]
     else:
@@ -103,6 +125,15 @@ def weight_files(folder: Path) -> list[Path]:
     if absent:
         raise ModelError(f"{folder} lacks {absent[0]}, which its index names: fetch it again.")
     return files
+
+
+def _indexed(index: Path) -> set[str]:
+    try:
+        return {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{index} is damaged, so the weight files are not known: fetch it again."
+        ) from error
 
 
 def weights_sha256(folder: Path) -> str:

@@ -44,7 +44,7 @@ def png(width: int, height: int, bits: int, colour_type: int, rows: bytes) -> by
     )
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats_come_back_to_the_letter(kind: str) -> None:
     pixels = noise(9, 13, 3)
     image = decode(encoded(Image.fromarray(pixels), kind))
@@ -130,7 +130,7 @@ def test_multi_picture_jpeg_gives_its_first_picture() -> None:
     assert np.asarray(decode(data)).min() == 255
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
 def test_animation_is_refused(kind: str) -> None:
     frames = [Image.fromarray(noise(8, 8, 3)), Image.new("RGB", (8, 8), "red")]
     with pytest.raises(BadImageError, match="is animated"):
@@ -144,7 +144,7 @@ def test_decompression_bomb_is_refused_unopened(width: int, height: int) -> None
         decode(png(width, height, 8, 0, b"\x00" * 100))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
 @pytest.mark.parametrize("kept", [0.5, 0.9])
 def test_truncated_file_is_damaged(kind: str, kept: float) -> None:
     data = encoded(Image.fromarray(noise(32, 32, 3)), kind)
@@ -154,13 +154,51 @@ def test_truncated_file_is_damaged(kind: str, kept: float) -> None:
 
 @pytest.mark.parametrize("data", [b"label,pixel1\n", b"\x00" * 500, b"%PDF-1.7", b"\x89PNG\r\n"])
 def test_other_bytes_are_named_as_no_image(data: bytes) -> None:
-    with pytest.raises(BadImageError, match="is not a JPEG, PNG, WebP or BMP image"):
+    with pytest.raises(BadImageError, match="is not a JPEG, PNG, WebP, BMP, GIF or TIFF image"):
         decode(data)
 
 
-def test_a_gif_under_another_name_is_refused() -> None:
+def test_other_formats_are_refused_though_pillow_reads_them() -> None:
     with pytest.raises(BadImageError, match="is not a JPEG"):
-        decode(encoded(Image.new("P", (4, 4)), "GIF"))
+        decode(encoded(Image.new("RGB", (4, 4)), "PPM"))
+
+
+def test_a_still_gif_is_read_over_white() -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.putdata([0, 1, 2])
+    read = np.asarray(decode(encoded(image, "GIF", transparency=1)))
+    np.testing.assert_array_equal(read, [[[10, 20, 30], [255, 255, 255], [70, 80, 90]]])
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_a_sixteen_bit_tiff_is_scaled_not_clipped(order: str) -> None:
+    wide = np.array([[0, 257, 32896, 65535]], dtype=order)
+    image = Image.frombytes("I;16B" if order == ">u2" else "I;16", (4, 1), wide.tobytes())
+    read = np.asarray(decode(encoded(image, "TIFF")))
+    np.testing.assert_array_equal(read[..., 0], [[0, 1, 128, 255]])
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_a_tiff_without_a_known_white_is_refused(mode: str) -> None:
+    with pytest.raises(BadImageError, match="has 32-bit grey levels"):
+        decode(encoded(Image.new(mode, (4, 4)), "TIFF"))
+
+
+def test_a_tiff_of_pages_is_refused_and_one_with_a_preview_is_read() -> None:
+    full, second = Image.fromarray(noise(8, 8, 3)), Image.new("RGB", (4, 4), "red")
+    with pytest.raises(BadImageError, match="has 2 pages"):
+        decode(encoded(full, "TIFF", save_all=True, append_images=[second]))
+    preview = second.copy()
+    preview.encoderinfo = {"tiffinfo": {254: 1}}  # TIFF 6.0: NewSubfileType, reduced resolution
+    read = decode(encoded(full, "TIFF", save_all=True, append_images=[preview]))
+    np.testing.assert_array_equal(np.asarray(read), np.asarray(full))
+
+
+def test_a_tiff_is_turned_upright() -> None:
+    stored = noise(5, 8, 3)
+    turned = decode(encoded(Image.fromarray(stored), "TIFF", tiffinfo={274: 6}))
+    np.testing.assert_array_equal(np.asarray(turned), UPRIGHT[6](stored))
 
 
 def test_any_flipped_byte_gives_an_image_or_a_reason() -> None:

@@ -39,7 +39,7 @@ files = st.builds(
     lambda hidden, stem, end: hidden + stem + end,
     st.sampled_from(["", "", "."]),
     names,
-    st.sampled_from([".jpg", ".JPEG", ".png", ".webp", ".bmp", ".txt", ".gif", ""]),
+    st.sampled_from([".jpg", ".JPEG", ".png", ".webp", ".bmp", ".txt", ".heic", ""]),
 )
 
 
@@ -126,18 +126,19 @@ def test_other_files_are_said(tmp_path: Path) -> None:
 
 
 def test_formats_that_are_not_read_are_listed(tmp_path: Path) -> None:
-    found = folder_candidates(touch(tmp_path, "a/1.png", "b/1.png", "a/2.GIF", "b/3.heic"))
-    assert [name for name, _ in found.unsupported] == ["a/2.GIF", "b/3.heic"]
-    assert found.unsupported[0][1] == "is a .gif file, and only JPEG, PNG, WebP and BMP are read"
+    found = folder_candidates(touch(tmp_path, "a/1.png", "b/1.png", "a/2.TGA", "b/3.heic"))
+    assert [name for name, _ in found.unsupported] == ["a/2.TGA", "b/3.heic"]
+    reason = "is a .tga file, and only JPEG, PNG, WebP, BMP, GIF and TIFF are read"
+    assert found.unsupported[0][1] == reason
 
 
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], "holds no JPEG, PNG, WebP or BMP images in class folders"),
-        (["a/x.txt"], "holds no JPEG, PNG, WebP or BMP images in class folders"),
+        ([], "holds no JPEG, PNG, WebP, BMP, GIF or TIFF images in class folders"),
+        (["a/x.txt"], "holds no JPEG, PNG, WebP, BMP, GIF or TIFF images in class folders"),
         (["1.png", "2.png"], "holds images but no class folders"),
-        (["a/1.gif"], "a/1.gif is a .gif file, .* convert the images first"),
+        (["a/1.heic"], "a/1.heic is a .heic file, .* convert the images first"),
         (["mine.csv"], "neither class folders nor sign_mnist_train.csv .* mine.csv give its own"),
         (["images/0/1.png", "images/1/1.png", "LICENSE"], "single class folder 'images', which"),
     ],

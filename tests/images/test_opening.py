@@ -92,7 +92,7 @@ def test_an_archive_is_named(tmp_path: Path) -> None:
 
 
 def test_a_lone_image_is_no_source(tree: Path) -> None:
-    with pytest.raises(ImagesError, match="is no Sign Language MNIST CSV"):
+    with pytest.raises(ImagesError, match="is a single image; give the folder"):
         open_images(tree / "a" / "0.png")
 
 

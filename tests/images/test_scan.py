@@ -59,7 +59,7 @@ def test_too_many_bad_files_are_an_error(tree: Path) -> None:
     with pytest.raises(ImagesError, match=r"2 of 18 image files .* share of 0\.05 .*a/3\.png is"):
         open_images(tree)
     images = open_images(tree, max_bad_share=0.12)
-    assert dict(images.skipped)["b/1.png"] == "is not a JPEG, PNG, WebP or BMP image"
+    assert dict(images.skipped)["b/1.png"] == "is not a JPEG, PNG, WebP, BMP, GIF or TIFF image"
 
 
 def test_one_bad_file_is_too_many_when_none_is_allowed(tree: Path) -> None:
@@ -69,11 +69,11 @@ def test_one_bad_file_is_too_many_when_none_is_allowed(tree: Path) -> None:
 
 
 def test_formats_that_are_not_read_count_as_bad(tree: Path) -> None:
-    Image.new("P", (4, 4)).save(tree / "a" / "x.gif")
+    Image.new("RGB", (4, 4)).save(tree / "a" / "x.tga")
     assert open_images(tree).skipped == [
-        ("a/x.gif", "is a .gif file, and only JPEG, PNG, WebP and BMP are read")
+        ("a/x.tga", "is a .tga file, and only JPEG, PNG, WebP, BMP, GIF and TIFF are read")
     ]
-    Image.new("P", (4, 4)).save(tree / "b" / "x.gif")
+    Image.new("RGB", (4, 4)).save(tree / "b" / "x.tga")
     with pytest.raises(ImagesError, match="2 of 20 image files"):
         open_images(tree)
 

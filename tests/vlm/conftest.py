@@ -18,6 +18,14 @@ def model(tiny):
 
 
 @pytest.fixture(scope="session")
+def babbling():
+    """The same architecture with random weights: its answers go on and on."""
+    return load_model(
+        describe_model("tiny", weights="random", weights_seed=1), "cpu", quantization="none"
+    )
+
+
+@pytest.fixture(scope="session")
 def images():
     return open_images("sample")
 

@@ -55,4 +55,4 @@ def test_items_are_the_processors_tensors(tiny, images):
     assert len(dataset) == 2
     batch = dataset[1]
     assert (batch.span.start, batch.span.stop) == (4, 6)
-    assert batch.inputs["pixel_values"].shape == (2, 3, 56, 56)
+    assert batch.inputs["pixel_values"].shape == (2, 3, 28, 28)

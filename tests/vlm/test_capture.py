@@ -48,7 +48,7 @@ def test_last_layer_is_before_the_final_norm(model, tiny, batch, hidden_states):
 def test_image_mean_is_the_mean_over_image_tokens(model, tiny, batch, hidden_states):
     read = capture(model, tiny, batch, layers=(2, 5), position="image_mean").resid_post
     where = batch["input_ids"] == tiny.image_token_id
-    assert where.sum(dim=1).tolist() == [64] * 4
+    assert where.sum(dim=1).tolist() == [49] * 4
     for slot, layer in enumerate((2, 5)):
         wanted = torch.stack(
             [states[mask].mean(dim=0) for states, mask in zip(hidden_states[layer + 1], where)]

@@ -13,11 +13,12 @@ from rich.console import Console
 from signbridge import open_store
 from signbridge.errors import Interrupted, ModelError, SignBridgeError, StoreError
 from signbridge.images import open_images
-from signbridge.store.merge import merge_stores
+from signbridge.store.merge import extend_store
 from signbridge.vlm import module as module_of_batches
 from signbridge.vlm.extract import _trainer, extract_activations, resolve_layers
 from signbridge.vlm.forward import CaptureRequest, run_batch
 from signbridge.vlm.module import ExtractionModule
+from signbridge.vlm.prompts import DEFAULT_PROMPT
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_the_store_holds_what_the_model_gives(finished, few, tiny, model, prepar
     rows = list(range(16, 24))  # the first batch of the second shard
     inputs = dict(
         tiny.processor(
-            text=[extract_activations.__kwdefaults__["prompt"]] * 8,
+            text=[DEFAULT_PROMPT] * 8,
             images=[few.load(row) for row in rows],
             padding=True,
             return_tensors="pt",
@@ -368,7 +369,7 @@ def test_torchrun_inside_a_slurm_job_keeps_its_own_ranks(monkeypatch):
 
 
 def join_and_die(target):
-    merge_stores([target.base, target.path], target.base, overwrite=True)
+    extend_store(target.base, target.path)
     raise Stop
 
 

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from signbridge.errors import ModelError
 from signbridge.vlm import load
-from signbridge.vlm.description import describe_model
+from signbridge.vlm.description import TINY_FOLDER, describe_model
 from signbridge.vlm.forward import CaptureRequest, run_batch
 from signbridge.vlm.load import load_model
 from signbridge.vlm.quantization import (
@@ -17,7 +17,6 @@ from signbridge.vlm.quantization import (
     skipped_modules,
     weight_bytes,
 )
-from signbridge.vlm.tiny import make_tiny_llava
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def nf4(tiny):
 
 @pytest.fixture
 def folder(tmp_path):
-    return make_tiny_llava(tmp_path / "model")
+    return shutil.copytree(TINY_FOLDER, tmp_path / "model")
 
 
 def linear4bit(model):
@@ -101,14 +100,6 @@ def test_tiny_is_small_and_the_same_every_time(tiny):
     assert tiny.n_layers == 8
     assert tiny.provenance()["image_processor_class"] == "CLIPImageProcessorPil"
     assert tiny.processor.tokenizer.padding_side == "left"
-
-
-def test_making_tiny_leaves_the_random_state_alone(tmp_path):
-    torch.manual_seed(1)
-    wanted = torch.rand(3)
-    torch.manual_seed(1)
-    make_tiny_llava(tmp_path)
-    assert torch.equal(torch.rand(3), wanted)
 
 
 def test_a_local_folder_is_the_same_model(folder, tiny):
@@ -202,15 +193,38 @@ def test_a_folder_without_processor(folder):
 def test_truncated_weights(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"model\.safetensors has .* bytes instead of "):
+        describe_model(str(folder))
+
+
+def change_text_config(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= values
+    config["text_config"].pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_weights_of_another_shape_are_not_replaced_by_noise(folder, quantization):
+    change_text_config(folder, intermediate_size=192)
+    with pytest.raises(ModelError, match=r"do not fit its config.json: .* shape \(.*\) instead of"):
+        load_model(describe_model(str(folder)), "cpu", quantization=quantization)
+
+
+def test_layers_that_the_configuration_leaves_out_are_not_ignored(folder):
+    change_text_config(folder, num_hidden_layers=7)
+    with pytest.raises(ModelError, match=r"more decoder layers than the 7 .*layers\.7\."):
         load_model(describe_model(str(folder)), "cpu", quantization="none")
 
 
+def test_a_tokenizer_without_padding_is_named(folder):
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ModelError, match=r"no padding token: its folder needs tokenizer_config"):
+        describe_model(str(folder))
+
+
 def test_weights_of_a_smaller_model_are_not_filled_with_noise(folder):
-    config = json.loads((folder / "config.json").read_text())
-    config["text_config"]["num_hidden_layers"] = 9
-    config["text_config"].pop("layer_types", None)
-    (folder / "config.json").write_text(json.dumps(config))
+    change_text_config(folder, num_hidden_layers=9)
     with pytest.raises(ModelError, match="lack"):
         load_model(describe_model(str(folder)), "cpu", quantization="none")
 

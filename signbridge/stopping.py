@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM end a command with one line that says how to go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from signbridge.errors import Interrupted
+
+_KEPT = "Stopped; what is finished is kept: run the same command to continue."
+_ADVICE = {
+    "extract": _KEPT,
+    "train_probes": _KEPT,
+    "run": _KEPT,
+    "report": "Stopped before the report was written: run the same command to write it.",
+    "compare": "Stopped before the comparison was written: run the same command to write it.",
+    "verify": "Stopped before all was checked; nothing was changed: run the same command to check.",
+    "merge": "Stopped before the store was made; nothing was changed: run the same command to "
+    "make it.",
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised like Ctrl-C, so that what is open is closed and half-made files removed."""
+
+
+@contextmanager
+def stoppable(command: str | None) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM inside ``with`` into :class:`~signbridge.errors.Interrupted`.
+
+    A command that can say more, as an extraction under way, raises its own.
+
+    Args:
+        command: the command that runs.
+    """
+
+    def on_sigterm(_number: int, _frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; the end takes its time
+        raise Terminated
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, on_sigterm) if in_main_thread else None
+    hook = sys.unraisablehook
+
+    def on_lost(lost: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised inside a destructor: ask again when that is over."""
+        if not in_main_thread or not issubclass(lost.exc_type, KeyboardInterrupt):
+            hook(lost)
+            return
+        number = signal.SIGINT
+        if issubclass(lost.exc_type, Terminated):
+            number = signal.SIGTERM
+            signal.signal(number, on_sigterm)
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+
+    sys.unraisablehook = on_lost
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise _interrupted(command, error) from error
+    except SystemExit as error:
+        # Lightning's Trainer ends the process itself on Ctrl-C.
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise _interrupted(command, error.__context__) from error
+    finally:
+        sys.unraisablehook = hook
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupted(command: str | None, error: KeyboardInterrupt) -> Interrupted:
+    number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+    return Interrupted(_ADVICE.get(command or "", "Stopped."), 128 + number)
