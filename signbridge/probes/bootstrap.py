@@ -2,63 +2,62 @@
 
 Images of one photograph are not independent, so whole groups are drawn, not samples (Cameron,
 Gelbach & Miller 2008; Miller 2024, arXiv 2411.00640). Every metric is a function of sums over
-samples, so a resample costs one row of a matrix product over groups, whatever the sample count.
+samples (:mod:`signbridge.probes.sums`), so a resample costs one row of a matrix product over
+groups, whatever the sample count.
 
 What the intervals cover: which photographs were drawn, with the trained probes held fixed. They do
 not cover that other photographs would have trained other probes.
 
-Their ends are percentiles, bias-corrected (Efron 1987) where a metric is no mean over samples, and
-reflected for the calibration error; :func:`interval_ends` says why.
+The draws say how much a score varies and how it is skewed; :mod:`signbridge.probes.intervals` has
+the formulas that make ends of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.special import ndtr, ndtri
 
 from signbridge.errors import ProbeError
-from signbridge.probes.scores import (
-    CALIBRATION_BINS,
-    METRICS,
-    PROBABILITY_FLOOR,
-    equal_mass_bins,
+from signbridge.probes.intervals import (
+    bracketing_interval,
+    difference_interval,
+    logit_interval,
+    studentised_interval,
+    t_quantile,
 )
+from signbridge.probes.metric_names import METRICS
+from signbridge.probes.sums import group_sums, metrics_of_sums
 
 FloatArray = npt.NDArray[np.float64]
 
-Method = Literal["percentile", "bias_corrected", "reflected"]
+Method = Literal["logit", "bias_corrected_logit", "studentised", "bracketing"]
 
 METHODS: Mapping[str, Method] = {
-    "accuracy": "percentile",
-    "balanced_accuracy": "bias_corrected",
-    "macro_f1": "bias_corrected",
-    "top3_accuracy": "percentile",
-    "cross_entropy": "percentile",
-    "calibration_error": "reflected",
-    "usable_information": "percentile",
+    "accuracy": "logit",
+    "balanced_accuracy": "logit",
+    "macro_f1": "bias_corrected_logit",
+    "top3_accuracy": "logit",
+    "cross_entropy": "studentised",
+    "calibration_error": "bracketing",
+    "usable_information": "studentised",
 }
-"""How each metric's interval is made, see :func:`interval_ends`."""
-
-_BOUNDS = {"cross_entropy": (0.0, math.inf), "usable_information": (-math.inf, math.inf)}
+"""How each metric's interval is made, see :meth:`ClusterBootstrap.scored`."""
 
 _BLOCK = 64 * 2**20  # bytes of one block of draws
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric's value and its bootstrap interval, of which :func:`interval_ends` gives the ends.
+    """A metric's value and its interval.
 
     Attributes:
-        value: the value on the samples themselves. The interval says where the value over all
-            groups lies, so where the metric is biased this need not be inside.
-        low: lower end of the interval.
+        value: the value on the samples themselves.
+        low: lower end of the interval; NaN where one group is all there is and no bound is known.
         high: upper end.
     """
 
@@ -67,123 +66,26 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
-class GroupSums:
-    """What the metrics need of a set of predictions, summed within each group.
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A set of predictions with its scores.
 
     Attributes:
-        simple: samples, correct answers, top-3 hits, negative log-probability of the label, and
-            negative logarithm of its class share, both in nats, shape (n_groups, 5). The class
-            shares are those of the whole sample and stay fixed in the resamples: the entropy of a
-            resample's own shares is biased downwards.
-        support: labels of each class, shape (n_groups, n_classes).
-        predicted: answers of each class, shape (n_groups, n_classes).
-        hits: correct answers of each class, shape (n_groups, n_classes).
-        gaps: correctness minus confidence in each calibration bin, shape (n_groups, n_bins). The
-            bins are those of the whole sample and stay fixed in the resamples.
+        intervals: by metric.
+        drawn: each metric in each draw, shape (repetitions,).
+        totals: :attr:`signbridge.probes.sums.GroupSums.simple`, shape (n_groups, 5).
     """
 
-    simple: FloatArray
-    support: FloatArray
-    predicted: FloatArray
-    hits: FloatArray
-    gaps: FloatArray
-
-    @property
-    def matrix(self) -> FloatArray:
-        """All sums side by side, shape (n_groups, 5 + 3 n_classes + n_bins)."""
-        return np.hstack([self.simple, self.support, self.predicted, self.hits, self.gaps])
-
-
-def group_sums(
-    probabilities: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike
-) -> GroupSums:
-    """Sum over each group what the metrics need.
-
-    Args:
-        probabilities: held-out class probabilities, shape (n_samples, n_classes).
-        labels: class indices, shape (n_samples,).
-        groups: group numbers, shape (n_samples,); any integers.
-
-    Returns:
-        The sums; groups are in ascending order of their number.
-    """
-    p = np.asarray(probabilities)
-    y = np.asarray(labels, dtype=np.int64)
-    g = np.unique(np.asarray(groups), return_inverse=True)[1]
-    n_groups, n_classes = int(g.max()) + 1, p.shape[1]
-    tensor = torch.tensor(p)  # a copy, since the array may be read-only
-    answer = tensor.argmax(-1).numpy()
-    top = tensor.topk(min(3, n_classes), dim=-1).indices.numpy()
-    confidence = tensor.max(-1).values
-    own = p[np.arange(len(y)), y].astype(np.float64)
-    correct = answer == y
-    share = np.bincount(y, minlength=n_classes) / len(y)
-
-    def summed(values: npt.NDArray[np.generic]) -> FloatArray:
-        total = np.bincount(g, weights=values.astype(np.float64), minlength=n_groups)
-        return np.asarray(total, dtype=np.float64)
-
-    def table(columns: npt.NDArray[np.int64], weights: FloatArray, width: int) -> FloatArray:
-        cell = np.bincount(g * width + columns, weights=weights, minlength=n_groups * width)
-        return np.asarray(cell, dtype=np.float64).reshape(n_groups, width)
-
-    ones = np.ones(len(y))
-    simple = np.stack(
-        [
-            summed(ones),
-            summed(correct),
-            summed((top == y[:, None]).any(1)),
-            summed(-np.log(np.maximum(own, PROBABILITY_FLOOR))),
-            summed(-np.log(share[y])),
-        ],
-        axis=1,
-    )
-    gap = correct.astype(np.float64) - confidence.double().numpy()
-    return GroupSums(
-        simple=simple,
-        support=table(y, ones, n_classes),
-        predicted=table(answer, ones, n_classes),
-        hits=table(y, correct.astype(np.float64), n_classes),
-        gaps=table(equal_mass_bins(confidence.double()).numpy(), gap, CALIBRATION_BINS),
-    )
-
-
-def metrics_of_sums(sums: FloatArray, n_classes: int) -> dict[str, FloatArray]:
-    """The metrics of :data:`signbridge.probes.scores.METRICS` from sums over samples.
-
-    Args:
-        sums: rows of :attr:`GroupSums.matrix` added up, shape (..., 5 + 3 n_classes + n_bins).
-        n_classes: number of classes.
-
-    Returns:
-        Each metric, shape (...).
-    """
-    edges = np.cumsum([5, n_classes, n_classes, n_classes])
-    simple, support, predicted, hits, gaps = np.split(sums, edges, axis=-1)
-    n, correct, top, loss, prior = (simple[..., k] for k in range(5))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        recall = np.where(support > 0, hits / support, 0.0).sum(-1) / (support > 0).sum(-1)
-        either = support + predicted
-        f1 = np.where(either > 0, 2 * hits / either, 0.0).sum(-1) / (either > 0).sum(-1)
-        values = {
-            "accuracy": correct / n,
-            "balanced_accuracy": recall,
-            "macro_f1": f1,
-            "top3_accuracy": top / n,
-            "cross_entropy": loss / n,
-            "calibration_error": np.abs(gaps).sum(-1) / n,
-            "usable_information": (prior - loss) / n / math.log(2),
-        }
-    return {name: values[name] for name in METRICS}
+    intervals: Mapping[str, Interval]
+    drawn: Mapping[str, FloatArray]
+    totals: FloatArray
 
 
 class ClusterBootstrap:
     """Draws of whole groups, the same for every feature so that differences are paired.
 
-    A draw takes as many groups as there are, with replacement; the interval's ends are
-    :func:`interval_ends` of the metric over the draws. With fewer than some 20 groups it is too
-    narrow.
+    A draw takes as many groups as there are, with replacement. With fewer than some 20 groups the
+    intervals may be too narrow.
 
     Args:
         groups: group of each scored sample, shape (n_samples,).
@@ -221,22 +123,107 @@ class ClusterBootstrap:
         Returns:
             Shape (repetitions, n_columns).
         """
-        n_groups = len(sums)
+        return np.vstack([often @ sums for often in self._counts(len(sums))])
+
+    def _counts(self, n_groups: int) -> Iterator[FloatArray]:
+        """How often each draw takes each group, shape (draws of a block, n_groups)."""
         generator = np.random.default_rng(self.seed)
         step = max(1, _BLOCK // (8 * n_groups))
-        drawn = []
         for start in range(0, self.repetitions, step):
             count = min(step, self.repetitions - start)
             picks = generator.integers(n_groups, size=(count, n_groups))
             rows = np.arange(count)[:, None] * n_groups
             often = np.bincount((picks + rows).ravel(), minlength=count * n_groups)
-            drawn.append(often.reshape(count, n_groups).astype(np.float64) @ sums)
-        return np.vstack(drawn)
+            yield often.reshape(count, n_groups).astype(np.float64)
+
+    def scored(self, probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Scored:
+        r"""Every metric with its interval and its draws.
+
+        With :math:`s` the deviation over the draws times :math:`\sqrt{G / (G - 1)}` and :math:`t`
+        Student's quantile for :math:`G - 1` degrees of freedom,
+
+        - *logit*: :func:`signbridge.probes.intervals.logit_interval`.
+        - *bias-corrected logit*: the same about :math:`2 v - \bar v^*`, since noise in the counts
+          of a class lowers its F1, in the sample as in a draw.
+        - *studentised*: :func:`signbridge.probes.intervals.studentised_interval` of the
+          cross-entropy. Usable information is the labels' entropy minus that, so its interval is
+          the same one turned over: the class shares are those of the sample.
+        - *bracketing*: noise only raises the calibration error, so the value is too large on
+          average. An estimate that is too small takes the sign of each bin's gap from the groups
+          that were drawn and its size from those that were not, averaged over the draws
+          (:func:`signbridge.probes.intervals.bracketing_interval`).
+
+        Args:
+            probabilities: held-out class probabilities, shape (n_samples, n_classes).
+            labels: class indices, shape (n_samples,).
+
+        Returns:
+            Intervals and draws by metric.
+        """
+        sums = group_sums(probabilities, labels, self.groups)
+        n_groups, n_classes = sums.support.shape
+        # With the squares the standard error of the mean loss is known in every draw.
+        size, loss = sums.simple[:, 0], sums.simple[:, 3]
+        squares = np.stack([loss**2, loss * size, size**2], axis=1)
+        columns = np.hstack([sums.matrix, squares])
+        outside = np.hstack([sums.gaps, size[:, None]])
+        drawn, left_out = (
+            np.vstack(parts)
+            for parts in zip(
+                *((often @ columns, (often == 0) @ outside) for often in self._counts(n_groups)),
+                strict=True,
+            )
+        )
+        total, labelled = columns.sum(0), sums.support.sum(0) > 0
+        value = {
+            name: float(number) for name, number in metrics_of_sums(total[:-3], n_classes).items()
+        }
+        metric = metrics_of_sums(drawn[:, :-3], n_classes, labelled)
+        entropy = value["usable_information"] + value["cross_entropy"] / math.log(2)
+        metric["usable_information"] = entropy - metric["cross_entropy"] / math.log(2)
+        widen = math.sqrt(n_groups / max(n_groups - 1, 1))
+        quantile = t_quantile(n_groups, self.level)
+        effective = float(size.sum() ** 2 / (size**2).sum())
+        intervals = {}
+        for name in METRICS:
+            centre, deviation = value[name], float(metric[name].std()) * widen
+            if METHODS[name] == "bias_corrected_logit":
+                corrected = 2 * centre - float(metric[name].mean())
+                centre = corrected if 0 < corrected < 1 else centre
+            if METHODS[name] in ("logit", "bias_corrected_logit"):
+                low, high = logit_interval(centre, deviation, quantile, effective)
+                # The end nearest to the value must not leave it outside.
+                ends = min(low, value[name]), max(high, value[name])
+            elif name == "calibration_error":
+                below = _crossed_calibration_error(drawn[:, -3 - sums.gaps.shape[1] : -3], left_out)
+                error = _calibration_deviation(sums.gaps, size) * widen
+                ends = bracketing_interval(below, centre, error, quantile)
+            else:
+                continue
+            intervals[name] = Interval(value[name], *ends)
+        if n_groups < 2:
+            ends = (math.nan, math.nan)
+        else:
+            low, high = studentised_interval(
+                value["cross_entropy"],
+                float(_mean_error(total)) * widen,
+                metric["cross_entropy"],
+                _mean_error(drawn) * widen,
+                self.level,
+                n_groups=n_groups,
+            )
+            ends = max(0.0, low), high
+        intervals["cross_entropy"] = Interval(value["cross_entropy"], *ends)
+        intervals["usable_information"] = Interval(
+            value["usable_information"],
+            *(entropy - end / math.log(2) for end in reversed(ends)),
+        )
+        return Scored({name: intervals[name] for name in METRICS}, metric, sums.simple)
 
     def intervals(
         self, probabilities: npt.ArrayLike, labels: npt.ArrayLike
     ) -> Mapping[str, Interval]:
-        """Every metric with its interval.
+        """Every metric with its interval, see :meth:`scored`.
 
         Args:
             probabilities: held-out class probabilities, shape (n_samples, n_classes).
@@ -245,8 +232,7 @@ class ClusterBootstrap:
         Returns:
             Interval by metric.
         """
-        value, drawn = self._both(probabilities, labels)
-        return {name: self._interval(name, value[name], drawn[name]) for name in METRICS}
+        return self.scored(probabilities, labels).intervals
 
     def difference(
         self,
@@ -254,96 +240,71 @@ class ClusterBootstrap:
         other: npt.ArrayLike,
         labels: npt.ArrayLike,
         metric: str = "accuracy",
+        *,
+        other_labels: npt.ArrayLike | None = None,
     ) -> Interval:
         """Paired difference of one metric between two sets of predictions of the same samples.
 
         Args:
             probabilities: predictions, shape (n_samples, n_classes).
-            other: predictions that are subtracted, same shape.
+            other: predictions that are subtracted, same number of samples.
             labels: class indices, shape (n_samples,).
             metric: one of :data:`signbridge.probes.scores.METRICS`.
+            other_labels: labels of the other predictions, where they differ.
 
         Returns:
-            The difference and its interval.
+            The difference and its interval, see :func:`paired_difference`.
         """
-        value, drawn = self._both(probabilities, labels)
-        less, drawn_less = self._both(other, labels)
-        difference = drawn[metric] - drawn_less[metric]
-        low, high = _BOUNDS.get(metric, (0.0, 1.0))
-        bounds = (low - high, high - low)
-        return self._interval(metric, value[metric] - less[metric], difference, bounds)
-
-    def _both(
-        self, probabilities: npt.ArrayLike, labels: npt.ArrayLike
-    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-        n_classes = np.shape(probabilities)[1]
-        sums = group_sums(probabilities, labels, self.groups).matrix
-        return (
-            metrics_of_sums(sums.sum(0), n_classes),
-            metrics_of_sums(self.draws(sums), n_classes),
+        return paired_difference(
+            self.scored(probabilities, labels),
+            self.scored(other, labels if other_labels is None else other_labels),
+            metric,
         )
 
-    def _interval(
-        self,
-        metric: str,
-        value: FloatArray,
-        drawn: FloatArray,
-        bounds: tuple[float, float] | None = None,
-    ) -> Interval:
-        low, high = interval_ends(
-            float(value),
-            drawn,
-            self.level,
-            METHODS[metric],
-            bounds=bounds or _BOUNDS.get(metric, (0.0, 1.0)),
-        )
-        return Interval(float(value), low, high)
 
-
-def interval_ends(
-    value: float,
-    drawn: FloatArray,
-    level: float = 0.95,
-    method: Method = "percentile",
-    bounds: tuple[float, float] = (-math.inf, math.inf),
-) -> tuple[float, float]:
-    r"""Ends of a bootstrap interval.
-
-    *Percentile* (Efron & Tibshirani 1993, chapter 13): quantiles of the draws. Right for means over
-    samples, whose draws lie about the value.
-
-    *Bias-corrected* (Efron 1987, "Better Bootstrap Confidence Intervals", without acceleration):
-    with :math:`z_0 = \Phi^{-1}` of the share of draws below the value (equal ones count half), the
-    quantiles at :math:`\Phi(2 z_0 \pm z)` for :math:`z = \Phi^{-1}((1 + level) / 2)`. For means
-    over classes: a draw misses some groups altogether, which shifts ``macro_f1`` down, and this
-    shifts the interval back. Where the value lies outside the percentile interval, shares of 0 and
-    1 among them, the share says no more than that, and the percentiles are reflected.
-
-    *Reflected* (the basic interval of Davison & Hinkley 1997, chapter 5): the percentiles :math:`q`
-    become :math:`2 v - q`, which shifts them by twice the bias. For the calibration error, which
-    noise only raises: a draw has the sample's noise and its own, so most draws lie above the value
-    and none may reach down to the truth; quantiles of the draws, corrected or not, then miss it.
+def paired_difference(first: Scored, second: Scored, metric: str = "accuracy") -> Interval:
+    """Difference of a metric between two sets of predictions that were scored on the same draws.
 
     Args:
-        value: the metric on the samples themselves.
-        drawn: the metric in each draw, shape (repetitions,); NaN are left out.
-        level: confidence level.
-        method: ``percentile``, ``bias_corrected`` or ``reflected``.
-        bounds: least and greatest value that the metric can take, for reflected ends.
+        first: scores.
+        second: those that are subtracted, of the same :class:`ClusterBootstrap`.
+        metric: one of :data:`signbridge.probes.scores.METRICS`.
 
     Returns:
-        Lower and upper end.
+        The difference with the interval of
+        :func:`signbridge.probes.intervals.difference_interval`.
     """
-    drawn = drawn[~np.isnan(drawn)]
-    tail = (1 - level) / 2
-    at = np.array([tail, 1 - tail])
-    if method == "bias_corrected":
-        share = float(np.mean(drawn < value) + np.mean(drawn == value) / 2)
-        if tail <= share <= 1 - tail:
-            at = ndtr(2 * ndtri(share) + ndtri(at))
-        else:
-            method = "reflected"
-    low, high = np.quantile(drawn, at)
-    if method == "reflected":
-        low, high = np.clip([2 * value - high, 2 * value - low], *bounds)
-    return float(low), float(high)
+    one, two = first.intervals[metric], second.intervals[metric]
+    drawn = first.drawn[metric], second.drawn[metric]
+    independent = float(drawn[0].var() + drawn[1].var())
+    # Draws that differ by rounding alone do not vary.
+    ratio = float((drawn[0] - drawn[1]).var()) / independent if independent > 1e-24 else math.nan
+    low, high = difference_interval(
+        (one.value, one.low, one.high), (two.value, two.low, two.high), ratio
+    )
+    return Interval(one.value - two.value, low, high)
+
+
+def _mean_error(sums: FloatArray) -> FloatArray:
+    """Standard error of the mean loss between groups, from sums with their squares, shape (...)."""
+    size, loss = sums[..., 0], sums[..., 3]
+    mean = loss / size
+    squares = sums[..., -3] - 2 * mean * sums[..., -2] + mean**2 * sums[..., -1]
+    return np.asarray(np.sqrt(np.maximum(squares, 0.0)) / size)
+
+
+def _crossed_calibration_error(gaps: FloatArray, left_out: FloatArray) -> float:
+    """Mean over the draws of the left-out groups' gaps, with the signs of the drawn groups'."""
+    size = left_out[:, -1]
+    usable = size > 0
+    if not usable.any():
+        return 0.0
+    signed = (np.sign(gaps[usable]) * left_out[usable, :-1]).sum(1) / size[usable]
+    return float(signed.mean())
+
+
+def _calibration_deviation(gaps: FloatArray, size: FloatArray) -> float:
+    """Standard error of the calibration error between groups, its signs taken as known."""
+    signed = gaps @ np.sign(gaps.sum(0))
+    rest = signed - signed.sum() / size.sum() * size
+    return float(np.sqrt((rest**2).sum()) / size.sum())

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset
 
 from signbridge.errors import ProbeError
 from signbridge.probes.features import MEMORY_BYTES, Feature, FeatureSource, select_features
+from signbridge.probes.sgd.moments import (
+    Curvature,
+    alone,
+    curvature_of,
+    spans,
+    standardisation_of,
+)
+from signbridge.probes.sgd.order import BatchOrder, own_rows
 from signbridge.probes.splits import IntArray, Split, SplitName, inner_split, make_split
 from signbridge.probes.standardise import Standardisation
 from signbridge.store import CHUNK_ROWS
@@ -21,45 +29,60 @@ from signbridge.store import CHUNK_ROWS
 if TYPE_CHECKING:
     from signbridge.store import Store
 
-_STEPS_PER_EPOCH = 100
+_ROUND_STEPS = 20
+"""Fewest batches between two measurements of the whole training part."""
+_EPOCH_STEPS = 500
+"""Most batches of a Lightning epoch, after which a checkpoint may be written."""
+_VALIDATION_PARTS = 5
+_BLOCK_BYTES = 64 * 2**20
 
 
 class Batch(TypedDict):
     """What the loaders give out.
 
     ``x``: standardised features, float32, shape (B, n_layers, n_features); ``y``: class indices,
-    shape (B,); ``row``: sample indices in the store, shape (B,).
+    shape (B,); ``row``: sample indices in the store, shape (B,); ``size``: number of samples of the
+    batch over all processes.
     """
 
     x: Tensor
     y: Tensor
     row: Tensor
+    size: int
 
 
 class ActivationDataModule(LightningDataModule):
     """Serves one fold of a store to :class:`signbridge.probes.LinearProbes`.
 
     All layers of a sample come together. Features are standardised with mean and deviation of the
-    fold's training part alone. Each layer is read once and kept as float32 where all fit into
+    fold's training part alone. They are read once and kept as float32 where they fit into
     ``memory_bytes``; otherwise batches are made from shuffled chunks of 64 samples, read anew in
     every pass, through a buffer of a quarter of that memory.
 
-    An epoch of the training loader is at least 100 batches: small stores pass through their
-    samples several times in it, newly shuffled each time.
+    On several devices ``batch_size`` is the size of the whole batch. Each process reads, keeps and
+    trains on the samples in its own chunks (r, r + n, r + 2 n, ... for process r of n); which
+    samples make a batch does not depend on the number of processes, so the results do not either,
+    but for rounding.
+
+    An epoch of the training loader ends with a *round* (whole passes, at least 20 batches, after
+    which :class:`~signbridge.probes.LinearProbes` measures the whole training part) or after 500
+    batches.
 
     Args:
         store: path of a store, or an open one.
         features: layer numbers or names (``resid_post/5``, ``pixels``), all of one width;
             ``all`` takes every layer of the store.
-        split: ``grouped``, ``random``, or a split of one's own.
+        split: ``grouped``, ``random``, ``source``, or a split of one's own.
         folds: number of folds.
         fold: which of them.
         seed: seed of the split and of the order of the batches.
-        batch_size: samples per batch.
-        validation: hold out one in five of the training part (grouped as the split is) and serve
-            it as the validation loader. What it chooses has not seen the test part.
-        memory_bytes: bound on the features kept in memory.
+        batch_size: samples per batch, over all processes.
+        validation: hold out a part of the training part, about one in five and without parting a
+            group, by which training stops early. It has not seen the test part. Where the training
+            part cannot be divided there is none.
+        memory_bytes: bound on the features that a process keeps in memory.
         source: where features come from, instead of reading ``store`` anew.
+        labels: class indices of all samples, instead of the store's.
 
     Raises:
         ProbeError: the store cannot be split so, or holds no such fold or feature.
@@ -78,6 +101,7 @@ class ActivationDataModule(LightningDataModule):
         validation: bool = False,
         memory_bytes: int = MEMORY_BYTES,
         source: FeatureSource | None = None,
+        labels: IntArray | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -85,13 +109,12 @@ class ActivationDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.memory_bytes = memory_bytes
-        self._validation = validation
         if isinstance(store, (str, os.PathLike)):
             from signbridge.store import open_store
 
             store = open_store(os.fspath(store))
         self.store = store
-        self.labels = store_labels(store)
+        self.labels = store_labels(store) if labels is None else labels
         self.class_names = tuple(str(name) for name in store.class_names)
         if isinstance(split, Split):
             self.split = split
@@ -103,28 +126,19 @@ class ActivationDataModule(LightningDataModule):
                 folds=folds,
                 seed=seed,
                 class_names=self.class_names,
+                source_splits=store.source_splits,
             )
         if not 0 <= fold < len(self.split):
             raise ProbeError(
                 f"there is no fold {fold}: the split has folds 0 to {len(self.split) - 1}."
             )
-        self.train_rows, self.test_rows = self.split.folds[fold]
-        self.validation_rows: IntArray = np.empty(0, dtype=np.int64)
+        self.training_part, self.test_rows = self.split.folds[fold]
+        self.train_rows, self.validation_rows = self.training_part, np.empty(0, dtype=np.int64)
         if validation:
-            inner = inner_split(
-                self.train_rows,
-                self.labels,
-                np.asarray(store.groups),
-                split=self.split.name,
-                folds=5,
-                seed=seed,
+            groups = np.asarray(store.groups, dtype=np.int64)
+            self.train_rows, self.validation_rows = hold_out(
+                self.training_part, self.labels, groups, seed
             )
-            if inner is None:
-                raise ProbeError(
-                    f"the training part of fold {fold} is too small for a validation part; "
-                    "use validation=False."
-                )
-            self.train_rows, self.validation_rows = inner.folds[0]
         if source is None:
             chosen = (
                 select_features(store, baselines=False)
@@ -133,10 +147,14 @@ class ActivationDataModule(LightningDataModule):
             )
             source = FeatureSource(store, chosen, memory_bytes)
         self.source = source
-        float_bytes = 4 * source.n_samples * len(source) * source.n_features
-        self.in_memory = float_bytes <= memory_bytes
+        self.row_bytes = 4 * len(source) * source.n_features
+        # Blocks are standardised in float64.
+        self._block_rows = max(1, _BLOCK_BYTES // (2 * self.row_bytes * CHUNK_ROWS)) * CHUNK_ROWS
         self._standardisation: Standardisation | None = None
         self._values: Tensor | None = None
+        self._kept_rows: IntArray = np.empty(0, dtype=np.int64)
+        self._next = [0, 0]  # pass, and batch in it
+        self.steps_left: Callable[[], int] | None = None
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -160,72 +178,226 @@ class ActivationDataModule(LightningDataModule):
 
     @property
     def present(self) -> list[bool]:
-        """Which classes have training samples, n_classes of them."""
-        counts = np.bincount(self.labels[self.train_rows], minlength=self.n_classes)
+        """Which classes have samples in the training part, n_classes of them."""
+        counts = np.bincount(self.labels[self.training_part], minlength=self.n_classes)
         return [bool(count) for count in counts]
 
     @property
     def n_train(self) -> int:
-        """Number of samples trained on."""
+        """Number of samples trained on at present."""
         return len(self.train_rows)
 
     @property
     def standardisation(self) -> Standardisation:
         """Mean and deviation of the training part, each of shape (n_layers, n_features)."""
         if self._standardisation is None:
-            self._standardisation = self.source.moments(self.train_rows)
+            self._standardisation = standardisation_of(
+                self.source, self._raw_blocks(self.training_part), self._reduce
+            )
         return self._standardisation
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether this process keeps its samples."""
+        _, processes = self._place
+        return self.row_bytes * self.source.n_samples <= self.memory_bytes * processes
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Number of this process, and of all."""
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def _reduce(self, values: Tensor, how: str) -> Tensor:
+        if self.trainer is None or self.trainer.world_size == 1:
+            return alone(values, how)
+        strategy = self.trainer.strategy
+        done = strategy.reduce(values.to(strategy.root_device), reduce_op=how)
+        return torch.as_tensor(done).to(values.device)
+
+    def _own(self, rows: IntArray) -> IntArray:
+        return own_rows(rows, *self._place)
+
+    def use_all(self) -> None:
+        """Train on the validation part too from the next epoch on."""
+        self.train_rows, self.validation_rows = self.training_part, np.empty(0, dtype=np.int64)
+        passes = self.passes_of_a_round
+        self._next = [-(-(self._next[0] + 1) // passes) * passes, 0]  # the start of a round
+
+    @property
+    def order(self) -> BatchOrder:
+        """The batches of the training part."""
+        held = max(self.batch_size, self.memory_bytes // 4 // self.row_bytes)
+        return BatchOrder(
+            self.train_rows, self.batch_size, self.seed, None if self.in_memory else held
+        )
+
+    @property
+    def passes_of_a_round(self) -> int:
+        """Passes between two measurements."""
+        return -(-_ROUND_STEPS // self.order.batches)
+
+    @property
+    def round_is_over(self) -> bool:
+        """Whether the next batch is the first of a round."""
+        number, batch = self._next
+        return batch == 0 and number % self.passes_of_a_round == 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training stands, for a checkpoint."""
+        return {
+            "next": list(self._next),
+            "all": len(self.validation_rows) == 0,
+            "mean": self.standardisation.mean,
+            "deviation": self.standardisation.deviation,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        if state_dict["all"]:
+            self.use_all()
+        self._next = list(state_dict["next"])
+        self._standardisation = Standardisation(state_dict["mean"], state_dict["deviation"])
 
     def setup(self, stage: str | None = None) -> None:
         """Read, measure the training part, and standardise what is kept."""
         if self._values is not None or not self.in_memory:
             _ = self.standardisation
             return
-        values = torch.empty(self.source.n_samples, self.n_layers, self.n_features)
-        for number, feature in enumerate(self.features):
-            part = self._part(number)
-            values[:, number] = part.apply(
-                torch.from_numpy(self.source.array(feature)), torch.float32
-            )
-        self._values = values
+        for feature in self.features:
+            if self.source.in_memory:
+                self.source.array(feature)  # a layer as a whole is read faster than in blocks
+        rows = self._own(np.arange(self.source.n_samples))
+        values = torch.empty(len(rows), self.n_layers, self.n_features)
+        done = 0
+        for _, block in self._raw_blocks(np.arange(self.source.n_samples)):
+            values[done : done + len(block)] = self._standardised(block)
+            done += len(block)
+        self._kept_rows, self._values = rows, values
 
-    def _part(self, number: int) -> Standardisation:
-        whole = self.standardisation
-        return Standardisation(whole.mean[number], whole.deviation[number])
+    def curvature(self) -> Curvature:
+        """Sketch of the training part's second moments."""
+        return curvature_of(
+            self._blocks(self.training_part),
+            self.n_layers,
+            self.n_features,
+            len(self.training_part),
+            self.seed,
+            self._reduce,
+        )
 
-    def _loader(self, rows: IntArray, *, shuffle: bool) -> DataLoader[Batch]:
+    # -- reading ----------------------------------------------------------------------------------
+
+    def _raw_blocks(self, rows: IntArray) -> Iterator[tuple[IntArray, Tensor]]:
+        """This process's share of some samples, ascending, as stored, (samples, layers, width)."""
+        rows = self._own(np.sort(rows))
+        for start, stop in spans(rows, CHUNK_ROWS, self._block_rows):
+            part = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
+            block = self.source.block(start, min(stop, self.source.n_samples))
+            yield part, torch.from_numpy(block)[torch.as_tensor(part - start)]
+
+    def _standardised(self, block: Tensor) -> Tensor:
+        return self.standardisation.apply(block.transpose(0, 1), torch.float32).transpose(0, 1)
+
+    def _blocks(self, rows: IntArray) -> Iterator[tuple[IntArray, Tensor]]:
+        """This process's share of some samples, ascending, standardised."""
         self.setup()
         if self._values is None:
-            stream = _Stream(self, rows, shuffle=shuffle)
-            return DataLoader(stream, batch_size=None)
-        kept = _Kept(self._values, torch.as_tensor(self.labels), torch.as_tensor(rows))
-        order = _Batches(len(rows), self.batch_size, self.seed if shuffle else None)
-        return DataLoader(kept, batch_sampler=order, collate_fn=_as_is)
+            for part, block in self._raw_blocks(rows):
+                yield part, self._standardised(block)
+            return
+        rows = self._own(np.sort(rows))
+        for start in range(0, len(rows), self._block_rows):
+            part = rows[start : start + self._block_rows]
+            yield part, self._values[torch.as_tensor(np.searchsorted(self._kept_rows, part))]
+
+    def standardised_block(self, start: int, stop: int) -> Tensor:
+        """Consecutive samples, float32, shape (stop - start, n_layers, n_features)."""
+        return self._standardised(torch.from_numpy(self.source.block(start, stop)))
+
+    def batch(self, rows: IntArray, x: Tensor, size: int) -> Batch:
+        """A batch of samples whose features are at hand."""
+        y = torch.as_tensor(self.labels[rows])
+        return {"x": x, "y": y, "row": torch.as_tensor(rows), "size": size}
+
+    def blocks(self, rows: IntArray) -> Iterator[Batch]:
+        """This process's share of any samples, in the order of the store, in large batches."""
+        for part, x in self._blocks(rows):
+            yield self.batch(part, x, len(part))
+
+    def training_batches(self) -> Iterator[Batch]:
+        """This process's share of the batches up to the end of the epoch."""
+        self.setup()
+        number, first = self._next
+        made, most = 0, _EPOCH_STEPS
+        if self.steps_left is not None:
+            most = max(1, min(most, self.steps_left()))
+        while True:
+            done = 0
+            for stretch in self.order.passage(number):
+                if done + len(stretch) <= first:
+                    done += len(stretch)
+                    continue
+                held = np.sort(self._own(np.concatenate(stretch)))
+                values = self._values
+                if values is None:
+                    parts = [block for _, block in self._blocks(held)]
+                    values = torch.cat(parts) if parts else torch.empty(0, *self._shape)
+                    places = held
+                else:
+                    places = self._kept_rows
+                for rows in stretch[max(0, first - done) :]:
+                    if made == most:
+                        self._next = [number, first]
+                        return
+                    own = self._own(rows)
+                    x = values[torch.as_tensor(np.searchsorted(places, own))]
+                    yield self.batch(own, x, len(rows))
+                    made, first = made + 1, first + 1
+                done += len(stretch)
+            number, first = number + 1, 0
+            if number % self.passes_of_a_round == 0:
+                self._next = [number, 0]
+                return
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.n_layers, self.n_features
+
+    def _in_order(self, rows: IntArray) -> Iterator[Batch]:
+        for rows_of_block, x in self._blocks(rows):
+            for start in range(0, len(rows_of_block), self.batch_size):
+                part = rows_of_block[start : start + self.batch_size]
+                yield self.batch(part, x[start : start + self.batch_size], len(part))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches of the training part."""
-        return self._loader(self.train_rows, shuffle=True)
+        """Shuffled batches of the training part, up to the end of the epoch."""
+        return DataLoader(_Stream(self, None), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """Batches of the validation part; none unless asked for."""
-        return self._loader(self.validation_rows, shuffle=False) if self._validation else []
+        """Batches of the validation part; none without one."""
+        rows = self.validation_rows
+        return DataLoader(_Stream(self, rows), batch_size=None) if len(rows) else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Batches of the fold's test part, in the order of the store."""
-        return self._loader(self.test_rows, shuffle=False)
-
-    def rows_dataloader(self, rows: IntArray) -> DataLoader[Batch]:
-        """Batches of any samples, in the order of the store, standardised as the others."""
-        return self._loader(np.sort(rows), shuffle=False)
+        return DataLoader(_Stream(self, self.test_rows), batch_size=None)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """As :meth:`test_dataloader`."""
         return self.test_dataloader()
 
-    def standardised_block(self, start: int, stop: int) -> Tensor:
-        """Consecutive samples, float32, shape (stop - start, n_layers, n_features)."""
-        block = torch.from_numpy(self.source.block(start, stop)).transpose(0, 1)
-        return self.standardisation.apply(block, torch.float32).transpose(0, 1)
+
+class _Stream(IterableDataset[Batch]):
+    """Training batches, or some samples in order."""
+
+    def __init__(self, module: ActivationDataModule, rows: IntArray | None) -> None:
+        self.module, self.rows = module, rows
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.rows is None:
+            return self.module.training_batches()
+        return self.module._in_order(self.rows)
 
 
 def store_labels(store: Store) -> IntArray:
@@ -241,100 +413,26 @@ def store_labels(store: Store) -> IntArray:
     return np.asarray(store.labels, dtype=np.int64)
 
 
-def _as_is(batch: Any) -> Any:
-    return batch
+def hold_out(
+    rows: IntArray, labels: IntArray, groups: IntArray, seed: int
+) -> tuple[IntArray, IntArray]:
+    """Divide a training part into samples to train on and samples to stop by.
 
+    No group is parted, unless it holds a class that would be left without a sample to train on,
+    which is not held out.
 
-class _Kept(Dataset[Batch]):
-    """Standardised samples in memory, fetched a batch at a time."""
+    Args:
+        rows: sample indices of the training part.
+        labels: class indices of all samples.
+        groups: groups of all samples.
+        seed: seed of the shuffling.
 
-    def __init__(self, values: Tensor, labels: Tensor, rows: Tensor) -> None:
-        self.values, self.labels, self.rows = values, labels, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        rows = self.rows[torch.as_tensor(indices)]
-        return {"x": self.values[rows], "y": self.labels[rows], "row": rows}
-
-
-class _Batches(Sampler[list[int]]):
-    """Batches of indices: one pass in order, or shuffled passes until an epoch is filled."""
-
-    def __init__(self, size: int, batch_size: int, seed: int | None) -> None:
-        self.size, self.batch_size = size, batch_size
-        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
-
-    def __len__(self) -> int:
-        once = -(-self.size // self.batch_size)
-        return once if self.generator is None else once * -(-_STEPS_PER_EPOCH // max(1, once))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        once = max(1, -(-self.size // self.batch_size))
-        for _ in range(len(self) // once):
-            if self.generator is None:
-                order = list(range(self.size))
-            else:
-                order = torch.randperm(self.size, generator=self.generator).tolist()
-            for start in range(0, self.size, self.batch_size):
-                yield order[start : start + self.batch_size]
-
-
-class _Stream(IterableDataset[Batch]):
-    """Batches made from chunk-aligned reads, for stores that do not fit in memory."""
-
-    def __init__(self, module: ActivationDataModule, rows: IntArray, *, shuffle: bool) -> None:
-        self.module, self.shuffle, self.rows = module, shuffle, rows
-        self.wanted = np.zeros(module.source.n_samples, dtype=bool)
-        self.wanted[rows] = True
-        per_row = 4 * module.n_layers * module.n_features
-        # Stores are often sorted by class, so a batch is drawn from chunks of many places.
-        self.buffer_rows = max(module.batch_size, module.memory_bytes // 4 // per_row)
-        self.generator = np.random.default_rng(module.seed)
-
-    def __iter__(self) -> Iterator[Batch]:
-        step = CHUNK_ROWS if self.shuffle else self.module.source.block_rows
-        starts = np.arange(0, len(self.wanted), step)
-        worker = get_worker_info()
-        if worker is not None:
-            starts = starts[worker.id :: worker.num_workers]
-        if self.shuffle:
-            self.generator.shuffle(starts)
-        size = self.module.batch_size
-        held: list[tuple[Tensor, IntArray]] = []
-        for start in starts.tolist():
-            stop = min(start + step, len(self.wanted))
-            rows = start + np.flatnonzero(self.wanted[start:stop])
-            if not len(rows):
-                continue
-            block = self.module.standardised_block(start, stop)
-            held.append((block[torch.as_tensor(rows - start)], rows))
-            if sum(len(part[1]) for part in held) >= (self.buffer_rows if self.shuffle else size):
-                x, rows = self._mixed(held)
-                whole = len(rows) // size * size
-                yield from self._cut(x[:whole], rows[:whole])
-                held = [(x[whole:].clone(), rows[whole:])] if whole < len(rows) else []
-        if held:
-            yield from self._cut(*self._mixed(held))
-
-    def _mixed(self, held: list[tuple[Tensor, IntArray]]) -> tuple[Tensor, IntArray]:
-        x = torch.cat([part[0] for part in held])
-        rows = np.concatenate([part[1] for part in held])
-        if not self.shuffle:
-            return x, rows
-        order = self.generator.permutation(len(rows))
-        return x[torch.as_tensor(order)], rows[order]
-
-    def _cut(self, x: Tensor, rows: IntArray) -> Iterator[Batch]:
-        size = self.module.batch_size
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            yield {
-                "x": x[start : start + size],
-                "y": torch.as_tensor(self.module.labels[part]),
-                "row": torch.as_tensor(part),
-            }
+    Returns:
+        Sample indices of both parts, ascending; the second is empty where ``rows`` is too small.
+    """
+    made = inner_split(rows, labels, groups, split="grouped", folds=_VALIDATION_PARTS, seed=seed)
+    held = np.empty(0, dtype=np.int64)
+    if made is not None:
+        trained, held = made.folds[0]
+        held = held[np.isin(labels[held], labels[trained])]
+    return np.setdiff1d(rows, held), np.sort(held)

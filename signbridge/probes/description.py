@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from signbridge.probes.grouping import grouping
+from signbridge.probes.given_splits import shared_groups
+from signbridge.probes.grouping import Grouping, grouping
+from signbridge.words import counted
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
@@ -24,22 +26,12 @@ def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> 
     """
     words = grouping(provenance)
     n_samples, n_groups = len(plan.labels), len(np.unique(plan.groups))
-    folds = len(plan.main)
     if words.kind == "none":
         data = f"{n_samples} images, each counted as independent"
     else:
         data = f"{n_samples} images in {n_groups} {words.many}{words.detail}"
-    if config.folds > 1:
-        split = f"{folds} stratified folds"
-    elif config.split == "grouped":
-        split = f"one held-out part of {plan.main.parts} stratified ones"
-    else:
-        split = "one stratified hold-out of a fifth"
-    if config.split == "random":
-        split += " drawn at random"
-    if words.kind != "none":
-        verb = "may" if config.split == "random" else "never"
-        split += f", which {verb} part {words.one}"
+    given = config.split in ("source", "file")
+    split = _given_split(config, plan, words) if given else _drawn_split(config, plan, words)
     drawn = "images" if words.kind == "none" else "whole groups"
     if len(config.penalties) > 1:
         values = ", ".join(f"{C:g}" for C in config.penalties)
@@ -54,3 +46,34 @@ def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> 
         f"regression, {penalty}, {fit}; 95 % intervals from {config.bootstrap} bootstrap draws of "
         f"{drawn}, with the probes held fixed."
     )
+
+
+def _drawn_split(config: SweepConfig, plan: Plan, words: Grouping) -> str:
+    if config.folds > 1:
+        split = f"{len(plan.main)} stratified folds"
+    elif config.split == "grouped":
+        split = f"one held-out part of {plan.main.parts} stratified ones"
+    else:
+        split = "one stratified hold-out of a fifth"
+    if config.split == "random":
+        split += " drawn at random"
+    if words.kind != "none":
+        verb = "may" if config.split == "random" else "never"
+        split += f", which {verb} part {words.one}"
+    return split
+
+
+def _given_split(config: SweepConfig, plan: Plan, words: Grouping) -> str:
+    whose = "the data's own split" if config.split == "source" else f"the file {config.split_file}"
+    if len(plan.main) == 1:
+        (train, test) = plan.main.folds[0]
+        split = f"trained on {len(train):,} images and tested on {len(test):,} as {whose} says"
+    else:
+        split = f"{len(plan.main)} folds as {whose} says"
+    left = len(plan.labels) - len(plan.main.used)
+    if left:
+        split += f", {counted(left, 'image')} left out"
+    if words.kind != "none":
+        parted = shared_groups(plan.main, plan.groups)[1]
+        split += f", parting {parted or 'none'} of the {words.many}"
+    return split

@@ -1,11 +1,8 @@
-"""Two ways to fit the probes of a sweep: the exact solver and the Lightning module."""
+"""What fits the probes of a sweep, and the exact solver as such an engine."""
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
 
@@ -13,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from signbridge.probes.features import MEMORY_BYTES, FeatureSource
-from signbridge.probes.splits import IntArray, Split
+from signbridge.probes.features import MEMORY_BYTES, Feature, FeatureSource
+from signbridge.probes.splits import IntArray
 
 Fold = tuple[IntArray, IntArray]
 
@@ -40,7 +37,7 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Probes of all samples, on standardised features.
+    """Probes of all samples asked for, on standardised features.
 
     Attributes:
         weight: shape (n_layers, n_penalties, n_classes, n_features), float64.
@@ -78,18 +75,20 @@ class Engine(Protocol):
         labels: IntArray,
         n_classes: int,
         penalties: Sequence[float],
+        rows: IntArray | None = None,
     ) -> Fitted:
-        """Train on all samples."""
+        """Train on some samples, or on all."""
 
 
-class _Arrays(Sequence[npt.NDArray[Any]]):
-    """A source's features as a lazy sequence, so that the solver takes layers in turn."""
+class Arrays(Sequence[npt.NDArray[Any]]):
+    """A source's features, or some, as a lazy sequence, so that the solver takes layers in turn."""
 
-    def __init__(self, source: FeatureSource) -> None:
+    def __init__(self, source: FeatureSource, features: Sequence[Feature] | None = None) -> None:
         self.source = source
+        self.features = source.features if features is None else features
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.features)
 
     @overload
     def __getitem__(self, index: int) -> npt.NDArray[Any]: ...
@@ -97,8 +96,8 @@ class _Arrays(Sequence[npt.NDArray[Any]]):
     def __getitem__(self, index: slice) -> list[npt.NDArray[Any]]: ...
     def __getitem__(self, index: int | slice) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
         if isinstance(index, slice):
-            return [self.source.array(feature) for feature in self.source.features[index]]
-        return self.source.array(self.source.features[index])
+            return [self.source.array(feature) for feature in self.features[index]]
+        return self.source.array(self.features[index])
 
 
 def _given(values: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
@@ -153,7 +152,7 @@ class ExactEngine:
             for number, (train, _) in enumerate(part):
                 masks[number, train] = True
             fit = fit_logistic(
-                _Arrays(source),
+                Arrays(source),
                 labels,
                 list(penalties),
                 train=masks,
@@ -180,14 +179,18 @@ class ExactEngine:
         labels: IntArray,
         n_classes: int,
         penalties: Sequence[float],
+        rows: IntArray | None = None,
     ) -> Fitted:
         """See :class:`Engine`."""
         from signbridge.probes.logistic import fit_logistic
 
+        one_fold = np.zeros((1, source.n_samples), dtype=bool)
+        one_fold[0, slice(None) if rows is None else rows] = True
         fit = fit_logistic(
-            _Arrays(source),
+            Arrays(source),
             labels,
             list(penalties),
+            train=one_fold,
             classes=np.arange(n_classes),
             standardise=True,
             device=self.device,
@@ -195,164 +198,10 @@ class ExactEngine:
             memory_limit=self.memory_bytes // 2,
         )
         return Fitted(
-            _given(fit.coef),
-            _given(fit.intercept),
-            _given(fit.mean),
-            _given(fit.deviation),
-            fit.converged,
-            fit.relative_tolerance,
+            _given(fit.coef)[:, 0],
+            _given(fit.intercept)[:, 0],
+            _given(fit.mean)[:, 0],
+            _given(fit.deviation)[:, 0],
+            fit.converged[:, 0],
+            fit.relative_tolerance[:, 0],
         )
-
-
-class SgdEngine:
-    """:class:`signbridge.probes.LinearProbes` under a Lightning Trainer, a fold at a time.
-
-    Its fits come close to the optimum and do not certify it; a fit counts as converged where the
-    gradient norm over the training part is below ``tolerance`` times that of the penalty.
-
-    Args:
-        device: ``cpu`` or ``cuda``.
-        memory_bytes: bound on the features kept.
-        seed: seed of the order of the batches.
-        batch_size: samples per batch.
-        max_steps: optimiser steps of each fold.
-        learning_rate: first learning rate.
-        tolerance: relative gradient norm that counts as converged.
-    """
-
-    def __init__(
-        self,
-        device: str = "cpu",
-        memory_bytes: int = MEMORY_BYTES,
-        *,
-        seed: int = 42,
-        batch_size: int = 256,
-        max_steps: int = 1500,
-        learning_rate: float = 0.03,
-        tolerance: float = 0.1,
-    ) -> None:
-        self.device = device
-        self.memory_bytes = memory_bytes
-        self.seed = seed
-        self.batch_size = batch_size
-        self.max_steps = max_steps
-        self.learning_rate = learning_rate
-        self.tolerance = tolerance
-
-    def held_out(
-        self,
-        source: FeatureSource,
-        labels: IntArray,
-        n_classes: int,
-        folds: Sequence[Fold],
-        penalties: Sequence[float],
-    ) -> Iterator[HeldOut]:
-        """See :class:`Engine`."""
-        for number, fold in enumerate(folds):
-            trainer, module, data = self._train(source, fold, n_classes, penalties)
-            with _quiet():
-                parts = trainer.predict(module, datamodule=data)
-            rows = torch.cat([part[0] for part in parts])
-            order = torch.argsort(rows)
-            probability = torch.cat([part[1] for part in parts])[order].permute(1, 2, 0, 3)
-            relative = self._gradient(module, data)
-            yield HeldOut(
-                number,
-                probability.float().cpu().contiguous().numpy(),
-                relative <= self.tolerance,
-                relative,
-            )
-
-    def refit(
-        self,
-        source: FeatureSource,
-        labels: IntArray,
-        n_classes: int,
-        penalties: Sequence[float],
-    ) -> Fitted:
-        """See :class:`Engine`."""
-        every = np.arange(source.n_samples)
-        _, module, data = self._train(source, (every, every), n_classes, penalties)
-        relative = self._gradient(module, data)
-        model = module.model
-        return Fitted(
-            model.weight.detach().double().cpu().numpy(),
-            (model.bias + model.absent).detach().double().cpu().numpy(),
-            data.standardisation.mean.numpy(),
-            data.standardisation.deviation.numpy(),
-            relative <= self.tolerance,
-            relative,
-        )
-
-    def _train(
-        self, source: FeatureSource, fold: Fold, n_classes: int, penalties: Sequence[float]
-    ) -> tuple[Any, Any, Any]:
-        import lightning.pytorch as pl
-
-        from signbridge.probes.data import ActivationDataModule
-        from signbridge.probes.module import LinearProbes
-
-        data = ActivationDataModule(
-            source.store,
-            split=Split("random", (fold,), source.n_samples),
-            seed=self.seed,
-            batch_size=self.batch_size,
-            memory_bytes=self.memory_bytes,
-            source=source,
-        )
-        module = LinearProbes(
-            data.n_layers,
-            data.n_features,
-            n_classes,
-            data.n_train,
-            penalties=list(penalties),
-            learning_rate=self.learning_rate,
-            max_steps=self.max_steps,
-            layer_names=[feature.name for feature in source.features],
-            present=data.present,
-        )
-        with _quiet():
-            trainer = pl.Trainer(
-                accelerator="gpu" if self.device.startswith("cuda") else "cpu",
-                devices=1,
-                max_steps=self.max_steps,
-                max_epochs=-1,
-                limit_val_batches=0,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            )
-            trainer.fit(module, datamodule=data)
-        return trainer, module, data
-
-    def _gradient(self, module: Any, data: Any) -> npt.NDArray[np.float64]:
-        """Gradient norm over the training part relative to the penalty's, shape (L, P)."""
-        model = module.model.to(self.device)
-        model.zero_grad()
-        for batch in data.rows_dataloader(data.train_rows):
-            x, y = batch["x"].to(self.device), batch["y"].to(self.device)
-            (model.objective(x, y, data.n_train).sum() * (len(y) / data.n_train)).backward()
-        share = model.penalty_factor / (data.n_train * model.penalties)
-        pull = (share[:, None, None] * model.weight.detach()).flatten(2).norm(dim=-1)
-        norm = torch.hypot(model.weight.grad.flatten(2).norm(dim=-1), model.bias.grad.norm(dim=-1))
-        model.zero_grad()
-        relative = norm / pull.clamp_min(1e-30)
-        return np.asarray(relative.double().cpu().numpy())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's remarks on devices and workers from the user, who asked for neither."""
-    names = ("lightning.pytorch", "lightning.fabric")
-    levels = [logging.getLogger(name).level for name in names]
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            yield
-    finally:
-        for name, level in zip(names, levels, strict=True):
-            logging.getLogger(name).setLevel(level)

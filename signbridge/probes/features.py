@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from signbridge.errors import ProbeError
-from signbridge.probes.standardise import Standardisation, standardisation
-from signbridge.store import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from signbridge.store import Store
 
 RESID_POST = "resid_post"
+RANDOM_WEIGHTS = "random_weights"
+"""The decoder layers of a control store: the same architecture with random weights."""
+
+TEXT = "text"
+"""The words of the model's generated answer, see :func:`signbridge.probes.answers.answer_words`."""
+FORCED_CHOICE = "forced_choice"
+"""The log-probability of each class name as the answer, the store's ``class_logprob``."""
+SAID = (TEXT, FORCED_CHOICE)
+
 MEMORY_BYTES = 4 * 2**30
 """Default bound on the memory that features take."""
-
-_BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, order=True)
@@ -29,8 +33,10 @@ class Feature:
     """A vector per sample that probes are trained on.
 
     Attributes:
-        kind: ``resid_post`` or the name of a baseline (``pixels``, ``vision``, ``projector``).
-        layer: decoder layer of ``resid_post``; None for baselines.
+        kind: ``resid_post``, ``random_weights`` (the same layers of a control store) or the name of
+            a baseline (``pixels``, ``vision``, ``projector``), or what the model says (``text``,
+            ``forced_choice``).
+        layer: decoder layer of the first two; None for baselines.
     """
 
     kind: str
@@ -40,6 +46,11 @@ class Feature:
     def name(self) -> str:
         """Readable name: ``resid_post/5`` or ``pixels``."""
         return self.kind if self.layer is None else f"{self.kind}/{self.layer}"
+
+    @property
+    def stored_name(self) -> str:
+        """What its store calls it: the layers of a control are ``resid_post`` there."""
+        return f"{RESID_POST}/{self.layer}" if self.kind == RANDOM_WEIGHTS else self.name
 
     @classmethod
     def parse(cls, name: str | int) -> Feature:
@@ -51,9 +62,9 @@ class Feature:
         if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
             return cls(RESID_POST, int(name))
         kind, _, layer = str(name).partition("/")
-        if kind == RESID_POST:
+        if kind in (RESID_POST, RANDOM_WEIGHTS):
             if not layer.isdecimal():
-                raise ProbeError(f"feature {name!r} needs a layer number, as in {RESID_POST}/5.")
+                raise ProbeError(f"feature {name!r} needs a layer number, as in {kind}/5.")
             return cls(kind, int(layer))
         if not kind or layer:
             raise ProbeError(f"feature {name!r} is not known; use {RESID_POST}/LAYER or pixels.")
@@ -63,12 +74,12 @@ class Feature:
 def select_features(
     store: Store, layers: Literal["all"] | Sequence[int] = "all", *, baselines: bool = True
 ) -> list[Feature]:
-    """The features of a sweep, layers in ascending order and then the store's baselines.
+    """The features of a sweep: layers in ascending order, the store's baselines, what was said.
 
     Args:
         store: an open store.
         layers: decoder layers, or ``all`` that the store holds.
-        baselines: whether to take the store's baselines too.
+        baselines: whether to take the store's baselines and answers too.
 
     Raises:
         ProbeError: a layer that the store does not hold, or none at all.
@@ -89,7 +100,22 @@ def select_features(
     if not wanted:
         raise ProbeError("no layer to probe: give at least one with layers, or all.")
     chosen = [Feature(RESID_POST, layer) for layer in wanted]
-    return chosen + ([Feature(str(name)) for name in store.baselines] if baselines else [])
+    if not baselines:
+        return chosen
+    said = ((TEXT, store.responses), (FORCED_CHOICE, store.class_logprob))
+    return [
+        *chosen,
+        *(Feature(str(name)) for name in store.baselines),
+        *(Feature(name) for name, values in said if values is not None),
+    ]
+
+
+def _said(store: Store, kind: str) -> npt.NDArray[Any]:
+    """What the model says, as a feature, shape (n_samples, n_features)."""
+    from signbridge.probes.answers import answer_words
+
+    values = answer_words(store.responses or [])[0] if kind == TEXT else store.class_logprob
+    return np.asarray(values)
 
 
 class FeatureSource:
@@ -115,6 +141,7 @@ class FeatureSource:
         self.store = store
         self.features = tuple(features)
         self.n_samples = int(store.n_samples)
+        self._kept: dict[Feature, npt.NDArray[Any]] = {}
         heads = [self._read(feature, slice(0, 1)) for feature in self.features]
         widths = {
             feature.name: head.shape[1] for feature, head in zip(features, heads, strict=True)
@@ -126,15 +153,17 @@ class FeatureSource:
         self.dtype = heads[0].dtype
         size = self.n_samples * self.n_features * sum(head.itemsize for head in heads)
         self.in_memory = size <= memory_bytes
-        per_row = max(1, size // max(1, self.n_samples))
-        self.block_rows = max(1, _BLOCK_BYTES // (per_row * CHUNK_ROWS)) * CHUNK_ROWS
-        self._kept: dict[Feature, npt.NDArray[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.features)
 
     def _read(self, feature: Feature, rows: slice | None = None) -> npt.NDArray[Any]:
-        return cast("npt.NDArray[Any]", self.store.feature(feature.name, rows=rows))
+        if feature.kind in SAID:
+            # Small, and the words of one answer are known only beside all others.
+            if feature not in self._kept:
+                self._kept[feature] = _said(self.store, feature.kind)
+            return self._kept[feature][slice(None) if rows is None else rows]
+        return cast("npt.NDArray[Any]", self.store.feature(feature.stored_name, rows=rows))
 
     def array(self, feature: Feature) -> npt.NDArray[Any]:
         """A whole feature, shape (n_samples, n_features), as stored; not to be changed."""
@@ -142,14 +171,21 @@ class FeatureSource:
             return self._kept[feature]
         values = self._read(feature)
         if not np.issubdtype(values.dtype, np.integer) and not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
-            raise ProbeError(
-                f"{feature.name} of sample {self.store.sample_ids[bad]} in {self.store.path} is "
-                "not finite; run signbridge verify on the store and extract it again."
-            )
+            self.refuse(feature, int(np.flatnonzero(~np.isfinite(values).all(1))[0]))
         if self.in_memory:
             self._kept[feature] = values
         return values
+
+    def refuse(self, feature: Feature, sample: int) -> NoReturn:
+        """Say that a feature of a sample is not finite.
+
+        Raises:
+            ProbeError: always.
+        """
+        raise ProbeError(
+            f"{feature.name} of sample {self.store.sample_ids[sample]} in {self.store.path} is "
+            "not finite; run signbridge verify on the store and extract it again."
+        )
 
     def block(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Consecutive samples, float32, shape (stop - start, len(self), n_features)."""
@@ -159,22 +195,3 @@ class FeatureSource:
             kept = self._kept.get(feature)
             out[:, number] = self._read(feature, rows) if kept is None else kept[rows]
         return out
-
-    def moments(self, rows: npt.NDArray[np.int64]) -> Standardisation:
-        """Mean and deviation of each feature over some samples, one layer in memory at a time.
-
-        Args:
-            rows: sample indices of the training part, shape (n_train,).
-
-        Returns:
-            Mean and deviation, each float64 of shape (len(self), n_features).
-        """
-        index = torch.as_tensor(rows)
-        parts = [
-            standardisation(torch.from_numpy(self.array(feature)), index)
-            for feature in self.features
-        ]
-        return Standardisation(
-            torch.stack([part.mean for part in parts]),
-            torch.stack([part.deviation for part in parts]),
-        )

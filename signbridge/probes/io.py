@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
-from signbridge.probes.features import Feature
+from signbridge.probes.features import RESID_POST, Feature
 
 FORMAT = "signbridge-probes"
 VERSION = "1.0"
@@ -115,8 +115,8 @@ class Probes(Mapping[str, Probe]):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Decoder layers that have a probe."""
-        return tuple(p.feature.layer for p in self.probes if p.feature.layer is not None)
+        """Decoder layers that have a probe (those of a control are not among them)."""
+        return _layers(self.probes)
 
 
 def save_probes(
@@ -148,7 +148,7 @@ def save_probes(
         "format": FORMAT,
         "version": VERSION,
         "class_names": list(class_names),
-        "layers": [p.feature.layer for p in probes if p.feature.layer is not None],
+        "layers": list(_layers(probes)),
         "features": [
             {
                 "name": p.feature.name,
@@ -216,6 +216,11 @@ def load_probes(folder: str | os.PathLike[str]) -> Probes:
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ProbeError(f"the probes in {path} are incomplete ({error}); train again.") from error
     return Probes(probes, names, words.get("provenance", {}))
+
+
+def _layers(probes: Sequence[Probe]) -> tuple[int, ...]:
+    held = (p.feature.layer for p in probes if p.feature.kind == RESID_POST)
+    return tuple(layer for layer in held if layer is not None)
 
 
 def replace_file(path: Path, data: bytes) -> None:

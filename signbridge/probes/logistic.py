@@ -48,11 +48,12 @@ def fit_logistic(
     ``LogisticRegression``. Where exactly two classes have training samples it is scikit-learn's
     binary objective, whose single row is the difference of the two rows returned here.
 
-    Up to 2,048 training samples (and no more than features), or up to 1,024 features, are solved in
-    the eigenbasis of the row space or of the features; larger fits are streamed in blocks of rows
-    with a Nystroem preconditioner, one layer at a time. All use L-BFGS (Nocedal 1980) with a
-    float64 state; float32 products serve only for differences that shrink as the fit proceeds, and
-    a fit is done when its gradient, computed afresh in float64, says so.
+    Up to 1,024 training samples (and no more than features; up to 2,048 where penalties or label
+    vectors share the work), or up to 1,024 features, are solved in the eigenbasis of the row space
+    or of the features; larger fits are streamed in blocks of rows with a Nystroem preconditioner,
+    one layer at a time. All use L-BFGS (Nocedal 1980) with a float64 state; float32 products serve
+    only for differences that shrink as the fit proceeds, and a fit is done when its gradient,
+    computed afresh in float64, says so.
 
     Args:
         X: features, (samples, features) or (layers, samples, features), NumPy or torch of any

@@ -15,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from signbridge.words import counted, duration
+
 # A log file gets a line at most this often instead of a moving bar.
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -27,13 +29,13 @@ class SweepProgress:
 
     Args:
         console: where to show it, stderr by default; one that is no terminal gets a line when the
-            sweep says something new, at most every 30 seconds.
+            sweep says something new and 30 seconds have passed without one.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._started = time.monotonic()
-        self._said: float | None = None
+        self._said = self._started
         self._bar: Progress | None = None
 
     def __enter__(self) -> SweepProgress:
@@ -67,9 +69,9 @@ class SweepProgress:
             self._bar.update(self._bar.task_ids[0], description=what, completed=done, total=total)
             return
         now = time.monotonic()
-        if self._said is not None and now - self._said < _SECONDS_BETWEEN_LINES:
+        if now - self._said < _SECONDS_BETWEEN_LINES:
             return
         self._said = now
-        minutes = (now - self._started) / 60
-        text = f"probing {what}: {done} of {total} features done after {minutes:.1f} min"
+        passed = duration(now - self._started)
+        text = f"{done} of {counted(total, 'feature')} done after {passed}; now {what}"
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

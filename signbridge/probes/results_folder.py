@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +18,23 @@ import numpy.typing as npt
 
 from signbridge.errors import ProbeError
 from signbridge.probes.io import TENSORS_FILE, WORDS_FILE, replace_file
-from signbridge.probes.results_format import COLUMNS, FORMAT, VERSION
+from signbridge.probes.results_format import (
+    COLUMNS,
+    COMPARISON_COLUMNS,
+    FORMAT,
+    TASK,
+    VERSION,
+)
 
 SCORES_FILE = "scores.csv"
+COMPARISONS_FILE = "comparisons.csv"
 SUMMARY_FILE = "summary.json"
 PREDICTIONS_FILE = "predictions.h5"
 PARTS_FOLDER = ".parts"
 LOCK_FILE = "lock"
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ResultsFolder:
@@ -69,7 +78,7 @@ class ResultsFolder:
             found = self._look(overwrite)
             if found == "complete":
                 self.remove_parts()
-            if overwrite:
+            if overwrite or (found == "new" and (self.path / SUMMARY_FILE).exists()):
                 self._clear()
             if found == "new":
                 self._write(self.parts / "run.json", self.identity)
@@ -90,13 +99,18 @@ class ResultsFolder:
         if found is not None and found != "foreign":
             kind, identity = found
             if identity == self.identity and not overwrite:
-                return kind
+                # One that has lost a file is made again: the summary alone cannot be reported.
+                return "new" if kind == "complete" and self._lost() else kind
             if not overwrite:
                 raise ProbeError(
                     f"{self.path} holds results of another run ({self._difference(identity)}); "
                     "give another output or overwrite=true."
                 )
         return "new"
+
+    def _lost(self) -> bool:
+        files = (SCORES_FILE, PREDICTIONS_FILE, TENSORS_FILE, WORDS_FILE)
+        return not all((self.path / name).is_file() for name in files)
 
     def lock(self) -> None:
         """Take the folder for this process until :meth:`unlock`.
@@ -152,14 +166,21 @@ class ResultsFolder:
         if not isinstance(other, dict):
             return "it records no arguments"
         keys = [key for key in self.identity if other.get(key) != self.identity[key]]
-        shown = [f"{key} {other.get(key)!r} there, {self.identity[key]!r} here" for key in keys[:3]]
-        return "; ".join(shown) or "more arguments there"
+        hashed = [key for key in keys if _SHA256.fullmatch(str(self.identity[key]))]
+        shown = [
+            f"{key} {other.get(key)!r} there, {self.identity[key]!r} here"
+            for key in keys
+            if key not in hashed
+        ]
+        shown += [f"of a {key} with other content" for key in hashed]
+        return "; ".join(shown[:3]) or "more arguments there"
 
     def _clear(self) -> None:
         """Remove what this module and the report write, and nothing else; the summary first."""
         for name in (
             SUMMARY_FILE,
             SCORES_FILE,
+            COMPARISONS_FILE,
             PREDICTIONS_FILE,
             TENSORS_FILE,
             WORDS_FILE,
@@ -207,13 +228,22 @@ class ResultsFolder:
             return None
 
     def write_scores(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write ``scores.csv``; None and NaN are left empty."""
+        """Write ``scores.csv``; None and NaN are left empty, the task is ``label`` if not given."""
+        self._write_table(SCORES_FILE, COLUMNS, ({"task": TASK, **row} for row in rows))
+
+    def write_comparisons(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``comparisons.csv``, see :mod:`signbridge.probes.comparisons`."""
+        self._write_table(COMPARISONS_FILE, COMPARISON_COLUMNS, rows)
+
+    def _write_table(
+        self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+    ) -> None:
         text = io.StringIO(newline="")
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         for row in rows:
-            table.writerow({key: _cell(row.get(key)) for key in COLUMNS})
-        replace_file(self.path / SCORES_FILE, text.getvalue().encode())
+            table.writerow({key: _cell(row.get(key)) for key in columns})
+        replace_file(self.path / name, text.getvalue().encode())
 
     def write_summary(self, content: Mapping[str, Any]) -> None:
         """Write ``summary.json``, which makes the folder complete."""

@@ -1,12 +1,13 @@
 """What a results folder calls itself, and the columns of its scores: shared with its readers."""
 
 FORMAT = "signbridge-results"
-VERSION = "1.0"
+VERSION = "1.1"
 COLUMNS = (
     "feature",
     "layer",
     "solver",
     "split",
+    "task",
     "metric",
     "value",
     "ci_low",
@@ -15,4 +16,12 @@ COLUMNS = (
     "n_test",
     "n_classes",
     "C",
+)
+TASK = "label"
+"""The task of a row where the column ``task`` is missing, as in version 1.0."""
+CONTROL_TASK = "group_control"
+"""The task of rows whose labels were drawn at random for each group."""
+COMPARISON_COLUMNS = (
+    *("family", "a", "b", "metric", "difference", "ci_low", "ci_high"),
+    *("p", "p_corrected", "n_comparisons"),
 )

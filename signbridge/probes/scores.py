@@ -18,25 +18,9 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from torchmetrics.utilities.data import dim_zero_cat
 
-METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "top3_accuracy",
-    "cross_entropy",
-    "calibration_error",
-    "usable_information",
-)
-"""Names of the metrics, in the order of the score table."""
-
-PROBABILITY_FLOOR = float(np.finfo(np.float32).eps)
-"""Least probability that enters a logarithm, that of scikit-learn's ``log_loss`` for float32.
-
-A class missing from a training part has probability 0; without a floor one such sample would make
-the cross-entropy infinite.
-"""
-
-CALIBRATION_BINS = 15
+from signbridge.probes.metric_names import CALIBRATION_BINS as CALIBRATION_BINS
+from signbridge.probes.metric_names import METRICS as METRICS
+from signbridge.probes.metric_names import PROBABILITY_FLOOR as PROBABILITY_FLOOR
 
 
 class BalancedAccuracy(Metric):

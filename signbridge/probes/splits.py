@@ -2,7 +2,8 @@
 
 A *group* holds images that are not independent (near-duplicates of one photograph, or one signer).
 The grouped split never parts a group, so a probe is scored on groups it has not seen; the random
-split ignores groups and is kept for comparison with studies that used it.
+split ignores groups and is kept for comparison with studies that used it. Splits that the data or
+the user brings along are in :mod:`signbridge.probes.given_splits`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from signbridge.errors import ProbeError
 
-SplitName = Literal["grouped", "random"]
+SplitName = Literal["grouped", "random", "source", "file"]
 IntArray = npt.NDArray[np.int64]
 
 HOLDOUT_SHARE = 0.2
@@ -29,9 +30,10 @@ class Split:
     """The folds of one protocol.
 
     Attributes:
-        name: ``grouped`` or ``random``.
+        name: ``grouped``, ``random``, ``source`` (the data's own parts) or ``file`` (the user's).
         folds: for each fold the sample indices of its training and its test part, both sorted.
-            No sample is in two test parts; with one fold some samples are in none.
+            No sample is in two test parts; with one fold some samples are in none. Under
+            ``source`` and ``file`` a sample may be in no part at all.
         n_samples: number of samples that were split.
         warnings: sentences about classes that the split cannot treat fairly.
         parts: number of parts that the samples were divided into; ``folds`` may hold fewer of them.
@@ -51,6 +53,11 @@ class Split:
         return iter(self.folds)
 
     @property
+    def used(self) -> IntArray:
+        """Samples that are in a training or a test part, ascending."""
+        return np.unique(np.concatenate([part for fold in self.folds for part in fold]))
+
+    @property
     def fold_of_sample(self) -> IntArray:
         """Fold in whose test part each sample is, shape (n_samples,); -1 where it is in none."""
         fold = np.full(self.n_samples, -1, dtype=np.int64)
@@ -67,6 +74,7 @@ def make_split(
     folds: int = 5,
     seed: int = 42,
     class_names: Sequence[str] | None = None,
+    source_splits: Sequence[str] | None = None,
 ) -> Split:
     """Divide samples into training and test parts.
 
@@ -75,14 +83,18 @@ def make_split(
     fold of five, or of fewer where there are fewer groups (:attr:`Split.parts`). ``random`` with
     ``folds > 1`` is ``StratifiedKFold`` (shuffled), and with one fold
     ``StratifiedShuffleSplit(test_size=0.2, random_state=seed)``, the original study's split.
+    ``source`` is :func:`signbridge.probes.given_splits.split_by_source`, which needs neither folds
+    nor a seed.
 
     Args:
         labels: class indices, shape (n_samples,).
         groups: group of each sample, shape (n_samples,); None puts each sample in its own.
-        split: which of the two.
+        split: which of them; one from a file is made by
+            :func:`signbridge.probes.given_splits.split_by_file`.
         folds: number of folds, at least 1.
         seed: seed of the shuffling.
         class_names: names by class index, for messages.
+        source_splits: the data's own part of each sample, for ``source``.
 
     Returns:
         The split. Classes it cannot treat fairly are named in ``warnings``.
@@ -91,11 +103,17 @@ def make_split(
         ProbeError: fewer than two classes, fewer groups than folds, or no class with enough
             samples.
     """
-    y, g = _check(labels, groups, split, folds)
-    names = _names(y, class_names)
+    y, g = checked(labels, groups, split, folds)
+    names = names_by_class(y, class_names)
     if split == "grouped":
         return _grouped(y, g, folds, seed, names)
-    return _random(y, folds, seed, names)
+    if split == "random":
+        return _random(y, g, folds, seed, names)
+    from signbridge.probes.given_splits import split_by_source
+
+    if split == "file":
+        raise ProbeError("split=file needs a file; give it as split_file.")
+    return split_by_source(y, g, source_splits or [""] * len(y), class_names)
 
 
 def inner_split(
@@ -113,7 +131,7 @@ def inner_split(
         train: sample indices of the training part, shape (n_train,).
         labels: class indices of all samples, shape (n_samples,).
         groups: groups of all samples, shape (n_samples,).
-        split: the kind of the outer split, which the inner one repeats.
+        split: the kind of the outer split: the inner one is random where that is, else grouped.
         folds: wanted number of folds; fewer are made where the part cannot fill them.
         seed: seed of the shuffling.
 
@@ -122,23 +140,34 @@ def inner_split(
         so that every inner training part holds at least two classes.
     """
     y, g = labels[train], groups[train]
-    if split == "grouped":
+    kind: SplitName = "random" if split == "random" else "grouped"
+    if kind == "grouped":
         folds = min(folds, len(np.unique(g)))
     folds = min(folds, int(np.bincount(y).max()))
     if folds < 2:
         return None
     try:
-        made = make_split(y, g, split=split, folds=folds, seed=seed)
+        made = make_split(y, g, split=kind, folds=folds, seed=seed)
     except ProbeError:
         return None
-    return Split(split, tuple((train[fit], train[check]) for fit, check in made.folds), len(labels))
+    return Split(kind, tuple((train[fit], train[check]) for fit, check in made.folds), len(labels))
 
 
-def _check(
-    labels: npt.ArrayLike, groups: npt.ArrayLike | None, split: str, folds: int
+def checked(
+    labels: npt.ArrayLike,
+    groups: npt.ArrayLike | None,
+    split: str = "grouped",
+    folds: int = 1,
 ) -> tuple[IntArray, IntArray]:
+    """Labels and groups as int64, groups numbered from 0.
+
+    Raises:
+        ProbeError: no labels, or not two classes, or arguments that cannot be used.
+    """
     if split not in get_args(SplitName):
-        raise ProbeError(f"split {split!r} is not known; use grouped or random.")
+        raise ProbeError(
+            f"split {split!r} is not known; use {', '.join(get_args(SplitName)[:-1])} or file."
+        )
     if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 1:
         raise ProbeError(f"folds must be a whole number of 1 or more, not {folds!r}.")
     y = np.asarray(labels)
@@ -160,7 +189,8 @@ def _check(
     return y.astype(np.int64), np.unique(g, return_inverse=True)[1].astype(np.int64)
 
 
-def _names(y: IntArray, class_names: Sequence[str] | None) -> list[str]:
+def names_by_class(y: IntArray, class_names: Sequence[str] | None) -> list[str]:
+    """Names by class index, for messages; the indices themselves where none are given."""
     if class_names is None:
         return [str(k) for k in range(int(y.max()) + 1)]
     if len(class_names) <= int(y.max()):
@@ -170,7 +200,8 @@ def _names(y: IntArray, class_names: Sequence[str] | None) -> list[str]:
     return [str(name) for name in class_names]
 
 
-def _listing(names: Sequence[str], limit: int = 8) -> str:
+def listing(names: Sequence[str], limit: int = 8) -> str:
+    """The first names, and how many more there are."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
@@ -181,34 +212,43 @@ def _grouped(y: IntArray, g: IntArray, folds: int, seed: int, names: list[str]) 
     # With one fold the number of parts is ours to choose, so too few groups only mean fewer parts.
     if folds == 1:
         n_folds = max(2, min(n_folds, n_groups, int(np.bincount(y).max())))
+    _check_largest_class(y, 1)
     if n_groups < n_folds:
         raise ProbeError(
             f"{n_folds} grouped folds need as many groups and there are {n_groups}; "
             + ("lower folds or add groups." if n_groups > 1 else "use split=random.")
         )
+    _check_largest_class(y, folds)
     groups_of = {k: len(np.unique(g[y == k])) for k in np.unique(y)}
     made = _folds("StratifiedGroupKFold", n_folds, seed, y, g)
     kept, notes = _usable(made[:1] if folds == 1 else made, y)
     single = [names[k] for k, count in groups_of.items() if count == 1]
     if single:
         notes.append(
-            f"{_classes(single)} one group only, so no probe is ever trained on one of its groups "
+            f"{having(single)} one group only, so no probe is ever trained on one of its groups "
             "and tested on another: its images count as wrong; add groups or leave it out."
         )
     few = [names[k] for k, count in groups_of.items() if 1 < count < n_folds]
     if few:
         smallest = min(count for count in groups_of.values() if count > 1)
         notes.append(
-            f"{_classes(few)} fewer groups than the {n_folds} folds, so some folds test none of "
+            f"{having(few)} fewer groups than the {n_folds} folds, so some folds test none of "
             f"it; add groups or use folds={smallest}."
         )
     return Split("grouped", kept, len(y), tuple(notes), n_folds)
 
 
-def _random(y: IntArray, folds: int, seed: int, names: list[str]) -> Split:
+def _random(y: IntArray, g: IntArray, folds: int, seed: int, names: list[str]) -> Split:
     counts = np.bincount(y)
+    _check_largest_class(y, folds)
     single = [names[k] for k in np.flatnonzero(counts == 1)]
     notes: list[str] = []
+    same = [names[k] for k in np.flatnonzero(counts > 1) if len(np.unique(g[y == k])) == 1]
+    last = [
+        f"{having(same)} one group only, so a random split trains and tests on that same "
+        "group: its score says nothing of another; add groups or leave it out."
+        for _ in same[:1]
+    ]
     if folds == 1:
         pool = np.flatnonzero(counts[y] > 1)
         n_classes = len(np.unique(y[pool]))
@@ -224,33 +264,43 @@ def _random(y: IntArray, folds: int, seed: int, names: list[str]) -> Split:
         made = [(np.sort(np.concatenate([pool[a], alone])), pool[b]) for a, b in made]
         if single:
             notes.append(
-                f"{_classes(single)} a single image, which is trained on and never scored; "
+                f"{having(single)} a single image, which is trained on and never scored; "
                 "add images or leave it out."
             )
         kept, more = _usable(made, y)
-        return Split("random", kept, len(y), (*more, *notes))
-    if counts.max() < folds:
-        raise ProbeError(
-            f"{folds} stratified folds need a class of as many images and the largest has "
-            f"{counts.max()}; lower folds."
-        )
+        return Split("random", kept, len(y), (*more, *notes, *last))
     kept, notes = _usable(_folds("StratifiedKFold", folds, seed, y, None), y)
     if single:
         notes.append(
-            f"{_classes(single)} a single image, which no probe can both train on and be tested "
+            f"{having(single)} a single image, which no probe can both train on and be tested "
             "on: it counts as wrong; add images or leave it out."
         )
     few = [names[k] for k in np.flatnonzero((counts > 1) & (counts < folds))]
     if few:
         notes.append(
-            f"{_classes(few)} fewer images than the {folds} folds, so some folds test none of it; "
-            "add images or lower folds."
+            f"{having(few)} fewer images than the {folds} folds, so some folds test none of "
+            "it; add images or lower folds."
         )
-    return Split("random", kept, len(y), tuple(notes), folds)
+    return Split("random", kept, len(y), (*notes, *last), folds)
 
 
-def _classes(names: Sequence[str]) -> str:
-    return f"class {names[0]} has" if len(names) == 1 else f"classes {_listing(names)} have each"
+def _check_largest_class(y: IntArray, folds: int) -> None:
+    largest = int(np.bincount(y).max())
+    if largest == 1:
+        raise ProbeError(
+            "every class has a single image, so no probe can be trained on one image of a class "
+            "and tested on another; extract more images of each class (--per_class)."
+        )
+    if largest < folds:
+        raise ProbeError(
+            f"{folds} folds need a class of as many images and the largest has {largest}; use "
+            f"folds={largest} or fewer, or extract more images of each class (--per_class)."
+        )
+
+
+def having(names: Sequence[str]) -> str:
+    """The beginning of a sentence about some classes."""
+    return f"class {names[0]} has" if len(names) == 1 else f"classes {listing(names)} have each"
 
 
 def _folds(
@@ -272,7 +322,8 @@ def _folds(
             parts = list(maker.split(np.zeros((len(y), 1)), y, g))
         except ValueError as error:
             raise ProbeError(
-                f"{len(y)} samples cannot be divided into {folds} folds ({error}); lower folds."
+                f"{len(y)} images of {len(np.unique(y))} classes cannot be divided into "
+                f"{folds} folds; use fewer folds or extract more images of each class."
             ) from error
     return [(np.sort(a).astype(np.int64), np.sort(b).astype(np.int64)) for a, b in parts]
 

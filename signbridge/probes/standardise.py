@@ -64,6 +64,11 @@ def standardisation(X: Tensor, rows: Tensor | None = None) -> Standardisation:
     # A second pass over differences takes away the first one's rounding.
     mean = mean + total(lambda block: (block - mean[..., None, :]).sum(-2)) / count
     variance = total(lambda block: (block - mean[..., None, :]).square_().sum(-2)) / count
+    return from_moments(mean, variance, count)
+
+
+def from_moments(mean: Tensor, variance: Tensor, count: int) -> Standardisation:
+    """The standardisation of float64 means and population variances over ``count`` samples."""
     # scikit-learn's bound on what rounding alone leaves of a constant feature's variance.
     eps = torch.finfo(torch.float64).eps
     constant = variance <= count * eps * variance + (count * mean * eps).square()

@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.probes.bootstrap import ClusterBootstrap, Interval
+from signbridge.probes.bootstrap import ClusterBootstrap, Interval, Scored, paired_difference
+from signbridge.probes.comparisons import Comparisons
 from signbridge.probes.description import describe
-from signbridge.probes.features import RESID_POST
+from signbridge.probes.extra_scores import ExtraScores
+from signbridge.probes.features import RESID_POST, TEXT
+from signbridge.probes.given_splits import split_file_record
 from signbridge.probes.io import save_probes
 from signbridge.probes.results_folder import ResultsFolder
+from signbridge.probes.said import ZERO_SHOT, said_against_known, write_answers, zero_shot
 from signbridge.probes.scores import METRICS
 from signbridge.probes.selection import choose_layers, lower_median
+from signbridge.probes.sgd.words import words_of_sgd
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
+    from signbridge.probes.extras import Extras
     from signbridge.probes.splits import Split
     from signbridge.probes.sweep import FeatureResult, Plan
     from signbridge.store import Store
@@ -34,6 +40,7 @@ def write_results(
     store: Store,
     plan: Plan,
     results: list[FeatureResult],
+    extras: Extras,
     folder: ResultsFolder,
 ) -> None:
     """Score a finished sweep and write its folder, the summary last.
@@ -43,11 +50,13 @@ def write_results(
         store: the open store.
         plan: its splits.
         results: one for each feature, layers in ascending order before baselines.
+        extras: what was measured besides.
         folder: where to write.
     """
     main = _Scorer(config, plan, plan.main)
     other = None if plan.random is None else _Scorer(config, plan, plan.random)
-    intervals = {r.feature.name: main.intervals(r.probability) for r in results}
+    scores = {r.feature.name: main.score(r.probability) for r in results}
+    intervals = {name: scored.intervals for name, scored in scores.items()}
     rows: list[dict[str, Any]] = []
     for result in results:
         rows += main.rows(result, lower_median(result.C), intervals[result.feature.name])
@@ -59,12 +68,20 @@ def write_results(
     for scorer in (main, other):
         if scorer is not None:
             rows += scorer.reference_rows()
+    if store.class_logprob is not None:
+        scores[ZERO_SHOT] = main.score(zero_shot(store.class_logprob, plan.labels))
+        rows += main.given_rows(ZERO_SHOT, scores[ZERO_SHOT].intervals)
+    besides = ExtraScores(config, plan, extras, results)
+    rows += besides.rows()
     folder.write_scores(rows)
+    compared = Comparisons({**scores, "majority": main.majority}, seed=config.seed)
+    folder.write_comparisons(compared.rows())
+    write_answers(store, folder.path / "answers.csv")
 
     layers = [result for result in results if result.feature.kind == RESID_POST]
     accuracy = [intervals[result.feature.name]["accuracy"].value for result in layers]
     best = layers[int(np.argmax(accuracy))]
-    notes = list(plan.warnings)
+    notes = [*plan.warnings, *extras.warnings]
     nested = _nested(main, layers, several_C=len(config.penalties) > 1)
     if nested is None:
         notes.append(
@@ -72,11 +89,14 @@ def write_results(
             "small to be divided; lower folds or add groups."
         )
     missed = [record for result in results for record in result.not_converged]
-    if missed:
+    missed += extras.not_converged
+    if missed and config.solver == "exact":
         notes.append(
             f"{len(missed)} fits missed their tolerance (not_converged lists them); "
-            + ("raise max_steps." if config.solver == "sgd" else "their C may be too large.")
+            "their C may be too large."
         )
+    sgd, said = words_of_sgd(config, results, missed)
+    notes += said
     if len(config.penalties) == 1:
         notes += _negative_bits(best, intervals[best.feature.name]["usable_information"].value)
     top = intervals[best.feature.name]["accuracy"]
@@ -85,7 +105,10 @@ def write_results(
         "protocol": _protocol(config, plan, store.provenance),
         "versions": _versions(),
     }
-    save_probes(folder.path, [r.probe for r in results], store.class_names, provenance)
+    kept = {**provenance, "best_layer": best.feature.layer}
+    # A probe of the answers' words would need those words to be of use to anybody.
+    usable = [r.probe for r in results if r.feature.kind != TEXT]
+    save_probes(folder.path, usable, store.class_names, kept)
     _write_predictions(store, plan, results, folder)
     folder.write_summary(
         {
@@ -96,16 +119,21 @@ def write_results(
                 "ci": [top.low, top.high],
                 "note": "highest held-out accuracy; chosen on the data that scores it",
             },
-            "against_baselines": _against_baselines(main, results, best),
+            "peak": compared.peak_summary(),
+            "against_baselines": _against_baselines(compared.scored, best),
             "nested": nested,
             "leakage": _leakage(main, other, best),
+            "said": said_against_known(store, main.labels, scores, best.feature),
+            **besides.summary(best.feature),
             "chance": 1 / main.n_present,
-            "majority": main.majority["accuracy"].value,
+            "majority": main.majority.intervals["accuracy"].value,
             "C_chosen": {result.feature.name: result.C.tolist() for result in results},
             "warnings": notes,
             "command": config.command,
             "not_converged": missed,
             "sklearn_default": _sklearn_default(config, store, plan, best),
+            "control": plan.control,
+            "sgd": sgd,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
     )
@@ -121,13 +149,16 @@ class _Scorer:
         self.labels = plan.labels[self.scored]
         self.groups = plan.groups[self.scored]
         self.n_train = round(float(np.mean([len(train) for train, _ in split])))
-        self.n_present = len(np.unique(plan.labels))
+        self.n_present = len(np.unique(plan.labels[split.used]))
         self.bootstrap = ClusterBootstrap(
             self.groups, repetitions=config.bootstrap, seed=config.seed
         )
         shares = np.bincount(self.labels, minlength=int(plan.labels.max()) + 1) / len(self.labels)
         self.constant = np.broadcast_to(shares, (len(self.labels), len(shares)))
-        self.majority = self.bootstrap.intervals(self.constant, self.labels)
+        self.majority = self.bootstrap.scored(self.constant, self.labels)
+
+    def score(self, probability: npt.NDArray[np.float32]) -> Scored:
+        return self.bootstrap.scored(probability[self.scored], self.labels)
 
     def intervals(self, probability: npt.NDArray[np.float32]) -> Mapping[str, Interval]:
         return self.bootstrap.intervals(probability[self.scored], self.labels)
@@ -144,6 +175,13 @@ class _Scorer:
                 "ci_high": interval.high,
                 "C": C,
             }
+
+    def given_rows(self, name: str, scored: Mapping[str, Interval]) -> Iterator[dict[str, Any]]:
+        """Rows of probabilities that no probe made."""
+        for metric in METRICS:
+            interval = scored[metric]
+            ends = {"ci_low": interval.low, "ci_high": interval.high}
+            yield {**self._row(name, metric, interval.value), **ends}
 
     def reference_rows(self) -> Iterator[dict[str, Any]]:
         """Chance (all classes alike) and majority (the scored labels' own class shares)."""
@@ -162,7 +200,7 @@ class _Scorer:
             if metric in chance:
                 yield self._row("chance", metric, chance[metric])
         for metric in METRICS:
-            interval = self.majority[metric]
+            interval = self.majority.intervals[metric]
             ends = {"ci_low": interval.low, "ci_high": interval.high}
             # Its confidence is its accuracy, so what is left of the difference is rounding.
             value = 0.0 if metric == "calibration_error" else interval.value
@@ -194,24 +232,17 @@ def _negative_bits(best: FeatureResult, bits: float) -> list[str]:
 
 
 def _against_baselines(
-    main: _Scorer, results: list[FeatureResult], best: FeatureResult
+    scores: Mapping[str, Scored], best: FeatureResult
 ) -> dict[str, dict[str, Any]]:
     """Accuracy of the best layer minus that of each baseline, on the same samples and draws."""
-    others: dict[str, npt.NDArray[Any]] = {
-        result.feature.name: result.probability[main.scored]
-        for result in results
-        if result.feature.layer is None
-    }
-    others["majority"] = main.constant
     found = {}
-    for name, other in others.items():
-        difference = main.bootstrap.difference(
-            best.probability[main.scored], other, main.labels, "accuracy"
-        )
-        found[name] = {
-            "difference": difference.value,
-            "ci": [difference.low, difference.high],
-        }
+    for name, other in scores.items():
+        if "/" not in name:  # layers, of the model or of its control, are compared elsewhere
+            difference = paired_difference(scores[best.feature.name], other)
+            found[name] = {
+                "difference": difference.value,
+                "ci": [difference.low, difference.high],
+            }
     return found
 
 
@@ -331,6 +362,7 @@ def _protocol(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) ->
     return {
         "solver": config.solver,
         "split": config.split,
+        "split_file": split_file_record(config.split_file),
         "folds": len(plan.main),
         "C": list(config.penalties),
         "seed": config.seed,

@@ -73,11 +73,7 @@ class BatchedLinearProbes(nn.Module):
         Returns:
             Shape (B, L, P, K).
         """
-        n_layers, n_penalties, n_classes, _ = self.weight.shape
-        weight = self.weight.flatten(1, 2)
-        product = torch.baddbmm(self.bias.flatten(1)[:, None], x.transpose(0, 1), weight.mT)
-        logits = product.transpose(0, 1).reshape(len(x), n_layers, n_penalties, n_classes)
-        return logits + self.absent
+        return logits_of(x, self.weight, self.bias) + self.absent
 
     def objective(self, x: Tensor, y: Tensor, n_train: int) -> Tensor:
         """Objective of every fit, estimated on a batch.
@@ -101,3 +97,18 @@ class BatchedLinearProbes(nn.Module):
         )
         norm = self.penalty_factor * self.weight.square().sum((-2, -1))
         return loss.view(batch, *fits).mean(0) + norm / (2 * n_train * self.penalties)
+
+
+def logits_of(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Logits of every fit.
+
+    Args:
+        x: features, shape (B, L, D).
+        weight: shape (L, P, K, D).
+        bias: shape (L, P, K).
+
+    Returns:
+        Shape (B, L, P, K).
+    """
+    product = torch.baddbmm(bias.flatten(1)[:, None], x.transpose(0, 1), weight.flatten(1, 2).mT)
+    return product.transpose(0, 1).reshape(len(x), *weight.shape[:3])

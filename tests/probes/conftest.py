@@ -47,6 +47,8 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
         class_names: tuple[str, ...] | None = None,
         seed: int = 0,
         provenance: dict[str, Any] | None = None,
+        source_splits: list[str] | None = None,
+        **table_values: Any,
     ) -> Path:
         rng = np.random.default_rng(seed)
         if labels is None:
@@ -68,14 +70,15 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
             data["pixels"] = rng.integers(256, size=(n, 9), dtype=np.uint8)
             table["pixels"] = (9, "uint8", {})
         names = class_names or tuple(chr(65 + k) for k in range(n_classes))
-        samples = SampleTable(
-            [f"train/{k}" for k in range(n)],
-            labels,
-            names,
-            groups,
-            ["train"] * n,
-            [f"{k:064x}" for k in range(n)],
-        )
+        values = {
+            "sample_id": [f"train/{k}" for k in range(n)],
+            "label": labels,
+            "class_names": names,
+            "group": groups,
+            "source_split": source_splits or ["train"] * n,
+            "image_sha256": [f"{k:064x}" for k in range(n)],
+        }
+        samples = SampleTable(**(values | table_values))
         path = tmp_path_factory.mktemp("store") / "planted.h5"
         spec = StoreSpec(layers, hidden, str(np.dtype(dtype)), table)
         with StoreWriter(path, spec, samples, provenance or {"model": "planted"}) as writer:

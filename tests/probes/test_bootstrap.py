@@ -1,20 +1,14 @@
 from __future__ import annotations
 
-from statistics import NormalDist
+import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from signbridge.errors import ProbeError
-from signbridge.probes.bootstrap import (
-    METHODS,
-    ClusterBootstrap,
-    group_sums,
-    interval_ends,
-    metrics_of_sums,
-)
+from signbridge.probes.bootstrap import METHODS, ClusterBootstrap, paired_difference
 from signbridge.probes.scores import METRICS, score
+from signbridge.probes.sums import group_sums, metrics_of_sums
 
 
 def predictions(n=200, n_classes=5, seed=0):
@@ -86,101 +80,6 @@ def test_identical_copies_do_not_narrow_the_interval():
     assert naive.high - naive.low < (once.high - once.low) / 3
 
 
-def test_coverage_of_a_known_accuracy():
-    """95 % intervals over 60 groups of 1 to 5 images cover the truth in about 95 % of draws."""
-    rng = np.random.default_rng(0)
-    covered = 0
-    for repetition in range(400):
-        sizes = rng.integers(1, 6, size=60)
-        chance = np.repeat(rng.beta(3, 1, size=60), sizes)  # images of a group are alike
-        right = rng.random(len(chance)) < chance
-        p = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
-        bootstrap = ClusterBootstrap(
-            np.repeat(np.arange(60), sizes), repetitions=400, seed=repetition
-        )
-        interval = bootstrap.intervals(p, np.zeros(len(p), dtype=int))["accuracy"]
-        covered += interval.low <= 0.75 <= interval.high
-    # 400 repetitions have a standard error of 1.1 points.
-    assert 0.915 <= covered / 400 <= 0.98
-
-
-def simulated(rng, n_classes, n_groups, n_images):
-    """Predictions of classes read unequally well, in groups of images that are alike."""
-    label = np.repeat(np.arange(n_classes), n_groups)
-    size = rng.integers(1, n_images + 1, size=len(label))
-    y, g = np.repeat(label, size), np.repeat(np.arange(len(label)), size)
-    logits = rng.normal(size=(len(label), n_classes))[g] + 0.5 * rng.normal(
-        size=(len(y), n_classes)
-    )
-    logits[np.arange(len(y)), y] += np.linspace(0, 3, n_classes)[y]
-    p = np.exp(1.2 * logits)
-    return p / p.sum(1, keepdims=True), y, g
-
-
-def test_coverage_where_the_metric_is_biased():
-    """140 groups of 10 classes: macro F1 keeps its promise, and on both sides.
-
-    The calibration error here is small (0.04), which is the hard case: no plain percentile interval
-    covers it. Reflected ones fall short of 95 % too, as docs/method.md says, but not by far.
-    """
-    p, y, g = simulated(np.random.default_rng(0), 10, 10_000, 5)
-    truth = metrics_of_sums(group_sums(p, y, g).matrix.sum(0), 10)
-    rng = np.random.default_rng(1)
-    missed = {name: np.zeros(2) for name in ("macro_f1", "calibration_error", "percentile")}
-    repetitions = 200
-    for repetition in range(repetitions):
-        p, y, g = simulated(rng, 10, 14, 5)
-        bootstrap = ClusterBootstrap(g, repetitions=400, seed=repetition)
-        found = bootstrap.intervals(p, y)
-        ends = {name: (found[name].low, found[name].high) for name in missed if name in found}
-        drawn = metrics_of_sums(bootstrap.draws(group_sums(p, y, g).matrix), 10)
-        ends["percentile"] = tuple(np.quantile(drawn["calibration_error"], [0.025, 0.975]))
-        for name, (low, high) in ends.items():
-            value = truth["calibration_error" if name == "percentile" else name]
-            missed[name] += [value < low, value > high]
-    share = {name: count / repetitions for name, count in missed.items()}
-    # The promise is 0.025 on each side; three standard errors of 200 repetitions are 0.033.
-    assert (share["macro_f1"] < 0.058).all()
-    assert share["calibration_error"].sum() < 0.2
-    assert share["percentile"].sum() > 0.95
-
-
-def test_bias_corrected_ends_by_hand():
-    """60 % of the draws below the value: quantiles at Phi(2 z0 -+ 1.96), z0 = Phi^-1(0.6)."""
-    drawn = np.arange(1001.0)
-    z = NormalDist()
-    low, high = (1000 * z.cdf(2 * z.inv_cdf(0.6) + z.inv_cdf(q)) for q in (0.025, 0.975))
-    ends = interval_ends(600.1, drawn, method="bias_corrected")
-    assert ends == pytest.approx((low, high), abs=1.5)
-    # equal ones count half, so an even share leaves the percentiles
-    assert interval_ends(500.0, drawn, method="bias_corrected") == pytest.approx((25.0, 975.0))
-
-
-def test_bias_corrected_ends_agree_with_scipy():
-    """SciPy's BCa has the acceleration in addition, which is 0 for a symmetric sample's mean."""
-    half = np.random.default_rng(0).normal(size=40)
-    sample = np.concatenate([half, -half])
-    theirs = stats.bootstrap(
-        (sample,), np.mean, n_resamples=4000, method="BCa", random_state=1, vectorized=True
-    )
-    ends = interval_ends(0.0, theirs.bootstrap_distribution, method="bias_corrected")
-    assert ends == pytest.approx(tuple(theirs.confidence_interval), abs=1e-3)
-
-
-@pytest.mark.parametrize("value", [-1.0, 2.0])
-def test_all_draws_on_one_side_are_reflected(value):
-    drawn = np.linspace(0, 1, 101)
-    low, high = interval_ends(value, drawn, method="bias_corrected")
-    assert (low, high) == pytest.approx((2 * value - 0.975, 2 * value - 0.025))
-
-
-def test_reflected_ends_stay_within_the_bounds():
-    drawn = np.linspace(0.1, 0.5, 101)
-    assert interval_ends(0.1, drawn, method="reflected", bounds=(0, 1))[0] == 0
-    assert interval_ends(0.1, drawn, method="reflected")[0] < -0.2
-    assert interval_ends(0.0, drawn, method="reflected", bounds=(0, 1)) == (0, 0)
-
-
 def test_every_metric_has_a_method():
     assert set(METHODS) == set(METRICS)
 
@@ -203,6 +102,76 @@ def test_class_missing_from_some_draws():
     y = np.array([0, 0, 0, 0, 1, 1])
     found = ClusterBootstrap(np.arange(6), repetitions=300).intervals(p, y)
     assert all(np.isfinite([i.low, i.high]).all() for i in found.values())
+
+
+def test_a_class_that_a_draw_misses_does_not_count_as_read_badly():
+    """Six groups of six classes, all right: every draw misses some, and has macro F1 = 1."""
+    y = np.arange(6)
+    drawn = ClusterBootstrap(y, repetitions=50).scored(np.eye(6), y).drawn
+    assert (drawn["macro_f1"] == 1).all()
+    # A class that has no label at all is another matter: answering it is wrong in every draw.
+    p = np.eye(6)
+    p[0] = np.eye(6)[5]
+    y = np.array([0, 1, 2, 3, 4, 4])
+    p[5] = np.eye(6)[4]
+    drawn = ClusterBootstrap(np.zeros(6, dtype=int), repetitions=5).scored(p, y).drawn
+    assert drawn["macro_f1"] == pytest.approx(score(p, y)["macro_f1"])
+
+
+def test_all_right_is_no_certainty():
+    """20 groups without a mistake: the interval of the share reaches below 1, as Wilson's does."""
+    y = np.arange(100) % 4
+    found = ClusterBootstrap(np.arange(100) // 5).intervals(np.eye(4)[y], y)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "top3_accuracy"):
+        assert found[name].high == 1
+        assert 0.8 < found[name].low < 0.86, name
+
+
+def test_usable_information_is_the_cross_entropy_turned_over():
+    p, y, g = predictions()
+    found = ClusterBootstrap(g).intervals(p, y)
+    bits, loss = found["usable_information"], found["cross_entropy"]
+    share = np.bincount(y) / len(y)
+    entropy = -(share * np.log2(share)).sum()
+    assert (bits.low, bits.value, bits.high) == pytest.approx(
+        tuple(entropy - end / math.log(2) for end in (loss.high, loss.value, loss.low)), abs=1e-6
+    )
+
+
+def test_calibration_error_reaches_from_a_small_to_a_large_estimate():
+    """An honest probe: no miscalibration is within the interval, and so is the value."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(4), size=400)
+    y = np.array([rng.choice(4, p=row) for row in p])
+    found = ClusterBootstrap(np.arange(400) // 4).intervals(p, y)["calibration_error"]
+    assert found.low == 0 < found.value < found.high
+    # And a probe that always claims to be sure is known to be miscalibrated by 1 - accuracy.
+    q = np.eye(4)[p.argmax(1)]
+    found = ClusterBootstrap(np.arange(400) // 4).intervals(q, y)["calibration_error"]
+    wrong = 1 - np.mean(q.argmax(1) == y)
+    assert found.value == pytest.approx(wrong)
+    assert 0.1 < found.low < wrong < found.high
+
+
+def test_one_group_says_nothing():
+    p, y, _ = predictions(n=30)
+    found = ClusterBootstrap(np.zeros(30, dtype=int), repetitions=20).intervals(p, y)
+    for name, interval in found.items():
+        ends = (interval.low, interval.high)
+        if name in ("cross_entropy", "usable_information"):
+            assert np.isnan(ends).all()
+        else:
+            assert ends == (0, 1)
+
+
+def test_a_difference_may_be_one_of_labels_too():
+    p, y, g = predictions()
+    other = (y + 1) % 5
+    bootstrap = ClusterBootstrap(g)
+    found = bootstrap.difference(p, p, y, other_labels=other)
+    assert found.value == pytest.approx(score(p, y)["accuracy"] - score(p, other)["accuracy"])
+    scores = bootstrap.scored(p, y), bootstrap.scored(p, other)
+    assert found == paired_difference(*scores)
 
 
 @pytest.mark.parametrize("arguments", [{"repetitions": 0}, {"level": 1.0}, {"level": 0}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
@@ -120,6 +122,28 @@ def test_streamed_equals_rotated(samples, features, memory_limit, monkeypatch):
         scale = np.linalg.norm(expected.coef[i])
         assert np.linalg.norm(streamed.coef[i] - expected.coef[i]) <= 1e-8 * scale
     np.testing.assert_allclose(streamed.decision, expected.decision, atol=1e-6)
+
+
+def test_one_folds_features_are_held_at_a_time(monkeypatch):
+    """Large data's converted copies are most of the memory that a sweep takes."""
+    from signbridge.probes.solver import fitter, jobs
+
+    monkeypatch.setattr(fitter, "is_rotated", lambda *_: False)
+    monkeypatch.setattr(jobs, "is_rotated", lambda *_: False)
+    made, alive = [], []
+
+    def watched(*arguments, **options):
+        alive.append(sum(job() is not None for job in made))
+        job = jobs.make_job(*arguments, **options)
+        made.append(weakref.ref(job))
+        return job
+
+    monkeypatch.setattr(fitter, "make_job", watched)
+    X, y = make(60, 20, 3)
+    parts = [np.arange(40), np.arange(20, 60), np.arange(0, 60, 2)]
+    fit = fit_logistic(np.stack([X, X[::-1]]), y, 1.0, train=parts, standardise=True)
+    assert fit.converged.all()
+    assert alive == [0] * 6
 
 
 @pytest.mark.slow

@@ -8,18 +8,17 @@ from signbridge.probes import progress as progress_module
 from signbridge.probes.progress import SweepProgress
 
 
-def test_a_log_gets_a_line_at_most_every_thirty_seconds(monkeypatch):
+def test_a_log_gets_a_line_at_most_every_thirty_seconds_and_none_at_once(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
     text = io.StringIO()
     with SweepProgress(Console(file=text, width=40)) as progress:
-        for seconds, what in ((0, "a [bold]"), (20, "b"), (45, "c"), (60, "d"), (90, "e")):
+        for seconds, what in ((0, "a"), (20, "b"), (45, "c [bold]"), (60, "d"), (190, "e")):
             now[0] = 100.0 + seconds
-            progress(what, 1, 4)
+            progress(what, 1 if seconds < 100 else 3, 4)
     assert text.getvalue().splitlines() == [
-        "probing a [bold]: 1 of 4 features done after 0.0 min",
-        "probing c: 1 of 4 features done after 0.8 min",
-        "probing e: 1 of 4 features done after 1.5 min",
+        "1 of 4 features done after 45 s; now c [bold]",
+        "3 of 4 features done after 3 min; now e",
     ]
 
 

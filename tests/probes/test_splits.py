@@ -111,6 +111,7 @@ def test_classes_that_cannot_be_treated_fairly_are_named():
     assert "folds=2" in grouped.warnings[1]
     random = make_split(y, g, split="random", folds=5, class_names=list("ABCDE"))
     assert random.warnings[0].startswith("classes D, E have each fewer images than the 5 folds")
+    assert random.warnings[1].startswith("class D has one group only, so a random split")
 
 
 @pytest.mark.parametrize(("kind", "folds"), [("random", 1), ("random", 3), ("grouped", 3)])
@@ -130,7 +131,7 @@ def test_a_class_of_one_image_is_survived_and_named(kind, folds):
         ({"folds": 2.5}, "folds must be"),
         ({"split": "signer"}, "split 'signer' is not known"),
         ({"folds": 30}, "grouped folds need as many groups"),
-        ({"folds": 30, "split": "random"}, "lower folds"),
+        ({"folds": 30, "split": "random"}, "30 folds .* the largest has 18; use folds=18"),
         ({"class_names": ["A"]}, "label 3 has no name"),
     ],
 )
@@ -159,3 +160,12 @@ def test_samples_that_cannot_be_split(labels, groups, message):
 def test_hold_out_with_more_classes_than_test_images():
     with pytest.raises(ProbeError, match="use folds=5 or fewer"):
         make_split(np.repeat(np.arange(10), 2), split="random", folds=1)
+
+
+@pytest.mark.parametrize("split", ["grouped", "random"])
+@pytest.mark.parametrize("folds", [1, 5])
+def test_classes_too_small_for_any_fold_are_said_without_the_librarys_words(split, folds):
+    with pytest.raises(ProbeError, match=r"every class has a single image, .* \(--per_class\)\.$"):
+        make_split(np.arange(24), split=split, folds=folds)
+    with pytest.raises(ProbeError, match=r"the largest has 3; use folds=3 or fewer"):
+        make_split(np.repeat(np.arange(8), 3), split=split, folds=5)

@@ -23,7 +23,8 @@ from signbridge.probes.scores import METRICS, score
 from signbridge.probes.selection import choose_layers, lower_median
 from signbridge.store import open_store
 
-HEADER = "feature,layer,solver,split,metric,value,ci_low,ci_high,n_train,n_test,n_classes,C"
+EXTRAS = ("control task", "permutations")
+HEADER = "feature,layer,solver,split,task,metric,value,ci_low,ci_high,n_train,n_test,n_classes,C"
 
 
 def read(folder):
@@ -35,7 +36,8 @@ def read(folder):
 
 def value(table, feature, layer="", metric="accuracy", split="grouped"):
     wanted = (feature, str(layer), metric, split)
-    (row,) = [r for r in table if (r["feature"], r["layer"], r["metric"], r["split"]) == wanted]
+    rows = [r for r in table if r["task"] == "label"]
+    (row,) = [r for r in rows if (r["feature"], r["layer"], r["metric"], r["split"]) == wanted]
     return float(row["value"])
 
 
@@ -72,9 +74,13 @@ def test_score_table(finished, planted):
     for split in ("grouped", "random"):
         for feature in features:
             rows = [
-                r for r in table if (r["feature"], r["layer"]) == feature and r["split"] == split
+                r
+                for r in table
+                if (r["feature"], r["layer"]) == feature
+                and (r["split"], r["task"]) == (split, "label")
             ]
-            assert [row["metric"] for row in rows] == list(METRICS)
+            besides = ["selectivity"] if split == "random" else []
+            assert [row["metric"] for row in rows] == [*METRICS, *besides]
             for row in rows:
                 assert float(row["ci_low"]) <= float(row["ci_high"])
                 if row["metric"] != "calibration_error":  # biased, so it may lie outside
@@ -142,7 +148,7 @@ def test_saved_probes_are_refitted_on_all_samples(finished, planted):
 
 def test_summary_holds_what_the_report_needs(finished, planted):
     summary, _ = read(finished)
-    assert (summary["format"], summary["version"]) == ("signbridge-results", "1.0")
+    assert (summary["format"], summary["version"]) == ("signbridge-results", "1.1")
     assert summary["store"]["name"] == "planted"
     assert summary["store"]["provenance"]["model"] == "planted"
     assert summary["store"]["n_groups"] == 40
@@ -396,7 +402,7 @@ def test_folder_of_something_else_is_refused(planted, tmp_path):
 
 
 def test_a_stopped_sweep_is_continued(planted, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep_module, "_batches", lambda s, features, m: [[f] for f in features])
+    monkeypatch.setattr(sweep_module, "_batches", lambda c, s, features: [[f] for f in features])
     folder = tmp_path / "out"
     config = SweepConfig(str(planted), str(folder), bootstrap=100)
     started = []
@@ -416,7 +422,9 @@ def test_a_stopped_sweep_is_continued(planted, tmp_path, monkeypatch):
     stages = ("grouped split", "random split", "all images")
     names = ("resid_post/1", "resid_post/2", "pixels")
     expected = [f"{name}, {stage}" for name in names for stage in stages]
-    assert resumed == [*expected, "scores and intervals"]
+    extras = [f"{kind}, {name}" for name in ("resid_post/0", *names) for kind in EXTRAS]
+    extras.remove("permutations, pixels")  # the test is of the layers
+    assert resumed == [*expected, *extras, "scores and intervals"]
     # ... and nothing tells the results from those of an undisturbed run
     whole = train_probes(str(planted), str(tmp_path / "whole"), bootstrap=100)
     assert hashes(folder)[0] == hashes(whole)[0]
@@ -492,8 +500,10 @@ def test_fits_that_are_not_converged_are_reported(planted, tmp_path, monkeypatch
     ] == [
         ("resid_post", 1, 0, "grouped"),
         ("resid_post", 1, 0, "random"),
+        ("resid_post", 1, 0, "random"),
     ]
-    assert "2 fits missed their tolerance" in summary["warnings"][0]
+    assert summary["not_converged"][-1]["part"] == "control task"
+    assert "3 fits missed their tolerance" in summary["warnings"][0]
 
 
 def test_classes_of_one_image_or_group_are_survived(make_store, tmp_path):
@@ -547,6 +557,7 @@ def test_training_part_too_small_to_choose_in(make_store, tmp_path):
         ({"bootstrap": 0}, "bootstrap must be 1"),
         ({"seed": -1}, "seed must lie"),
         ({"memory_gb": 0}, "memory_gb must be above 0"),
+        ({"layers": [1, 1]}, r"layers is \[1, 1\]: give at least one layer, and each once"),
         ({"layers": [3]}, "holds no layer 3; it holds 0, 1, 2"),
         ({"layers": "some"}, "layers must be all"),
         ({"device": "tpu"}, "device 'tpu' is not known"),

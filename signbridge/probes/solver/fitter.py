@@ -88,6 +88,7 @@ class Fitter:
                     jobs = [self._job(X, layer, fold)]
                     for labels in every.split(self._room()):
                         self._collect(self._solve(jobs, labels), {layer: X})
+                    del jobs  # the next fold's features must not lie beside these
             return
         first = torch.zeros(1, dtype=torch.int64, device=self.layers.device)
         for pairs in self._pairs():
@@ -104,7 +105,11 @@ class Fitter:
         return int((self.weight.sum(0) > 0).sum(1).max())
 
     def _streamed(self) -> bool:
-        return not is_rotated(self._largest(), self.layers.features)
+        return not is_rotated(self._largest(), self.layers.features, self._fits)
+
+    @property
+    def _fits(self) -> int:
+        return len(self.codes) * len(self.settings.C)
 
     def _room(self) -> int:
         """Fits that the memory limit allows side by side."""
@@ -127,6 +132,7 @@ class Fitter:
             layer,
             fold,
             self.weight[:, fold].mean(0),
+            fits=self._fits,
             fit_intercept=self.settings.fit_intercept,
             standardise=self.settings.standardise,
             decision=self.settings.decision,

@@ -13,6 +13,9 @@ from torch import Tensor
 from signbridge.errors import ProbeError
 
 
+_BLOCK_BYTES = 32 << 20
+
+
 class Layers:
     """Layers of features, one at a time on the solver's device.
 
@@ -60,11 +63,17 @@ class Layers:
             )
         if not tensor.is_floating_point():
             tensor = tensor.to(torch.float64)
-        elif not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
+        elif not _finite(tensor):
             raise ProbeError(
                 f"Layer {layer} holds a value that is not finite: extract it again or leave it out."
             )
         return tensor
+
+
+def _finite(X: Tensor) -> bool:
+    """Whether all values are; torch sums float16 in float64 through a copy, so in blocks."""
+    rows = max(1, _BLOCK_BYTES // (8 * max(1, X.shape[1])))
+    return all(bool(torch.isfinite(part.sum(dtype=torch.float64))) for part in X.split(rows))
 
 
 def encode_labels(

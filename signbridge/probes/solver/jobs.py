@@ -11,14 +11,22 @@ from signbridge.probes.solver.nystroem import RowBlocks, StreamedDesign, nystroe
 from signbridge.probes.solver.rowspace import EigenBasis, eigenbasis
 from signbridge.probes.standardise import Standardisation, standardisation
 
-_ROTATE_SAMPLES = 2048  # most samples for a rotation into the row space (n <= D)
+_ROTATE_SAMPLES = 1024  # most samples for a rotation into the row space (n <= D) for one fit,
+_ROTATE_MORE = 128  # how many more each further fit that uses the rotation is worth,
+_ROTATE_MOST = 2048  # and the most of all
 _ROTATE_FEATURES = 1024  # most features for a rotation in feature space (n > D)
 
 
-def is_rotated(samples: int, features: int) -> bool:
-    """Whether a fit of this size is rotated into an eigenbasis, or streamed."""
+def is_rotated(samples: int, features: int, fits: int) -> bool:
+    """Whether fits of this size are rotated into an eigenbasis, or streamed.
+
+    Args:
+        samples: number of training samples.
+        features: number of features.
+        fits: how many penalties and label vectors share the rotation.
+    """
     if samples <= features:
-        return samples <= _ROTATE_SAMPLES
+        return samples <= min(_ROTATE_MOST, _ROTATE_SAMPLES + _ROTATE_MORE * (fits - 1))
     return features <= _ROTATE_FEATURES
 
 
@@ -89,6 +97,7 @@ def make_job(
     fold: int,
     weight: Tensor,
     *,
+    fits: int,
     fit_intercept: bool,
     standardise: bool,
     decision: bool,
@@ -102,6 +111,7 @@ def make_job(
         layer: index of the layer.
         fold: index of the fold.
         weight: (samples,) weights; those of 0 are outside the training part.
+        fits: how many penalties and label vectors there are.
         fit_intercept: whether the features may be centred.
         standardise: whether the features are standardised on the training part.
         decision: whether coordinates of all samples are wanted.
@@ -112,7 +122,7 @@ def make_job(
     weight = weight[rows] / weight[rows].sum()
     scaling = standardisation(X, rows) if standardise else None
     zero = torch.zeros(X.shape[1], dtype=torch.float64, device=X.device)
-    if is_rotated(len(rows), X.shape[1]):
+    if is_rotated(len(rows), X.shape[1], fits):
         data = centred(X, rows, scaling, zero)
         centre = weight @ data if fit_intercept else zero
         data -= centre

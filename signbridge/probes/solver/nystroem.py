@@ -90,17 +90,40 @@ def nystroem_sketch(blocks: RowBlocks, weight: Tensor, trace: float, seed: int) 
         trace: sum of all eigenvalues.
         seed: of the random test matrix.
     """
-    features = blocks.X.shape[1]
-    rank = min(_RANK, features)
-    generator = torch.Generator().manual_seed(seed)
-    test = torch.randn(features, rank, generator=generator, dtype=torch.float64)
-    test = torch.linalg.qr(test).Q.to(weight.device)
+    test = trial_matrix(blocks.X.shape[1], seed).to(weight.device)
     image = torch.zeros_like(test)
     narrow = test.to(blocks.dtype)
     for part, block in blocks:
         image += (block.mT @ (weight[part, None].to(block.dtype) * (block @ narrow))).to(image)
+    return sketch_of_image(image, test, trace, float(torch.finfo(blocks.dtype).eps))
+
+
+def sketch_rank(features: int) -> int:
+    """Most columns of a sketch."""
+    return min(_RANK, features)
+
+
+def trial_matrix(features: int, seed: int) -> Tensor:
+    """Random orthonormal columns (features, rank), float64, that a sketch is made from."""
+    generator = torch.Generator().manual_seed(seed)
+    rank = sketch_rank(features)
+    values = torch.randn(features, rank, generator=generator, dtype=torch.float64)
+    test: Tensor = torch.linalg.qr(values).Q
+    return test
+
+
+def sketch_of_image(image: Tensor, test: Tensor, trace: float, eps: float) -> Sketch:
+    """Nystroem approximation of a matrix of second moments from its product with a test matrix.
+
+    Args:
+        image: (features, rank) float64, the matrix times ``test``; changed.
+        test: (features, rank) float64, orthonormal columns.
+        trace: sum of all eigenvalues.
+        eps: relative precision of the products in ``image``.
+    """
+    features = len(test)
     # The products' own precision decides how small a shift keeps the core positive definite.
-    shift = 16 * torch.finfo(blocks.dtype).eps * float(torch.linalg.matrix_norm(image))
+    shift = 16 * eps * float(torch.linalg.matrix_norm(image))
     image += shift * test
     core = test.mT @ image
     values, rotation = torch.linalg.eigh(0.5 * (core + core.mT))

@@ -1,0 +1,109 @@
+"""Steps of all active fits in coordinates in which the curvature is about the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from signbridge.probes.sgd.course import Course, Index
+from signbridge.probes.sgd.moments import Curvature
+from signbridge.probes.solver.nystroem import sketch_rank
+from signbridge.probes.torch_model import BatchedLinearProbes
+
+MOMENTUM = 0.9
+
+
+class Preconditioner(nn.Module):
+    """Approximate inverse Hessian of every fit: the exact solver's, from a Nystroem sketch.
+
+    The Hessian of class k is taken as a_k S + lambda, with S the features' second moments and a_k
+    the mean of p_k (1 - p_k) over the training part.
+
+    Args:
+        n_layers: number of layers L.
+        n_features: width D.
+    """
+
+    def __init__(self, n_layers: int, n_features: int) -> None:
+        super().__init__()
+        rank = sketch_rank(n_features)
+        self.register_buffer("vectors", torch.zeros(n_layers, n_features, rank))
+        self.register_buffer("values", torch.zeros(n_layers, rank))
+        self.register_buffer("tail", torch.zeros(n_layers))
+
+    vectors: Tensor
+    values: Tensor
+    tail: Tensor
+
+    def take(self, sketch: Curvature) -> None:
+        """Use a sketch."""
+        rank = sketch.values.shape[1]
+        self.vectors.zero_()[..., :rank] = sketch.vectors
+        self.values.zero_()[..., :rank] = sketch.values
+        self.tail.copy_(sketch.tail)
+
+    def forward(self, G: Tensor, layers: Tensor, curvature: Tensor, decay: Tensor) -> Tensor:
+        """Precondition gradients.
+
+        Args:
+            G: (La, Q, K, D).
+            layers: (La,).
+            curvature: a, (La, Q, K).
+            decay: lambda, (La, Q).
+        """
+        vectors, lam = self.vectors[layers], decay[..., None]
+        rest = torch.addcmul(lam, curvature, self.tail[layers][:, None, None])
+        within = curvature[..., None] * self.values[layers][:, None, None] + lam[..., None]
+        gain = 1 / within - 1 / rest[..., None]
+        along = torch.bmm(G.flatten(1, 2), vectors) * gain.flatten(1, 2)
+        return torch.bmm(along, vectors.mT).view(G.shape) + G / rest[..., None]
+
+
+class Descent(Optimizer):
+    """Heavy ball (Polyak 1964) with a rate for every fit.
+
+    Args:
+        model: the probes.
+        course: says which fits go on, and at which rate.
+        preconditioner: of the weights.
+    """
+
+    def __init__(
+        self, model: BatchedLinearProbes, course: Course, preconditioner: Preconditioner
+    ) -> None:
+        super().__init__([model.weight, model.bias], {})
+        self.model, self.course, self.preconditioner = model, course, preconditioner
+
+    def rest(self) -> None:
+        """Take the momentum away."""
+        for state in self.state.values():
+            state["velocity"].zero_()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make one step of every active fit."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        course, at = self.course, self.course.index
+        rate = torch.where(course.active[at], course.rate[at], 0.0)
+        curvature = course.curvature(at)
+        weight = self._velocity(self.model.weight, at)
+        weight = self.preconditioner(weight, at[0][:, 0], curvature, course.decay[at[1]])
+        self.model.weight[at] -= rate[..., None, None] * weight
+        self.model.bias[at] -= rate[..., None] * self._velocity(self.model.bias, at) / curvature
+        return loss
+
+    def _velocity(self, parameter: Tensor, at: Index) -> Tensor:
+        state = self.state[parameter]
+        if "velocity" not in state:
+            state["velocity"] = torch.zeros_like(parameter)
+        assert parameter.grad is not None
+        new = torch.lerp(parameter.grad[at], state["velocity"][at], MOMENTUM)
+        state["velocity"][at] = new
+        return new

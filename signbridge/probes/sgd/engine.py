@@ -1,0 +1,280 @@
+"""The batch-trained probes as an engine of a sweep."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from signbridge.errors import ProbeError
+from signbridge.probes.data import ActivationDataModule
+from signbridge.probes.engines import Fitted, Fold, HeldOut, solver_threads
+from signbridge.probes.features import MEMORY_BYTES, FeatureSource
+from signbridge.probes.module import LinearProbes
+from signbridge.probes.sgd import LEARNING_RATES
+from signbridge.probes.sgd.course import REASONS
+from signbridge.probes.sgd.distance import affordable, optima
+from signbridge.probes.sgd.kept import KeepsCheckpoint, Kept, key_of
+from signbridge.probes.sgd.team import Team, interruptible, quiet
+from signbridge.probes.splits import IntArray, Split
+
+_ARRAYS = ("probability", "converged", "relative_tolerance")
+
+
+class SgdEngine:
+    """:class:`signbridge.probes.LinearProbes` under a Lightning Trainer, a fold at a time.
+
+    Its fits come close to the optimum and do not certify it; a fit counts as converged where the
+    gradient norm over the training part is below ``tolerance`` times that of the penalty.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        memory_bytes: bound on the features kept.
+        seed: seed of the order of the batches.
+        batch_size: samples per batch, over all devices.
+        max_steps: most steps of a fold, before and again after the learning rate is chosen.
+        learning_rates: tried side by side.
+        tolerance: relative gradient norm that counts as converged.
+        team: the processes; only this one by default.
+        kept: where finished folds and checkpoints lie; nowhere by default.
+
+    Attributes:
+        records: by feature, a record for every value of C of the first fold that was trained on
+            it: what was chosen, when it stopped, and how far from the optimum.
+    """
+
+    def __init__(
+        self,
+        device: str = "cpu",
+        memory_bytes: int = MEMORY_BYTES,
+        *,
+        seed: int = 42,
+        batch_size: int = 256,
+        max_steps: int | None = None,
+        learning_rates: Sequence[float] = LEARNING_RATES,
+        tolerance: float = 0.1,
+        team: Team | None = None,
+        kept: Kept | None = None,
+    ) -> None:
+        self.memory_bytes = memory_bytes
+        self.seed = seed
+        self.batch_size = batch_size
+        self.max_steps = max_steps
+        self.learning_rates = tuple(learning_rates)
+        self.tolerance = tolerance
+        self.device = device
+        self.kept = kept
+        self._team = team
+        self.records: dict[str, list[dict[str, Any]]] = {}
+
+    def join(self, team: Team, kept: Kept) -> None:
+        """Train with these processes, and keep what is done there."""
+        self._team, self.kept, self.device = team, kept, str(team.device)
+
+    @property
+    def team(self) -> Team:
+        """The processes."""
+        if self._team is None:
+            self._team = Team(self.device.partition(":")[0])
+        return self._team
+
+    def held_out(
+        self,
+        source: FeatureSource,
+        labels: IntArray,
+        n_classes: int,
+        folds: Sequence[Fold],
+        penalties: Sequence[float],
+    ) -> Iterator[HeldOut]:
+        """See :class:`signbridge.probes.engines.Engine`."""
+        for number, fold in enumerate(folds):
+            key = self._key(source, labels, fold, penalties)
+            found = self._kept_fold(key)
+            if found is None:
+                found = self._held_out(source, labels, n_classes, fold, penalties, key)
+            arrays, records = found
+            for name, record in records.items():
+                self.records.setdefault(name, record)
+            yield HeldOut(number, *(arrays[name] for name in _ARRAYS))
+
+    def _kept_fold(self, key: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
+        kept = self.kept
+        return None if kept is None else self.team.first(lambda: kept.load(key))
+
+    def _held_out(
+        self,
+        source: FeatureSource,
+        labels: IntArray,
+        n_classes: int,
+        fold: Fold,
+        penalties: Sequence[float],
+        key: str,
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, list[dict[str, Any]]]]:
+        module, data = self._train(source, labels, fold, n_classes, penalties, key)
+        probability = self._predict(module, data, fold[1])
+        relative = module.course.chosen(module.course.relative).cpu().numpy()
+        arrays = {
+            "probability": probability,
+            "converged": relative <= self.tolerance,
+            "relative_tolerance": relative,
+        }
+        records: dict[str, list[dict[str, Any]]] = {}
+        if source.features[0].name not in self.records:
+            records = self._records(source, module, relative)
+            answers = probability.argmax(-1)
+            self.team.first(
+                lambda: self._compare(source, labels, n_classes, fold, penalties, records, answers)
+            )
+            records = self.team.first(lambda: records)
+        if self.kept is not None:
+            kept = self.kept
+            self.team.first(lambda: kept.save(key, arrays, records))
+        return arrays, records
+
+    def refit(
+        self,
+        source: FeatureSource,
+        labels: IntArray,
+        n_classes: int,
+        penalties: Sequence[float],
+        rows: IntArray | None = None,
+    ) -> Fitted:
+        """See :class:`signbridge.probes.engines.Engine`."""
+        every = np.arange(source.n_samples) if rows is None else rows
+        fold = (every, every[:0])
+        key = self._key(source, labels, fold, penalties)
+        module, data = self._train(source, labels, fold, n_classes, penalties, key)
+        relative = module.course.chosen(module.course.relative).cpu().numpy()
+        return Fitted(
+            module.weight.double().cpu().numpy(),
+            module.bias.double().cpu().numpy(),
+            data.standardisation.mean.numpy(),
+            data.standardisation.deviation.numpy(),
+            relative <= self.tolerance,
+            relative,
+        )
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def _key(
+        self, source: FeatureSource, labels: IntArray, fold: Fold, penalties: Sequence[float]
+    ) -> str:
+        names = ",".join(feature.name for feature in source.features)
+        return key_of(names, str(list(penalties)), np.asarray(labels), *map(np.asarray, fold))
+
+    def _train(
+        self,
+        source: FeatureSource,
+        labels: IntArray,
+        fold: Fold,
+        n_classes: int,
+        penalties: Sequence[float],
+        key: str,
+    ) -> tuple[LinearProbes, ActivationDataModule]:
+        data = ActivationDataModule(
+            source.store,
+            split=Split("random", (fold,), source.n_samples),
+            seed=self.seed,
+            batch_size=self.batch_size,
+            validation=True,
+            memory_bytes=self.memory_bytes,
+            source=source,
+            labels=np.asarray(labels),
+        )
+        module = LinearProbes.of(data, penalties, self.learning_rates, self.max_steps)
+        callbacks, goes_on = [], None
+        if self.kept is not None:
+            path = self.kept.checkpoint(key)
+            callbacks = [KeepsCheckpoint(path, self.kept.seconds)]
+            goes_on = str(path) if self.team.first(path.exists) else None
+        with quiet(), interruptible(), warnings.catch_warnings():
+            trainer = self.team.trainer(callbacks)
+            trainer.fit(module, datamodule=data, ckpt_path=goes_on, weights_only=True)
+        if int(module.course.samples) == 0:
+            raise ProbeError("the probes were not trained; this is a defect of SignBridge.")
+        module.to(self.team.device)
+        return module, data
+
+    @torch.no_grad()
+    def _predict(
+        self, module: LinearProbes, data: ActivationDataModule, rows: IntArray
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities (layers, penalties, len(rows), classes), in every process."""
+        place = np.empty(data.source.n_samples, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        shape = module.bias.shape
+        out = torch.zeros(*shape[:2], len(rows), shape[2])
+        for batch in data.blocks(rows):
+            p = module(batch["x"].to(self.team.device)).softmax(-1)
+            out[:, :, torch.as_tensor(place[batch["row"].numpy()])] = p.permute(1, 2, 0, 3).cpu()
+        out = self.team.total(out)
+        if not bool(torch.isfinite(out).all()):
+            layer, _, row, _ = (~torch.isfinite(out)).nonzero()[0].tolist()
+            data.source.refuse(data.features[layer], int(rows[row]))
+        return np.asarray(out.numpy())
+
+    # -- records ----------------------------------------------------------------------------------
+
+    def _records(
+        self, source: FeatureSource, module: LinearProbes, relative: npt.NDArray[np.float64]
+    ) -> dict[str, list[dict[str, Any]]]:
+        course = module.course
+        rate = (course.picked // course.n_penalties).cpu()
+        steps = (course.search_steps + course.chosen(course.steps)).cpu()
+        objective = course.chosen(course.objective).cpu()
+        return {
+            feature.name: [
+                {
+                    "feature": feature.name,
+                    "C": C,
+                    "learning_rate": module.learning_rates[int(rate[k, p])],
+                    "search_steps": int(course.search_steps[k, p]),
+                    "steps": int(steps[k, p]),
+                    "search_stopped_by": REASONS[int(course.search_reason[k, p])],
+                    "stopped_by": REASONS[int(course.chosen(course.reason)[k, p])],
+                    "relative_gradient": float(relative[k, p]),
+                    "objective": float(objective[k, p]),
+                    "optimum": None,
+                    "gap": None,
+                    "agreement": None,
+                }
+                for p, C in enumerate(module.penalties)
+            ]
+            for k, feature in enumerate(source.features)
+        }
+
+    def _compare(
+        self,
+        source: FeatureSource,
+        labels: IntArray,
+        n_classes: int,
+        fold: Fold,
+        penalties: Sequence[float],
+        records: dict[str, list[dict[str, Any]]],
+        answers: IntArray,
+    ) -> None:
+        """Put the optimum into the records of the layers where it is affordable."""
+        layers = affordable(source, len(fold[0]), n_classes, len(penalties), self.memory_bytes // 2)
+        if not layers:
+            return
+        objective, best = optima(
+            source,
+            labels,
+            n_classes,
+            fold,
+            penalties,
+            layers,
+            device=self.team.device,
+            threads=solver_threads(source),
+            memory_bytes=self.memory_bytes // 2,
+        )
+        for m, number in enumerate(layers):
+            for p, record in enumerate(records[source.features[number].name]):
+                record["optimum"] = float(objective[m, p])
+                record["gap"] = record["objective"] / record["optimum"] - 1
+                if len(fold[1]):
+                    record["agreement"] = float((answers[number, p] == best[m, p]).mean())

@@ -1,0 +1,102 @@
+"""What a sweep keeps of its training, so that a killed one goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from signbridge.probes.module import LinearProbes
+from signbridge.probes.sgd.course import DONE
+
+if TYPE_CHECKING:
+    from signbridge.probes.results_folder import ResultsFolder
+
+_PREFIX = "sgd-"
+SECONDS = 30.0
+"""Time between two checkpoints."""
+
+
+class Kept:
+    """Finished folds and the checkpoint of the one under way, among a folder's parts.
+
+    Args:
+        folder: the results folder.
+        seconds: least time between two checkpoints.
+    """
+
+    def __init__(self, folder: ResultsFolder, seconds: float = SECONDS) -> None:
+        self.folder, self.seconds = folder, seconds
+
+    def save(self, key: str, arrays: dict[str, npt.NDArray[Any]], words: Any) -> None:
+        """Keep a finished fold; its checkpoint goes."""
+        self.folder.save_part(_PREFIX + key, arrays, words)
+        self.checkpoint(key).unlink(missing_ok=True)
+
+    def load(self, key: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
+        """A finished fold, or None."""
+        return self.folder.load_part(_PREFIX + key)
+
+    def checkpoint(self, key: str) -> Path:
+        """Where the checkpoint of a fold lies."""
+        return self.folder.parts / f"{_PREFIX}{key}.ckpt"
+
+    def clear(self) -> None:
+        """Remove it all: the features are kept as a whole by now."""
+        for file in self.folder.parts.glob(f"{_PREFIX}*"):
+            file.unlink()
+
+
+def key_of(*parts: npt.NDArray[Any] | str) -> str:
+    """A name for a fit, from all that it depends on."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:32]
+
+
+class KeepsCheckpoint(Checkpoint):
+    """Writes a Lightning checkpoint at the end of an epoch, if the last one is old enough.
+
+    The file appears under its name only when it is whole.
+
+    Args:
+        path: where.
+        seconds: least time between two.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path, self.seconds = path, seconds
+        self._written = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether it is time; the first process's clock counts."""
+        due = time.monotonic() - self._written >= self.seconds
+        assert isinstance(pl_module, LinearProbes)
+        if int(pl_module.course.stage) == DONE or not trainer.strategy.broadcast(due):
+            return
+        partial = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(partial)  # waits for all processes
+        if trainer.is_global_zero:
+            _sync(partial)
+            partial.replace(self.path)
+            _sync(self.path.parent)
+        self._written = time.monotonic()
+
+
+def _sync(path: Path) -> None:
+    with contextlib.suppress(PermissionError):  # folders cannot be opened on Windows
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

@@ -1,0 +1,80 @@
+"""Cross-entropy of linear probes and its gradient, summed over the samples of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from signbridge.probes.torch_model import logits_of
+
+_BYTES = 64 * 2**20
+
+
+@dataclass
+class Sums:
+    """Sums over samples, for every fit.
+
+    Attributes:
+        loss: cross-entropy in nats, (L, S), float64.
+        weight: its gradient, (L, S, K, D).
+        bias: its gradient, (L, S, K).
+        spread: p (1 - p) of every class, (L, S, K).
+    """
+
+    loss: Tensor
+    weight: Tensor
+    bias: Tensor
+    spread: Tensor
+
+    @classmethod
+    def zeros(cls, weight: Tensor) -> Sums:
+        """Of no sample, for parameters of the shape of ``weight``."""
+        return cls(
+            torch.zeros(weight.shape[:2], dtype=torch.float64, device=weight.device),
+            weight.new_zeros(weight.shape),
+            weight.new_zeros(weight.shape[:3]),
+            weight.new_zeros(weight.shape[:3]),
+        )
+
+    def add(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Add a batch, in pieces whose logits stay small.
+
+        Args:
+            x: standardised features, (B, L, D).
+            y: class indices, (B,).
+            weight: (L, S, K, D).
+            bias: (L, S, K), -inf for a class without training samples.
+        """
+        size = max(1, _BYTES // (12 * bias.numel()))
+        for start in range(0, len(y), size):
+            self._add(x[start : start + size], y[start : start + size], weight, bias)
+
+    def _add(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> None:
+        logits = logits_of(x, weight, bias)
+        self.loss += losses(logits, y).double().sum(0)
+        p = logits.softmax(-1)
+        self.spread += (p * (1 - p)).sum(0)
+        index = y[:, None, None, None].expand(*p.shape[:3], 1)
+        residual = p.scatter_add_(3, index, -torch.ones_like(p[..., :1]))
+        self.bias += residual.sum(0)
+        rows = residual.flatten(2).permute(1, 2, 0)  # (L, S K, B)
+        self.weight += torch.bmm(rows, x.transpose(0, 1)).view(self.weight.shape)
+
+
+def loss_sum(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Sum of the cross-entropy over a batch, (L, S), float64; arguments as of :meth:`Sums.add`."""
+    size = max(1, _BYTES // (12 * bias.numel()))
+    total = torch.zeros(weight.shape[:2], dtype=torch.float64, device=weight.device)
+    for start in range(0, len(y), size):
+        part = slice(start, start + size)
+        total += losses(logits_of(x[part], weight, bias), y[part]).double().sum(0)
+    return total
+
+
+def losses(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of every sample and fit, (B, L, S), of logits (B, L, S, K)."""
+    target = y[:, None, None].expand(logits.shape[:3])
+    loss = nn.functional.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
+    return loss.view(logits.shape[:3])

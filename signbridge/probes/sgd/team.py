@@ -1,0 +1,256 @@
+"""Several processes, one for each device, that train the same probes (DDP, through Lightning)."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy.typing as npt
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.strategies.ddp import DDPStrategy as FabricDDP
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+
+from signbridge.errors import Interrupted, ProbeError, SignBridgeError, first_line
+from signbridge.probes.results_folder import ResultsFolder
+
+if TYPE_CHECKING:
+    from signbridge.probes.engines import Engine
+
+T = TypeVar("T")
+
+# The others wait while the first one scores and writes, however long that takes.
+_PATIENCE = timedelta(days=7)
+_STOPPED = "Stopped; what is trained is kept: run the same command to continue."
+
+
+class Team:
+    """The processes of a sweep on several devices, or the only one.
+
+    The first starts the others, as Lightning does: by the same command, unless torchrun or SLURM
+    has started them. Each goes through the whole sweep; the first alone reads and writes the
+    results folder.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        devices: how many, as Lightning takes it.
+        num_nodes: number of machines.
+        strategy: ``auto`` or ``ddp``.
+
+    Raises:
+        ProbeError: they cannot be had on this machine.
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        devices: int | str = 1,
+        num_nodes: int = 1,
+        strategy: Literal["auto", "ddp"] = "auto",
+    ) -> None:
+        if strategy not in ("auto", "ddp"):
+            raise ProbeError(f"strategy {strategy!r} is not known; use auto or ddp.")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+        self._settings: dict[str, Any] = {
+            "accelerator": "gpu" if device == "cuda" else "cpu",
+            "devices": devices,
+            "num_nodes": num_nodes,
+            "plugins": SLURMEnvironment(auto_requeue=False) if slurm else None,
+        }
+        try:
+            with quiet():
+                self._fabric = Fabric(strategy="auto", **self._settings)
+                self._parallel = strategy == "ddp" or self._fabric.world_size > 1
+                if self._parallel:
+                    together = FabricDDP(timeout=_PATIENCE)
+                    self._fabric = Fabric(strategy=together, **self._settings)
+        except Exception as error:
+            # Lightning raises a dozen types here, all of them for a combination that cannot be had.
+            raise ProbeError(
+                f"devices {devices!r}, num_nodes {num_nodes!r} and strategy {strategy!r} cannot be "
+                f"had on device {device!r} of this machine: {first_line(error)}."
+            ) from error
+
+        self._before: Any = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes."""
+        return bool(self._fabric.is_global_zero)
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+        return int(self._fabric.world_size)
+
+    @property
+    def device(self) -> torch.device:
+        """This process's device."""
+        return self._fabric.device
+
+    def __enter__(self) -> Team:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self.on_sigterm)
+        if self._parallel:
+            with quiet():
+                self._fabric.launch()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+        if error is not None:
+            self._end_others()
+        elif self._parallel and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    def on_sigterm(self, number: int, frame: Any) -> None:
+        """End the run, as SLURM and Kubernetes ask for; what is kept is whole at any moment.
+
+        Raises:
+            Interrupted: always.
+        """
+        self._end_others()
+        raise Interrupted(_STOPPED, 128 + signal.SIGTERM)
+
+    def _end_others(self) -> None:
+        """Kill the processes that this one has started, so that none waits for it in vain."""
+        started = getattr(self._fabric.strategy.launcher, "procs", [])
+        for process in started:
+            process.kill()
+        started.clear()  # else Lightning's observer of them ends this process too
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Have the first process do something while the others wait; all get what it returns.
+
+        Raises:
+            SignBridgeError: in every process, where the first one's work raised it; the others say
+                nothing of it.
+        """
+        if not self._parallel:
+            return work()
+        outcome: tuple[bool, Any] = (True, None)
+        cause: SignBridgeError | None = None
+        if self.is_first:
+            try:
+                outcome = True, work()
+            except SignBridgeError as error:
+                outcome, cause = (False, (str(error), error.exit_status)), error
+        done, value = self._fabric.broadcast(outcome)
+        if not done:
+            raise cause or Interrupted(*value)
+        return value  # type: ignore[no-any-return]
+
+    def share(self, engine: Engine, folder: ResultsFolder) -> ResultsFolder:
+        """The folder as every process may use it for parts; ``engine`` gets to know both."""
+        from signbridge.probes.sgd.engine import SgdEngine
+        from signbridge.probes.sgd.kept import Kept
+
+        if isinstance(engine, SgdEngine):
+            engine.join(self, Kept(folder))
+        return SharedFolder(folder, self) if self._parallel else folder
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum of a tensor over the processes, where it was."""
+        if not self._parallel:
+            return values
+        summed = self._fabric.all_reduce(values.to(self.device), reduce_op="sum")
+        return torch.as_tensor(summed).to(values.device)
+
+    def trainer(self, callbacks: Sequence[Callback]) -> Trainer:
+        """A Trainer of this process, as the others have theirs."""
+        strategy: Any = "auto"
+        if self._parallel:
+            # Buffers follow from what is reduced, so they need not be sent around.
+            strategy = DDPStrategy(timeout=_PATIENCE, broadcast_buffers=False)
+        return Trainer(
+            strategy=strategy,
+            max_epochs=-1,
+            limit_val_batches=0,
+            callbacks=[*callbacks, _EndsOnSigterm(self)],
+            logger=False,
+            enable_checkpointing=bool(callbacks),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **self._settings,
+        )
+
+
+class SharedFolder(ResultsFolder):
+    """A results folder that the first process reads and writes for all.
+
+    Args:
+        folder: the first process's.
+        team: the processes.
+    """
+
+    def __init__(self, folder: ResultsFolder, team: Team) -> None:
+        super().__init__(folder.path, folder.identity)
+        self._folder, self._team = folder, team
+
+    def save_part(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], words: Any) -> None:
+        """See :class:`~signbridge.probes.results_folder.ResultsFolder`."""
+        self._team.first(lambda: self._folder.save_part(name, arrays, words))
+
+    def load_part(self, name: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
+        """See :class:`~signbridge.probes.results_folder.ResultsFolder`."""
+        return self._team.first(lambda: self._folder.load_part(name))
+
+
+class _EndsOnSigterm(Callback):
+    """Puts the team's handler in the place of Lightning's, which waits for processes it started."""
+
+    def __init__(self, team: Team) -> None:
+        self._team = team
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning has just set its own, and takes this one away with it."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._team.on_sigterm)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's remarks on devices and workers from the user, who asked for neither."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    levels = [logging.getLogger(name).level for name in names]
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            yield
+    finally:
+        for name, level in zip(names, levels, strict=True):
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn Lightning's way of ending a process on Ctrl-C into :class:`Interrupted`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning ignores a second one from then on; the caller may go on.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise Interrupted(_STOPPED, 128 + signal.SIGINT) from error
