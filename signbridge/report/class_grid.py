@@ -29,8 +29,8 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
             grid without images.
 
     Returns:
-        The figure. Columns of its data: class, images, independent, scored, right, recall,
-        mostly_taken_for.
+        The figure. Columns of its data: class, images, independent, scored, right, recall, ci_low,
+        ci_high, mostly_taken_for.
     """
     recalls = class_recall(results)
     names = results.class_names
@@ -50,7 +50,9 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
         caption=(
             f"Share of the held-out images of each class that the probe at layer {layer} reads "
             "right"
-            + (", below the most typical image of the class." if chosen is not None else ".")
+            + (", below the most typical image of the class" if chosen is not None else "")
+            + "; line: 95 % interval, which counts images of a group as copies of one another as "
+            "far as they are alike in being right."
         ),
         alt="Best: "
         + ", ".join(f"{r.name} {100 * r.recall:.0f}{style.PER_CENT}" for r in best)
@@ -62,7 +64,8 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
             draw(narrow_columns), 4.2, _height(4.2, narrow_columns, len(names), chosen)
         ),
         columns=(
-            "class", "images", "independent", "scored", "right", "recall", "mostly_taken_for",
+            *("class", "images", "independent", "scored", "right", "recall"),
+            *("ci_low", "ci_high", "mostly_taken_for"),
         ),
         rows=tuple(
             (
@@ -71,7 +74,7 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
                 r.n_groups,
                 r.n_scored,
                 r.n_right,
-                "" if math.isnan(r.recall) else r.recall,
+                *("" if math.isnan(v) else v for v in (r.recall, r.low, r.high)),
                 "" if r.taken_for is None else names[r.taken_for],
             )
             for r in recalls
@@ -138,7 +141,9 @@ def _draw(
     style.heading(
         figure,
         f"Held-out recall of every class, layer {layer}",
-        "bar and number: share of the class's images read right",
+        "bar and number: share of the class's images read right · line: 95 % interval"
+        if width > 6
+        else "bar, number: share read right · line: 95 % interval",
     )
     # One axes in inches, from the top left: every cell is then placed in plain units.
     ax: Any = figure.add_axes((0, 0, 1, 1))
@@ -186,6 +191,16 @@ def _draw(
                 ax.add_patch(
                     Rectangle(bar[:2], bar[2] * length, 0.07, facecolor=colour, linewidth=0)
                 )
+        if math.isfinite(r.low) and math.isfinite(r.high):
+            middle = bar[1] + 0.035
+            ax.plot(
+                [bar[0] + bar[2] * r.low, bar[0] + bar[2] * r.high],
+                [middle, middle],
+                color=style.INK,
+                linewidth=1.1,
+                solid_capstyle="butt",
+                zorder=4,
+            )
         spots.append(
             Spot(
                 x / width,
@@ -204,6 +219,8 @@ def _draw(
 
 def _tip(r: ClassRecall, names: tuple[str, ...]) -> str:
     lines = [f"{style.printable(r.name)}: {r.n_right} of {r.n_scored} read right"]
+    if math.isfinite(r.low) and math.isfinite(r.high):
+        lines.append(f"95 % interval {100 * r.low:.0f} to {100 * r.high:.0f}{style.PER_CENT}")
     groups = f" in {r.n_groups} groups" if r.n_groups != r.n_images else ""
     lines.append(f"{r.n_images} images{groups}")
     if r.taken_for is not None:

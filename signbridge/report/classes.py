@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.report.rates import share_intervals
+
 if TYPE_CHECKING:
     from signbridge.report.results import Results
 
@@ -26,6 +28,8 @@ class ClassRecall:
         n_scored: Images that a held-out probe scored.
         n_right: Of these, how many were read as this class.
         taken_for: Index of the class most often read instead, or None.
+        low: Lower end of the recall's 95 % interval, NaN where nothing was scored.
+        high: Upper end; both by :func:`signbridge.report.rates.share_intervals`.
     """
 
     index: int
@@ -35,6 +39,8 @@ class ClassRecall:
     n_scored: int
     n_right: int
     taken_for: int | None
+    low: float = float("nan")
+    high: float = float("nan")
 
     @property
     def recall(self) -> float:
@@ -77,6 +83,11 @@ def class_recall(results: Results) -> list[ClassRecall]:
     """
     counts = confusion_counts(results)
     label, group = results.predictions.label, results.predictions.group
+    predicted = results.predictions.predicted(results.best_feature)
+    scored = predicted >= 0
+    low, high = share_intervals(
+        predicted[scored] == label[scored], label[scored], group[scored], len(results.class_names)
+    )
     rows = []
     for k, name in enumerate(results.class_names):
         wrong = counts[k].copy()
@@ -90,6 +101,8 @@ def class_recall(results: Results) -> list[ClassRecall]:
                 n_scored=int(counts[k].sum()),
                 n_right=int(counts[k, k]),
                 taken_for=int(wrong.argmax()) if wrong.any() else None,
+                low=float(low[k]),
+                high=float(high[k]),
             )
         )
     return rows

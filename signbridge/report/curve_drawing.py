@@ -44,34 +44,33 @@ def _weight(line: Line) -> str:
 
 def draw_curves(
     figure: Figure,
+    title: str,
     subtitle: str,
     metric: str,
     curves: list[Line],
     baselines: list[Line],
     peak: Score | None,
     narrow: bool,
+    bracket: tuple[int, int] | None = None,
 ) -> list[Spot]:
     """Draw the lines into an empty figure.
 
     Args:
         figure: Where to.
+        title: What is drawn.
         subtitle: Model, data and protocol in a few words.
         metric: The metric's name.
         curves: Scores over layers; the main one has ``main`` set.
         baselines: Lines of one score that belongs to no layer.
         peak: The score to mark, or None.
         narrow: Whether to draw for a phone, with the names below the axes.
+        bracket: First and last layer of the interval of the peak's place, drawn at the top.
 
     Returns:
         One area for each layer.
     """
     width, height = figure.get_size_inches()
-    label = style.METRIC_LABELS.get(metric, metric.replace("_", " "))
-    top = style.heading(
-        figure,
-        f"Held-out {label} by decoder layer",
-        subtitle,
-    )
+    top = style.heading(figure, title, subtitle)
     value_text = {
         id(line): line.label
         + ("" if len(line.scores) > 1 else f" {style.format_value(metric, line.end)}")
@@ -101,6 +100,8 @@ def draw_curves(
     x_max = end + span * 0.035 * (len(bars) + (1 if bars else 0))
     ax.set_xlim(layers[0] - span * 0.03, x_max)
     low, high = _limits(metric, lines)
+    if bracket is not None:
+        high += 0.13 * (high - low)
     ax.set_ylim(low, high)
     _axes(ax, metric, layers, narrow)
 
@@ -113,6 +114,8 @@ def draw_curves(
         ax.plot([x], [s.value], "o", color=line.colour, markersize=3.6)
     for line in sorted(curves, key=lambda c: c.main):
         _curve(ax, line, narrow)
+    if bracket is not None:
+        _bracket(ax, *bracket, span)
     if peak is not None and peak.layer is not None:
         _mark_peak(figure, ax, metric, peak, lines)
     if narrow:
@@ -131,7 +134,7 @@ def _limits(metric: str, lines: list[Line]) -> tuple[float, float]:
         if math.isfinite(v)
     ]
     highest, lowest = max(values), min(values)
-    if metric in style.SHARES:
+    if metric in style.SHARES and lowest >= 0:
         return 0.0, min(1.0, highest * 1.18 + 0.02) if highest < 0.9 else 1.04
     room = 0.12 * ((highest - min(0.0, lowest)) or 1.0)
     # A confident wrong probe can be arbitrarily bad: keep the readable part in view.
@@ -175,6 +178,26 @@ def _curve(ax: Axes, line: Line, narrow: bool) -> None:
         marker="o" if line.main else "s",
         markersize=(2.5 if many else 4.5) if line.main else (0 if many else 3.2),
         zorder=5 if line.main else 3,
+    )
+
+
+def _bracket(ax: Axes, first: int, last: int, span: int) -> None:
+    """The interval of the peak's place, above the curves."""
+    along = ax.get_xaxis_transform()
+    left, right = first - 0.008 * span, last + 0.008 * span
+    ax.plot([left, right], [0.975, 0.975], color=style.INK, linewidth=1.2, transform=along)
+    for x in (left, right):
+        ax.plot([x, x], [0.96, 0.99], color=style.INK, linewidth=1.2, transform=along)
+    style.text(
+        ax,
+        (left + right) / 2,
+        0.95,
+        "95 % interval of the peak’s place",
+        transform=along,
+        size=8,
+        color=style.MUTED,
+        va="top",
+        ha="left" if left < 0.15 * span else "right" if right > 0.85 * span else "center",
     )
 
 

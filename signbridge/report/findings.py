@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from signbridge.probes.grouping import grouping
-from signbridge.report import style
+from signbridge.report import evidence, style
+from signbridge.report.axes import points
+from signbridge.report.blocks import number, pair
+from signbridge.report.comparisons import p_text
+from signbridge.report.key_figures import interval_text
 from signbridge.report.leakage import leakage_pairs
-from signbridge.report.results import SITE, UNTRAINED, Results, Score
+from signbridge.report.results import RANDOM_WEIGHTS, SAID, SITE, UNTRAINED, Results, Score
+from signbridge.report.said import naming_sentence, said_sentence
+from signbridge.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Findings", "describe_data", "find", "interval_text"]
+__all__ = ["Findings", "describe_data", "find"]
 
 
 @dataclass(frozen=True)
@@ -44,22 +50,21 @@ def find(results: Results) -> Findings:
     details = [
         sentence
         for sentence in (
+            said_sentence(results),
+            naming_sentence(results),
             _against_baselines(results),
             _nested(results),
+            evidence.peak_sentence(results),
+            evidence.permutation_sentence(results),
             _leakage(results),
-            _default_settings(results),
+            evidence.memorisation_sentence(results),
+            evidence.description_sentence(results),
+            evidence.solver_sentence(results),
+            evidence.default_sentence(results),
         )
         if sentence
     ]
     return Findings(_headline(results), tuple(details), _warnings(results))
-
-
-def interval_text(low: float, high: float, metric: str = "accuracy") -> str:
-    """An interval as text, empty where there is none."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    first = style.format_value(metric, low).removesuffix(style.PER_CENT)
-    return f"{first} to {style.format_value(metric, high)}"
 
 
 def describe_data(results: Results) -> str:
@@ -84,14 +89,10 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
 def _headline(results: Results) -> str:
     n_classes = len(results.class_names)
     best = results.score(SITE, results.best_layer, "accuracy")
-    value = best.value if best else _number(results.summary["best_layer"].get("accuracy"))
+    value = best.value if best else number(results.summary["best_layer"].get("accuracy"))
     low, high = (best.ci_low, best.ci_high) if best else (math.nan, math.nan)
     text = (
         f"A linear probe on decoder layer {results.best_layer} reads the {n_classes} classes with "
@@ -101,10 +102,10 @@ def _headline(results: Results) -> str:
         text += f" (95 % interval {interval})"
     chance = _chance(results)
     if math.isfinite(chance):
-        uniform = _number(results.summary.get("chance"))
+        uniform = number(results.summary.get("chance"))
         what = "the largest class alone gives" if chance > uniform else "chance is"
         text += f", where {what} {style.format_value('accuracy', chance)}"
-        over_majority = _pair(_paired(results, "majority").get("ci"))[0]
+        over_majority = pair(_paired(results, "majority").get("ci"))[0]
         if low <= chance or over_majority <= 0:
             text += ", so nothing shows that it reads them better than chance"
     return f"{text}."
@@ -114,25 +115,35 @@ def _chance(results: Results) -> float:
     values = [
         s.value for s in results.baselines("accuracy", results.split) if s.feature in UNTRAINED
     ]
-    values += [_number(results.summary.get(name)) for name in UNTRAINED]
+    values += [number(results.summary.get(name)) for name in UNTRAINED]
     return max((v for v in values if math.isfinite(v)), default=math.nan)
 
 
 def _against_baselines(results: Results) -> str:
     """The best layer against each trained baseline, by the paired differences."""
-    others = [s for s in results.baselines("accuracy", results.split) if s.feature not in UNTRAINED]
+    others = [
+        s
+        for s in results.baselines("accuracy", results.split)
+        if s.feature not in (*UNTRAINED, *SAID)
+    ]
+    layer = results.best_layer
+    twin = results.score(RANDOM_WEIGHTS, layer, "accuracy")
+    if twin is not None and math.isfinite(twin.value):
+        others.append(twin)
     if not others:
         return ""
-    layer = results.best_layer
     found: dict[str, list[str]] = {}
+    corrected = False
     for s in sorted(others, key=lambda s: -s.value):
-        entry = _paired(results, s.feature)
-        difference, (low, high) = _number(entry.get("difference")), _pair(entry.get("ci"))
-        relation = _relation(low, high)
-        ends = f"{_points(low)} to {_points(high)}"
+        pairing = _pairing(results, s.feature)
+        ends = f"{points(pairing.low)} to {points(pairing.high)}"
         text = f"{_the(s)} ({style.format_value('accuracy', s.value)}"
-        text += f"; {_points(difference)} points, {ends})" if relation else ")"
-        found.setdefault(relation, []).append(text)
+        if pairing.relation:
+            text += f"; {points(pairing.difference)} points, {ends}"
+            if p := p_text(pairing.p):
+                corrected = True
+                text += f", {p}"
+        found.setdefault(pairing.relation, []).append(f"{text})")
     parts = []
     for relation, words in (
         ("below", "is clearly below"),
@@ -144,7 +155,9 @@ def _against_baselines(results: Results) -> str:
             parts.append(f"{words} {_listed(found[relation])}")
     text = f"In accuracy, layer {layer} " + "; it ".join(parts) + "."
     if found.keys() - {""}:
-        text += " (Paired differences on the same images, with 95 % intervals.)"
+        text += " (Paired differences on the same images, with 95 % intervals" + (
+            " and p-values corrected for all layers.)" if corrected else ".)"
+        )
     if "below" in found:
         names = _listed([name.partition(" (")[0] for name in found["below"]])
         text += (
@@ -155,6 +168,26 @@ def _against_baselines(results: Results) -> str:
     elif "above" in found:
         text += " The layer was picked on these images, which favours it."
     return text
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """The best layer minus a baseline; ``p`` is corrected, NaN where it was not tested."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    relation: str
+
+
+def _pairing(results: Results, name: str) -> _Pairing:
+    for c in results.family(f"layers_vs_{name}"):
+        if c.layer == results.best_layer:
+            return _Pairing(c.difference, c.ci_low, c.ci_high, c.p_corrected, c.relation)
+    entry = _paired(results, name)
+    low, high = pair(entry.get("ci"))
+    return _Pairing(number(entry.get("difference")), low, high, math.nan, _relation(low, high))
 
 
 def _paired(results: Results, name: str) -> Mapping[str, Any]:
@@ -170,10 +203,6 @@ def _relation(low: float, high: float) -> str:
     return "above" if low > 0 else "below" if high < 0 else "open"
 
 
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}".replace("-", "−")
-
-
 def _listed(items: list[str]) -> str:
     if len(items) < 2:
         return "".join(items)
@@ -185,21 +214,22 @@ def _the(s: Score) -> str:
         "pixels": "the raw pixels",
         "vision": "the vision tower",
         "projector": "the projector",
+        RANDOM_WEIGHTS: "the same layer with random weights",
     }.get(s.feature, style.feature_label(s.feature))
 
 
 def _nested(results: Results) -> str:
     nested = results.summary.get("nested")
-    if not isinstance(nested, dict) or not math.isfinite(_number(nested.get("accuracy"))):
+    if not isinstance(nested, dict) or not math.isfinite(number(nested.get("accuracy"))):
         return (
             "The layer was chosen on the data that scores it, so its accuracy is somewhat "
             "flattered."
         )
     text = (
         "With the layer chosen inside each training part, so that nothing that scores has chosen, "
-        f"the accuracy is {style.format_value('accuracy', _number(nested['accuracy']))}"
+        f"the accuracy is {style.format_value('accuracy', number(nested['accuracy']))}"
     )
-    if interval := interval_text(*_pair(nested.get("ci"))):
+    if interval := interval_text(*pair(nested.get("ci"))):
         text += f" ({interval})"
     layers = nested.get("layers_chosen")
     if isinstance(layers, list) and layers:
@@ -215,12 +245,6 @@ def _parted(results: Results) -> str:
     return "which ignores groups" if words.kind == "none" else f"which may part {words.one}"
 
 
-def _pair(value: object) -> tuple[float, float]:
-    if isinstance(value, list) and len(value) == 2:
-        return _number(value[0]), _number(value[1])
-    return math.nan, math.nan
-
-
 def _leakage(results: Results) -> str:
     pairs = leakage_pairs(results)
     layers = [p for p in pairs if p[0].layer is not None]
@@ -231,9 +255,9 @@ def _leakage(results: Results) -> str:
     leakage = results.summary.get("leakage")
     if isinstance(leakage, dict) and leakage.get("layer") == main.layer:
         # On the samples that both splits score, where the results give it.
-        difference = _number(leakage.get("difference"))
+        difference = number(leakage.get("difference"))
         points = 100 * difference if math.isfinite(difference) else points
-        low, high = _pair(leakage.get("ci"))
+        low, high = pair(leakage.get("ci"))
         if math.isfinite(low) and math.isfinite(high):
             interval = f", 95 % interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
             if low <= 0 <= high:
@@ -258,50 +282,17 @@ def _leakage(results: Results) -> str:
     return f"{text}."
 
 
-def _default_settings(results: Results) -> str:
-    default: Any = results.summary.get("sklearn_default")
-    if not isinstance(default, dict):
-        return ""
-    accuracy = _number(default.get("accuracy"))
-    if not math.isfinite(accuracy):
-        return ""
-    text = (
-        f"scikit-learn at its default settings{_stopped(default)} would have said "
-        f"{style.format_value('accuracy', accuracy)}"
-    )
-    optimum = _number(default.get("optimum_accuracy"))
-    if math.isfinite(optimum):
-        text += f" where the optimum says {style.format_value('accuracy', optimum)}"
-    agreement = _number(default.get("agreement"))
-    if math.isfinite(agreement):
-        text += f", with the same answer for {style.format_value('accuracy', agreement)} of the"
-        text += " images"
-    return f"{text}."
-
-
-def _stopped(default: Mapping[str, Any]) -> str:
-    """What ended scikit-learn's fits, where the results tell."""
-    steps, most = default.get("n_iter"), default.get("max_iter")
-    if not (isinstance(steps, list) and steps and isinstance(most, int)):
-        return ""
-    cut = sum(isinstance(step, int) and step >= most for step in steps)
-    tolerance = f"its tolerance (tol={default.get('tol', '')})"
-    if not cut:
-        return f", stopped by {tolerance},"
-    if cut == len(steps):
-        return f", stopped by max_iter={most},"
-    return f", stopped by max_iter={most} in {cut} of {len(steps)} folds, else by {tolerance},"
-
-
 def _warnings(results: Results) -> tuple[str, ...]:
     listed = results.summary.get("warnings")
     warnings = [str(w) for w in listed] if isinstance(listed, list) else []
     fits = results.summary.get("not_converged")
-    # The results' own warnings count them.
-    if isinstance(fits, list) and fits:
-        shown = ", ".join(_fit(fit) for fit in fits[:8])
-        more = f" and {len(fits) - 8} more" if len(fits) > 8 else ""
-        warnings.append(f"These fits did not reach their tolerance: {shown}{more}.")
+    if isinstance(fits, list) and fits and not any("not_converged" in text for text in warnings):
+        names = sorted({_feature_of(fit) for fit in fits})
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        warnings.append(
+            f"{counted(len(fits), 'fit')} ended short of the tolerance, listed as not_converged in "
+            f"summary.json: {', '.join(names[:8])}{more}."
+        )
     unscored = int((results.predictions.fold < 0).sum())
     if unscored:
         warnings.append(
@@ -318,8 +309,8 @@ def _warnings(results: Results) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _fit(fit: object) -> str:
-    if isinstance(fit, dict):
-        mapping: Mapping[str, Any] = fit
-        return " ".join(f"{key} {value}" for key, value in mapping.items())
-    return str(fit)
+def _feature_of(fit: object) -> str:
+    if not isinstance(fit, dict):
+        return str(fit)
+    layer = fit.get("layer")
+    return str(fit.get("feature", "")) + ("" if layer is None else f"/{layer}")

@@ -2,63 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from signbridge.errors import ProbeError, SignBridgeError
+from signbridge.errors import ProbeError
+from signbridge.report.cka_figure import CKA_MOST, cka_figure
 from signbridge.report.class_grid import class_grid
 from signbridge.report.confusion import confusion
+from signbridge.report.differences import differences_figure
 from signbridge.report.layer_curve import layer_curve
 from signbridge.report.leakage import leakage_figure
+from signbridge.report.material import Material, open_material
+from signbridge.report.memorisation import memorisation_figure, selectivity_figure
 from signbridge.report.page import render_page
+from signbridge.report.peak_figure import peak_figure
 from signbridge.report.plot import Plot, replace_file
-from signbridge.report.results import Results, load_results
+from signbridge.report.reliability import reliability_figure
+from signbridge.report.results import SITE, Results, load_results
+from signbridge.report.said import said
+from signbridge.report.subsample import independent_rows
 from signbridge.report.umap_figure import umap_figure
-
-if TYPE_CHECKING:
-    from signbridge.store import Store
+from signbridge.report.umap_strip import STRIP_MOST, umap_strip
 
 __all__ = ["write_report"]
 
 FIGURES_FOLDER = "figures"
 REPORT_FILE = "report.html"
 _MOST_MAPPED = 3000
+_BASELINES = ("pixels", "vision", "projector")
 
 
-def write_report(results_dir: str | Path, store_path: str | Path | None = None) -> Path:
+def write_report(
+    results_dir: str | Path,
+    store_path: str | Path | None = None,
+    *,
+    umap: Literal["best", "all", "none"] | int = "best",
+) -> Path:
     """Draw all figures of a results folder and write its page.
 
-    The images of the classes and the map of the best layer come from the activation store. Where
-    the store that the results name has moved, they are left out and the page says so.
+    Maps, geometry and the images of the classes come from the activation store. Where the store
+    that the results name has moved, they are left out and the page says so.
 
     Args:
         results_dir: A folder that ``train_probes`` wrote.
         store_path: The activation store, if it is not where the results say.
+        umap: Which layer is drawn as a map: the ``best``, a layer's number, ``none``, or ``all``
+            (the best one, and a strip of small maps of every layer: one to three seconds a layer).
 
     Returns:
         Path of ``report.html``.
 
     Raises:
         ProbeError: The folder is not a whole results folder, ``store_path`` is not the store that
-            its probes were trained on, or the folder cannot be written.
+            its probes were trained on, ``umap`` names a layer that it does not hold, or the folder
+            cannot be written.
         StoreError: ``store_path`` is not a readable store.
     """
     results = load_results(results_dir)
-    vectors, rows, pixels, notes = _from_store(results, store_path)
-    plots: list[Plot | None] = [
-        layer_curve(results),
-        leakage_figure(results),
-        class_grid(results, pixels),
-        confusion(results),
-        None if vectors is None else umap_figure(results, vectors, rows, seed=_seed(results)),
-    ]
-    if results.curve("resid_post", "usable_information", results.split):
-        plots.append(layer_curve(results, "usable_information", "usable_information"))
+    if isinstance(umap, int) and umap not in results.layers:
+        listed = ", ".join(map(str, results.layers))
+        raise ProbeError(f"{results.path} has no layer {umap} to map: it has {listed}.")
+    with open_material(results, store_path) as material:
+        pixels = material.pixels()
+        plots: list[Plot | None] = [
+            layer_curve(results),
+            *_said_curve(results),
+            leakage_figure(results),
+            memorisation_figure(results),
+            selectivity_figure(results),
+            differences_figure(results),
+            peak_figure(results),
+            *_other_curves(results),
+            class_grid(results, pixels),
+            confusion(results),
+            reliability_figure(results),
+            *_maps(results, material, umap),
+            _geometry(results, material),
+        ]
     drawn = [plot for plot in plots if plot is not None]
-    page = render_page(results, drawn, pixels, notes)
+    page = render_page(results, drawn, pixels, material.notes)
     path = results.path / REPORT_FILE
     try:
         for plot in drawn:
@@ -77,67 +100,35 @@ def _seed(results: Results) -> int:
     return seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else 42
 
 
-def _from_store(
-    results: Results, store_path: str | Path | None
-) -> tuple[
-    npt.NDArray[Any] | None,
-    npt.NDArray[np.int64] | None,
-    npt.NDArray[np.uint8] | None,
-    list[str],
-]:
-    """Vectors of the best layer, which samples they are, the grey images, and notes."""
-    from signbridge.store import open_store
-
-    place = _place(results) if store_path is None else Path(store_path)
-    if place is None:
-        return (
-            None,
-            None,
-            None,
-            [
-                f"The activation store {results.store.get('path')} was not found, so the map of "
-                "the layer and the images are left out; run report again with the store's path."
-            ],
-        )
-    try:
-        with open_store(place) as store:
-            _check_same(results, store)
-            return (*_read(results, store), [])
-    except SignBridgeError as error:
-        if store_path is not None:
-            raise
-        return None, None, None, [f"The map and the images are left out: {error}"]
+def _said_curve(results: Results) -> Iterable[Plot]:
+    """Known and said in bits: the question itself, so second where anything was said."""
+    if said(results):
+        yield layer_curve(results, "usable_information", "usable_information")
 
 
-def _place(results: Results) -> Path | None:
-    """Where the results say the store is, tried from here and from the folder's parents."""
-    named = results.store.get("path")
-    if not isinstance(named, str) or not named:
+def _other_curves(results: Results) -> Iterable[Plot]:
+    for metric in ("usable_information", "description_length"):
+        there = metric == "usable_information" and said(results)
+        if not there and results.curve(SITE, metric, results.split):
+            yield layer_curve(results, metric, metric)
+
+
+def _maps(results: Results, material: Material, umap: str | int) -> Iterable[Plot]:
+    if material.store is None or umap == "none":
+        return
+    seed = _seed(results)
+    layer = umap if isinstance(umap, int) else results.best_layer
+    rows = independent_rows(results, _MOST_MAPPED, seed)
+    yield umap_figure(results, material.vectors(f"{SITE}/{layer}", rows), rows, seed, layer)
+    if umap == "all" and len(results.layers) > 1:
+        few = independent_rows(results, STRIP_MOST, seed)
+        yield umap_strip(results, lambda k: material.vectors(f"{SITE}/{k}", few), few, seed)
+
+
+def _geometry(results: Results, material: Material) -> Plot | None:
+    if material.store is None:
         return None
-    bases = [Path(), *results.path.resolve().parents]
-    found = (base / named for base in bases)
-    return next((path for path in found if path.is_file()), None)
-
-
-def _check_same(results: Results, store: Store) -> None:
-    fingerprint = results.store.get("fingerprint")
-    if (fingerprint and fingerprint != store.fingerprint) or tuple(
-        store.sample_ids
-    ) != results.predictions.sample_id:
-        raise ProbeError(
-            f"{store.path} is not the store that the probes in {results.path} were trained on: "
-            "give that store, or run train_probes on this one."
-        )
-
-
-def _read(
-    results: Results, store: Store
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.uint8] | None]:
-    vectors = store.layer(results.best_layer)
-    rows = np.arange(store.n_samples)
-    if len(rows) > _MOST_MAPPED:
-        generator = np.random.default_rng(_seed(results))
-        rows = np.sort(generator.choice(len(rows), _MOST_MAPPED, replace=False))
-        vectors = vectors[rows]
-    pixels = store.feature("pixels") if "pixels" in store.baselines else None
-    return vectors, rows, pixels
+    rows = independent_rows(results, CKA_MOST, _seed(results))
+    names = [name for name in _BASELINES if name in material.store.baselines]
+    names += [f"{SITE}/{k}" for k in results.layers]
+    return cka_figure(results, lambda name: material.vectors(name, rows), names, rows)

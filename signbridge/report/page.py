@@ -1,33 +1,33 @@
-"""Fill the page's template: one file, nothing loaded from elsewhere."""
+"""The words and tables of a results folder's page."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from signbridge import __version__
+from signbridge.probes.grouping import grouping
 from signbridge.report import style
+from signbridge.report.axes import points
 from signbridge.report.classes import top_confusions
+from signbridge.report.comparisons import p_text
+from signbridge.report.differences import family_label
 from signbridge.report.findings import describe_data, find
+from signbridge.report.key_figures import key_figures
+from signbridge.report.said import class_answers
 from signbridge.report.tables import Cell, Row, score_rows, shown_metrics
+from signbridge.report.template import fill_template, pairs, plot_words, thumbnails
 
 if TYPE_CHECKING:
-    from signbridge.report.plot import Drawing, Plot
+    from signbridge.report.plot import Plot
     from signbridge.report.results import Results
 
-__all__ = ["render_page"]
+__all__ = ["render_page", "title"]
 
-_MOST_THUMBNAILS = 1200
-_SHEET_COLUMNS = 40
 # Shown in words elsewhere on the page.
 _NOT_IN_PROTOCOL = frozenset({"description"})
 
@@ -52,34 +52,28 @@ def render_page(
     Returns:
         HTML text.
     """
-    import jinja2
-    from markupsafe import Markup
-
-    css, js = _asset("report.css"), _asset("report.js")
     findings = find(results)
-    sheet, place = _thumbnails(plots, pixels)
+    sheet, place = thumbnails(plots, pixels)
     metrics = shown_metrics(results)
     others = [s for s in results.splits[1:] if any(x.split == s for x in results.scores)]
     names = results.class_names
-    shown = [_plot(plot, place) for plot in plots]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_asset("report.html.j2")).render(
-        policy=(
-            "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-            f"style-src {_hash(css)}; script-src {_hash(js)}"
-        ),
-        version=__version__,
-        title=_title(results),
-        css=Markup(css),
-        js=Markup(js),
+    shown = [plot_words(plot, place) for plot in plots]
+    return fill_template(
+        "report.html.j2",
+        title=title(results),
+        question=_question(results),
+        figures=key_figures(results),
         curve=shown[0],
         plots=shown[1:],
+        against=_against(results),
+        answers=class_answers(results),
+        fits=_fits(results),
         findings=findings,
         warnings=(*findings.warnings, *notes),
         data=describe_data(results),
         confusions=[(names[t], names[p], c, n) for t, p, c, n in top_confusions(results)],
         description=str(results.protocol.get("description", "")),
-        protocol=_pairs({k: v for k, v in results.protocol.items() if k not in _NOT_IN_PROTOCOL}),
+        protocol=pairs({k: v for k, v in results.protocol.items() if k not in _NOT_IN_PROTOCOL}),
         score_note=_score_note(results, others),
         heads=_heads(metrics, others),
         rows=_rows(results, metrics, others),
@@ -90,87 +84,12 @@ def render_page(
     )
 
 
-def _asset(name: str) -> str:
-    return (resources.files("signbridge.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _hash(content: str) -> str:
-    digest = hashlib.sha256(content.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _title(results: Results) -> str:
+def title(results: Results) -> str:
+    """Model and images in a few words."""
     store = results.store
     model = results.provenance.get("model") or store.get("name") or results.path.name
     images = results.provenance.get("image_source")
     return style.printable(f"{model} on {images}" if images else str(model))
-
-
-def _plot(plot: Plot, place: Mapping[int, int]) -> dict[str, Any]:
-    return {
-        "name": plot.name,
-        "title": plot.title,
-        "caption": plot.caption,
-        "alt": plot.alt,
-        "csv": _uri(plot.csv().encode(), "text/csv;charset=utf-8"),
-        "wide": _uri(plot.wide.png, "image/png"),
-        "wide_size": (plot.wide.width, plot.wide.height),
-        "wide_spots": _spots(plot.wide, place),
-        "narrow": _uri(plot.narrow.png, "image/png"),
-        "narrow_size": (plot.narrow.width, plot.narrow.height),
-        "narrow_spots": _spots(plot.narrow, place),
-    }
-
-
-def _spots(drawing: Drawing, place: Mapping[int, int]) -> str:
-    spots = []
-    for s in drawing.spots:
-        spot: list[object] = [round(1e4 * v) for v in (s.x, s.y, s.width, s.height)]
-        spot.append(s.text)
-        if s.thumbnail is not None and s.thumbnail in place:
-            spot.append(place[s.thumbnail])
-        spots.append(spot)
-    return json.dumps(spots, ensure_ascii=False, separators=(",", ":"))
-
-
-def _thumbnails(
-    plots: Iterable[Plot], pixels: npt.NDArray[np.uint8] | None
-) -> tuple[dict[str, Any] | None, dict[int, int]]:
-    """Put the small images that the pointer shows into one picture.
-
-    Returns:
-        The sheet (None without images) and the place of each sample in it. Where the figures name
-        more samples than a page should carry, only those of figures with few of them are kept.
-    """
-    wanted: dict[int, int] = {}
-    if pixels is None:
-        return None, wanted
-    for plot in plots:
-        rows = {s.thumbnail for s in plot.wide.spots if s.thumbnail is not None}
-        new = rows - wanted.keys()
-        if len(wanted) + len(new) <= _MOST_THUMBNAILS:
-            wanted |= {row: len(wanted) + i for i, row in enumerate(sorted(new))}
-    if not wanted:
-        return None, wanted
-    from PIL import Image
-
-    edge = math.isqrt(pixels.shape[1])
-    rows_of_sheet = math.ceil(len(wanted) / _SHEET_COLUMNS)
-    sheet = np.full((rows_of_sheet * edge, _SHEET_COLUMNS * edge), 255, dtype=np.uint8)
-    for row, i in wanted.items():
-        y, x = (i // _SHEET_COLUMNS) * edge, (i % _SHEET_COLUMNS) * edge
-        sheet[y : y + edge, x : x + edge] = pixels[row, : edge * edge].reshape(edge, edge)
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "PNG", optimize=True)
-    return {
-        "uri": _uri(buffer.getvalue(), "image/png"),
-        "columns": _SHEET_COLUMNS,
-        "rows": rows_of_sheet,
-    }, wanted
 
 
 def _head(metric: str) -> str:
@@ -221,28 +140,98 @@ def _score_note(results: Results, others: Sequence[str]) -> str:
 
 def _provenance(results: Results) -> list[tuple[str, str]]:
     store = results.store
-    pairs: dict[str, Any] = {"activation store": store.get("path")}
-    pairs |= results.provenance
-    pairs["store fingerprint"] = store.get("fingerprint")
+    found: dict[str, Any] = {"activation store": store.get("path")}
+    found |= results.provenance
+    found["store fingerprint"] = store.get("fingerprint")
+    control = results.summary.get("control")
+    if isinstance(control, dict):
+        found |= {f"random weights: {key}": value for key, value in control.items()}
     versions = results.summary.get("versions")
     if isinstance(versions, dict):
-        pairs["library versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
-    return _pairs(pairs)
+        found["library versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    return pairs(found)
 
 
-def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (str(key).replace("_", " "), _words(value))
-        for key, value in values.items()
-        if value is not None and value != ""
-    ]
+def _question(results: Results) -> str:
+    """What was asked, in one sentence."""
+    words = grouping(results.provenance)
+    position = _POSITIONS.get(str(results.provenance.get("position")), "the residual stream")
+    new = {
+        "near_duplicates": "photographs that it has not seen",
+        "signers": "signers that it has not seen",
+        "none": "images that it has not seen",
+    }.get(words.kind, "groups of images that it has not seen")
+    if results.split == "random":
+        new = "images that it has not seen, copies of which it may have"
+    return (
+        f"How well does a linear probe read which of {len(results.class_names):,} classes an image "
+        f"shows from {position}, in {new}, and is that more than the image itself gives away?"
+    )
 
 
-def _words(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(_words(v) for v in value) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{k}: {_words(v)}" for k, v in value.items()) or "none"
-    return str(value)
+_POSITIONS = {
+    "last_prompt": "the residual stream at the last token of the prompt",
+    "last_generated": "the residual stream in the last pass of the answer",
+    "image_mean": "the mean of the residual stream over the image's tokens",
+}
+
+
+@dataclass(frozen=True)
+class _Against:
+    """One row of the table of comparisons, as text."""
+
+    what: str
+    difference: str
+    interval: str
+    p: str
+    corrected: str
+    count: str
+
+
+def _against(results: Results) -> list[_Against]:
+    """The best layer's rows of ``comparisons.csv``."""
+    rows = []
+    for c in results.comparisons:
+        if c.layer != results.best_layer or c.metric != "accuracy":
+            continue
+        if c.family == "layers_vs_peak" or not math.isfinite(c.difference):
+            continue
+        known = math.isfinite(c.ci_low) and math.isfinite(c.ci_high)
+        rows.append(
+            _Against(
+                family_label(c.family),
+                points(c.difference),
+                f"{points(c.ci_low)} to {points(c.ci_high)}" if known else "",
+                p_text(c.p, "").lstrip(" ="),
+                p_text(c.p_corrected, "").lstrip(" ="),
+                "" if c.n_comparisons is None else str(c.n_comparisons),
+            )
+        )
+    return rows
+
+
+def _records(value: object) -> bool:
+    """Whether a value is a list of records, too long for the page."""
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _fits(results: Results) -> list[tuple[str, str]]:
+    """What is known about how well the probes were fitted."""
+    found: dict[str, Any] = {}
+    default = results.summary.get("sklearn_default")
+    if isinstance(default, dict):
+        for key, name in (
+            ("optimum_accuracy", "accuracy at the optimum"),
+            ("accuracy", "accuracy of scikit-learn's default fit"),
+            ("agreement", "images with the same answer"),
+        ):
+            value = default.get(key)
+            if isinstance(value, int | float) and math.isfinite(value):
+                found[name] = style.format_value("accuracy", value)
+        found["its steps in each fold"] = default.get("n_iter")
+    for key, name in (("sgd", "training in batches"), ("description_length", "description length")):
+        block = results.summary.get(key)
+        if isinstance(block, dict):
+            shown = {k: v for k, v in block.items() if not _records(v)}
+            found |= {f"{name}: {k.replace('_', ' ')}": v for k, v in shown.items()}
+    return pairs(found)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signbridge.errors import ProbeError
-from signbridge.probes.results_format import COLUMNS, FORMAT
+from signbridge.probes.results_format import COLUMNS, FORMAT, TASK
+from signbridge.report.comparisons import Comparison, read_comparisons
 from signbridge.report.predictions import Predictions, read_predictions, require_file
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ __all__ = ["Results", "Score", "load_results"]
 
 RESULTS_MAJOR = 1
 SITE = "resid_post"
+RANDOM_WEIGHTS = "random_weights"
 UNTRAINED = ("chance", "majority")
+SAID = ("text", "forced_choice", "zero_shot")
 _AGAIN = "run train_probes again to make the folder anew"
 
 
@@ -34,10 +37,12 @@ class Score:
     """One row of ``scores.csv``.
 
     Attributes:
-        feature: ``resid_post``, a baseline's name, ``chance`` or ``majority``.
+        feature: ``resid_post``, a baseline's name, ``chance`` or ``majority``, or what was said:
+            ``text``, ``forced_choice``, ``zero_shot``.
         layer: 0-based decoder layer, or None for a baseline.
         solver: The solver's name; empty for chance and majority.
         split: The protocol that scored it, such as ``grouped`` or ``random``.
+        task: ``label``, or ``group_control`` where labels were drawn at random for each group.
         metric: The metric's name, such as ``accuracy``.
         value: The score; NaN where it could not be had.
         ci_low: Lower end of the 95 % interval, NaN where there is none.
@@ -52,6 +57,7 @@ class Score:
     layer: int | None
     solver: str
     split: str
+    task: str
     metric: str
     value: float
     ci_low: float
@@ -71,12 +77,14 @@ class Results:
         scores: The rows of ``scores.csv``, in its order.
         summary: The content of ``summary.json``.
         predictions: Held-out predictions of the main split.
+        comparisons: Corrected comparisons of features; empty in older folders.
     """
 
     path: Path
     scores: tuple[Score, ...]
     summary: Mapping[str, Any]
     predictions: Predictions
+    comparisons: tuple[Comparison, ...] = ()
 
     @property
     def store(self) -> Mapping[str, Any]:
@@ -107,6 +115,13 @@ class Results:
         return (self.split, *(name for name in others if name))
 
     @property
+    def n_layers(self) -> int:
+        """Decoder layers of the model, as far as the store tells: its highest number and one."""
+        listed = self.store.get("layers")
+        known = [k for k in listed if isinstance(k, int)] if isinstance(listed, list) else []
+        return max((*known, *self.layers)) + 1
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """All metrics in ``scores.csv``, in its order."""
         return tuple(dict.fromkeys(s.metric for s in self.scores))
@@ -134,7 +149,12 @@ class Results:
         return f"{SITE}/{self.best_layer}"
 
     def score(
-        self, feature: str, layer: int | None, metric: str, split: str | None = None
+        self,
+        feature: str,
+        layer: int | None,
+        metric: str,
+        split: str | None = None,
+        task: str = TASK,
     ) -> Score | None:
         """One score, or None where it was not measured.
 
@@ -143,34 +163,42 @@ class Results:
             layer: The decoder layer, None for a baseline.
             metric: The metric's name.
             split: The split's name, the main one if None.
+            task: ``label`` or ``group_control``.
 
         Returns:
             The row of ``scores.csv``.
         """
         split = self.split if split is None else split
-        key = (feature, layer, metric, split)
+        key = (feature, layer, metric, split, task)
         for s in self.scores:
-            if (s.feature, s.layer, s.metric, s.split) == key:
+            if (s.feature, s.layer, s.metric, s.split, s.task) == key:
                 return s
         return None
 
-    def curve(self, feature: str, metric: str, split: str) -> list[Score]:
+    def curve(self, feature: str, metric: str, split: str, task: str = TASK) -> list[Score]:
         """The scores of one feature over its layers, ascending; empty where there are none."""
         rows = [
             s
             for s in self.scores
             if s.layer is not None
-            and (s.feature, s.metric, s.split) == (feature, metric, split)
+            and (s.feature, s.metric, s.split, s.task) == (feature, metric, split, task)
             and math.isfinite(s.value)
         ]
         return sorted(rows, key=lambda s: s.layer or 0)
 
-    def baselines(self, metric: str, split: str) -> list[Score]:
+    def family(self, name: str) -> list[Comparison]:
+        """The comparisons of one family, in the order of the layers."""
+        rows = [c for c in self.comparisons if c.family == name and c.metric == "accuracy"]
+        return sorted(rows, key=lambda c: -1 if c.layer is None else c.layer)
+
+    def baselines(self, metric: str, split: str, task: str = TASK) -> list[Score]:
         """The scores that belong to no layer: pixels, vision, projector, chance and others."""
         return [
             s
             for s in self.scores
-            if s.layer is None and (s.metric, s.split) == (metric, split) and math.isfinite(s.value)
+            if s.layer is None
+            and (s.metric, s.split, s.task) == (metric, split, task)
+            and math.isfinite(s.value)
         ]
 
 
@@ -196,7 +224,8 @@ def load_results(path: str | Path) -> Results:
     summary = _read_summary(folder / "summary.json")
     scores = _read_scores(folder / "scores.csv")
     predictions = read_predictions(folder / "predictions.h5")
-    results = Results(folder, scores, summary, predictions)
+    comparisons = read_comparisons(folder / "comparisons.csv")
+    results = Results(folder, scores, summary, predictions, comparisons)
     _check_agreement(results)
     return results
 
@@ -237,7 +266,9 @@ def _read_scores(path: Path) -> tuple[Score, ...]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+            # Version 1.0 had no column "task": all its rows are scores of the labels.
+            needed = [c for c in COLUMNS if c != "task"]
+            missing = [c for c in needed if c not in (reader.fieldnames or ())]
             if missing:
                 raise ProbeError(f"{path} lacks the column {missing[0]!r}: {_AGAIN}.")
             for row in reader:
@@ -274,6 +305,7 @@ def _score(row: Mapping[str, str | None], path: Path, line: int) -> Score:
         layer=count("layer"),
         solver=row["solver"] or "",
         split=row["split"] or "",
+        task=row.get("task") or TASK,
         metric=row["metric"] or "",
         value=number("value"),
         ci_low=number("ci_low"),

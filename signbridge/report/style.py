@@ -61,7 +61,7 @@ COLOURS = {
     "grey": "#8a8d91",
 }
 
-SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "top3_accuracy"})
+SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "top3_accuracy", "selectivity"})
 METRIC_LABELS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -70,19 +70,26 @@ METRIC_LABELS = {
     "cross_entropy": "cross-entropy (nats)",
     "calibration_error": "calibration error",
     "usable_information": "usable information (bits)",
+    "selectivity": "selectivity",
+    "description_length": "description length (bits an image)",
+    "compression": "compression",
 }
 _FEATURE_LABELS = {
     "resid_post": "decoder layers",
     "pixels": "raw pixels",
     "vision": "vision tower",
     "projector": "projector",
-    "text": "the model's answer",
+    "text": "said: the answer",
+    "forced_choice": "said: forced choice",
+    "zero_shot": "forced choice, no probe",
     "majority": "largest class",
+    "random_weights": "random weights",
 }
 _SPLIT_LABELS = {
     "grouped": "grouped folds",
     "random": "random split",
     "source": "the data's own split",
+    "file": "the split of a file",
 }
 # Scripts that DejaVu Sans lacks: used only where the machine has them.
 _FALLBACK_FONTS = (
@@ -136,7 +143,7 @@ def format_value(metric: str, value: float) -> str:
     if not math.isfinite(value):
         return "–"
     if metric in SHARES:
-        return f"{100 * value:.1f}{PER_CENT}"
+        return f"{round(100 * value, 1) + 0.0:.1f}{PER_CENT}".replace("-", "−")
     digits = 2 if abs(value) >= 0.1 else 3
     # Adding 0 to the rounded value keeps a minus sign away from zero.
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from signbridge.report import style
 from signbridge.report.findings import find
-from signbridge.report.results import load_results
+from signbridge.report.key_figures import key_figures
+from signbridge.report.results import RANDOM_WEIGHTS, SITE, Results, load_results
 from signbridge.report.tables import Row, score_rows
 
 if TYPE_CHECKING:
@@ -16,18 +18,33 @@ if TYPE_CHECKING:
 
 __all__ = ["print_table"]
 
-_METRICS = ("accuracy", "macro_f1", "top3_accuracy", "usable_information")
+# What is shown first where there is no room for all.
+_METRICS = ("accuracy", "usable_information", "top3_accuracy", "macro_f1")
 _HEADS = {
-    "accuracy": "accuracy %",
+    "accuracy": "acc. %",
     "macro_f1": "F1 %",
     "top3_accuracy": "top-3 %",
     "usable_information": "bits",
 }
 _MOST_LAYERS = 16
+_BETWEEN = 2  # columns between two columns of the table
+
+
+@dataclass(frozen=True)
+class _Column:
+    head: str
+    cells: tuple[str, ...]
+    style: str = ""
+
+    @property
+    def width(self) -> int:
+        return max(len(self.head), *(len(cell) for cell in self.cells)) + _BETWEEN
 
 
 def print_table(results_dir: str | Path, console: Console | None = None) -> None:
-    """Print scores by layer, the finding and the warnings.
+    """Print scores by layer, the finding, the key figures and the warnings.
+
+    In a narrow terminal whole columns are left out, the least important first; no number is cut.
 
     Args:
         results_dir: A results folder.
@@ -43,53 +60,91 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
 
     results = load_results(results_dir)
     console = console or Console()
-    narrow = console.width < 100
-    metrics = [m for m in _METRICS if m in results.metrics and not (narrow and m == "macro_f1")]
     title = f"{results.store.get('name', results.path.name)} · {style.split_label(results.split)}"
     # Text objects throughout: brackets in names from data are not markup.
     table = Table(
-        title=Text(title),
-        title_justify="left",
-        pad_edge=False,
-        box=SIMPLE_HEAD,
+        title=Text(title), title_justify="left", pad_edge=False, padding=(0, 1), box=SIMPLE_HEAD,
         collapse_padding=True,
-    )
-    table.add_column("feature", no_wrap=True)
-    for metric in metrics:
-        table.add_column(_HEADS[metric], justify="right", no_wrap=True)
-        if metric == "accuracy":
-            table.add_column("95 % interval", justify="right", no_wrap=True, style="dim")
-    others = [s for s in results.splits[1:] if results.curve("resid_post", "accuracy", s)]
-    for split in others:
-        table.add_column(f"{style.short(split, 12)} %", justify="right", no_wrap=True)
-    rows = score_rows(results, metrics)
-    elsewhere = {
-        split: {row.name: row for row in score_rows(results, ["accuracy"], split)}
-        for split in others
-    }
+    )  # fmt: skip
+    metrics = [m for m in _METRICS if m in results.metrics]
+    rows = [r for r in score_rows(results, metrics) if not r.name.startswith(_TWIN)]
     kept, left_out = _kept(rows)
+    columns = _columns(results, metrics, kept)
+    names, rest = columns[0], columns[1:]
+    shown, room = [names], console.width - names.width
+    for column in rest:
+        if column.width <= room or len(shown) == 1:
+            shown.append(column)
+            room -= column.width
+    for column in shown:
+        right = column is not names
+        table.add_column(
+            Text(column.head),
+            justify="right" if right else "left",
+            no_wrap=True,
+            overflow="fold" if right else "ellipsis",
+            style=column.style or None,
+        )
     section = False
-    for row in kept:
+    for i, row in enumerate(kept):
         if row.layer is not None and not section:
             table.add_section()
             section = True
-        cells = [Text(row.name + (" (best)" if row.best else ""))]
-        for metric, cell in zip(metrics, row.cells, strict=True):
-            cells.append(Text(cell.value))
-            if metric == "accuracy":
-                cells.append(Text(cell.interval))
-        for split in others:
-            other = elsewhere[split].get(row.name)
-            cells.append(Text(other.cells[0].value if other else "–"))
+        cells = [Text(column.cells[i]) for column in shown]
         table.add_row(*cells, style="bold" if row.best else None)
     console.print(table)
     if left_out:
         console.print(Text(f"{left_out} more layers in {results.path / 'scores.csv'}", "dim"))
+    if missing := [c.head for c in rest if c not in shown]:
+        words = ", ".join(missing)
+        console.print(Text(f"no room for: {words} (see {results.path / 'scores.csv'})", "dim"))
     findings = find(results)
-    for sentence in (findings.headline, *findings.details):
-        console.print(Text(sentence))
+    lines = [findings.headline, *findings.details[:1]]
+    for figure in key_figures(results):
+        detail = f" ({figure.detail})" if figure.detail else ""
+        lines.append(f"- {figure.label}: {figure.value}{detail}")
+    for line in lines:
+        # Rich would break the line at the no-break space before a per cent sign.
+        console.print(Text(line.replace(style.PER_CENT, "%")))
     for warning in findings.warnings:
         console.print(Text(f"Warning: {warning}", "yellow"))
+
+
+_TWIN = style.feature_label(RANDOM_WEIGHTS)
+
+
+def _columns(results: Results, metrics: list[str], rows: list[Row]) -> list[_Column]:
+    """The table's columns, the most important one first."""
+    names = tuple(row.name + (" (best)" if row.best else "") for row in rows)
+    columns = [_Column("feature", names)]
+    for number, metric in enumerate(metrics):
+        cells = tuple(row.cells[number].value for row in rows)
+        columns.append(_Column(_HEADS[metric], cells))
+        if metric == "accuracy":
+            intervals = tuple(row.cells[number].interval for row in rows)
+            columns.append(_Column("95 %", intervals, "dim"))
+            columns += _further_accuracies(results, rows)
+    return columns
+
+
+def _further_accuracies(results: Results, rows: list[Row]) -> list[_Column]:
+    """Accuracy under the other splits, and of the same layers with random weights."""
+    columns = []
+    for split in results.splits[1:]:
+        if results.curve(SITE, "accuracy", split):
+            there = {row.name: row.cells[0].value for row in
+                     score_rows(results, ["accuracy"], split)}  # fmt: skip
+            cells = tuple(there.get(row.name, "–") for row in rows)
+            columns.append(_Column(f"{style.short(split, 10)} %", cells))
+    twins = {s.layer: s for s in results.curve(RANDOM_WEIGHTS, "accuracy", results.split)}
+    if twins:
+        values = [twins.get(row.layer) if row.layer is not None else None for row in rows]
+        cells = tuple(
+            style.format_value("accuracy", s.value).removesuffix(style.PER_CENT) if s else "–"
+            for s in values
+        )
+        columns.append(_Column("rnd.w. %", cells))
+    return columns
 
 
 def _kept(rows: list[Row]) -> tuple[list[Row], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -44,8 +45,13 @@ def build_results(
     store_path: str = "activations/tiny-sample.h5",
     fingerprint: str = "f" * 64,
     seed: int = 0,
+    full: bool = False,
 ) -> Path:
-    """Write scores.csv, summary.json and predictions.h5 into ``folder``."""
+    """Write scores.csv, summary.json and predictions.h5 into ``folder``.
+
+    With ``full`` also what format version 1.1 added: random weights, the control task,
+    comparisons.csv and the summary's new keys.
+    """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     n_classes = len(class_names)
@@ -60,6 +66,10 @@ def build_results(
         for b, a in {"pixels": 0.42, "vision": 0.46, "projector": 0.445}.items()
         if b in baselines
     }
+    if full:
+        planted |= {
+            f"random_weights/{k}": 0.6 * float(a) for k, a in zip(layers, main, strict=True)
+        }
     rows: list[dict[str, Any]] = []
     tables: dict[str, dict[str, np.ndarray]] = {}
     for split in ("grouped", "random") if random_split else ("grouped",):
@@ -75,8 +85,12 @@ def build_results(
             rows += _score_rows(name, split, p, label, n_classes)
         for name in ("chance", "majority"):
             rows.append(_row(name, "", "", split, "accuracy", 1 / n_classes, n_classes))
+    if full:
+        rows = [{**row, "task": "label"} for row in rows]
+        rows += _control_rows(rows, n_classes)
+    columns = COLUMNS if not full else (*COLUMNS[:4], "task", *COLUMNS[4:])
     with (folder / "scores.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
     with h5py.File(folder / "predictions.h5", "w") as file:
@@ -100,6 +114,7 @@ def build_results(
         r["value"] for r in rows
         if (r["feature"], r["layer"], r["split"], r["metric"])
         == ("resid_post", best["layer"], "random", "accuracy")
+        and r.get("task", "label") == "label"
     ]  # fmt: skip
     summary = {
         "format": "signbridge-results",
@@ -167,8 +182,106 @@ def build_results(
         "versions": {"signbridge": "0.1.0", "torch": "2.9.0", "python": "3.11.7"},
         "created": "2026-01-05T10:00:00+00:00",
     }
+    if full:
+        summary |= {"version": "1.1", **_new_keys(rows, best, layers)}
+        summary["store"]["provenance"]["groups"] = "near_duplicates 0.95"
+        _write_comparisons(folder / "comparisons.csv", rows, best, layers)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2))
     return folder
+
+
+def _accuracy(rows: list[dict[str, Any]]) -> dict[str, float]:
+    return {
+        r["feature"] if r["layer"] == "" else f"{r['feature']}/{r['layer']}": r["value"]
+        for r in rows
+        if (r["split"], r["metric"], r["task"]) == ("grouped", "accuracy", "label")
+    }
+
+
+def _control_rows(rows: list[dict[str, Any]], n_classes: int) -> list[dict[str, Any]]:
+    """Accuracy on random labels of the groups, and the selectivity that it leaves."""
+    found = []
+    for row in rows:
+        if row["split"] != "random" or row["metric"] != "accuracy" or not row["solver"]:
+            continue
+        value = 0.7 * row["value"] + 0.02 * ((row["layer"] or 0) % 3)
+        low, high = max(0.0, value - 0.05), value + 0.05
+        found.append(
+            {**row, "task": "group_control", "value": value, "ci_low": low, "ci_high": high}
+        )
+        left = row["value"] - value
+        ends = {"ci_low": left - 0.06, "ci_high": left + 0.06}
+        found.append({**row, "metric": "selectivity", "value": left, **ends})
+    return found
+
+
+def _new_keys(
+    rows: list[dict[str, Any]], best: dict[str, Any], layers: Sequence[int]
+) -> dict[str, Any]:
+    accuracy = _accuracy(rows)
+    weight = np.exp(40 * np.array([accuracy[f"resid_post/{k}"] for k in layers]))
+    share = weight / weight.sum()
+    candidates = [k for k, s in zip(layers, share, strict=True) if s > 0.02]
+    return {
+        "peak": {
+            "layer": best["layer"],
+            "accuracy": best["value"],
+            "ci": [best["ci_low"], best["ci_high"]],
+            "layers": [min(candidates), max(candidates)],
+            "candidates": candidates,
+            "share": {str(k): float(s) for k, s in zip(layers, share, strict=True)},
+        },
+        "permutation_test": {
+            "m": 199,
+            "statistic": "accuracy of the best layer",
+            "observed": best["value"],
+            "p": 0.005,
+            "null_mean": 0.05,
+            "null_quantile_95": 0.08,
+            "by_layer": {str(k): {"p": 0.005, "p_corrected": 0.005} for k in layers},
+            "structure": "between groups",
+        },
+        "memorisation": {
+            "layer": best["layer"],
+            "control_accuracy": 0.61,
+            "ci": [0.56, 0.66],
+            "selectivity": 0.123,
+            "selectivity_ci": [0.06, 0.18],
+            "n_groups": 144,
+            "note": "",
+        },
+        "control": {"path": "activations/control.h5", "fingerprint": "c" * 64, "weights_seed": 7},
+        "description_length": None,
+        "sgd": None,
+    }
+
+
+def _write_comparisons(
+    path: Path, rows: list[dict[str, Any]], best: dict[str, Any], layers: Sequence[int]
+) -> None:
+    accuracy = _accuracy(rows)
+    peak = f"resid_post/{best['layer']}"
+    families = {"layers_vs_peak": [(f"resid_post/{k}", peak) for k in layers]}
+    families["layers_vs_peak"].remove((peak, peak))
+    for name in ("pixels", "vision", "projector", "majority"):
+        if name in accuracy:
+            families[f"layers_vs_{name}"] = [(f"resid_post/{k}", name) for k in layers]
+    families["layers_vs_random_weights"] = [
+        (f"resid_post/{k}", f"random_weights/{k}") for k in layers
+    ]
+    families["adjacent_layers"] = [
+        (f"resid_post/{b}", f"resid_post/{a}") for a, b in itertools.pairwise(layers)
+    ]
+    lines = ["family,a,b,metric,difference,ci_low,ci_high,p,p_corrected,n_comparisons"]
+    for family, listed in families.items():
+        for a, b in listed:
+            d = accuracy[a] - accuracy[b]
+            p = min(1.0, math.exp(-abs(d) / 0.025))
+            corrected = min(1.0, p * len(listed))
+            lines.append(
+                f"{family},{a},{b},accuracy,{d},{d - 0.06},{d + 0.06},{p},{corrected},{len(listed)}"
+            )
+    path.write_text("\n".join(lines) + "\n")
 
 
 def build_store(
@@ -272,6 +385,12 @@ def make_store(tmp_path: Path) -> Callable[[Path], Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def full_results_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with everything of format version 1.1; not to be written to."""
+    return build_results(tmp_path_factory.mktemp("full") / "tiny-sample", full=True)
 
 
 @pytest.fixture(scope="session")

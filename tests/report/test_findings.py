@@ -129,7 +129,8 @@ def test_warnings_name_unscored_samples_and_failed_fits(make_results: Callable[.
     results = _summary(folder, not_converged=[{"feature": "resid_post/3", "fold": 2}])
     text = " ".join(find(results).warnings)
     assert "7 of 288 images were never scored" in text
-    assert "feature resid_post/3 fold 2" in text
+    assert "1 fit ended short of the tolerance" in text
+    assert "summary.json: resid_post/3." in text
 
 
 def test_a_random_main_split_is_warned_of(results_dir: Path) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from PIL import Image
 
 from signbridge.errors import ProbeError, StoreError
-from signbridge.report import umap_figure, write_report
+from signbridge.report import umap_figure, umap_strip, write_report
 from signbridge.report.results import load_results
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -60,6 +62,7 @@ def _no_umap(monkeypatch: pytest.MonkeyPatch) -> None:
         return np.asarray(vectors, dtype=float)[:, :2], "UMAP"
 
     monkeypatch.setattr(umap_figure, "embed", plane)
+    monkeypatch.setattr(umap_strip, "embed", plane)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +81,9 @@ def test_report_with_store(
     path = write_report(folder)
     assert path == folder / "report.html"
     expected = {
-        "class_grid", "confusion", "layer_curve", "leakage", "umap", "usable_information",
-    }  # fmt: skip
+        *("calibration", "cka", "class_grid", "confusion", "layer_curve", "leakage"),
+        *("umap", "usable_information"),
+    }
     files = {f.name for f in (folder / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in expected for kind in ("png", "csv")}
     page = Page(path.read_text(encoding="utf-8"))
@@ -110,7 +114,9 @@ def test_page_is_self_contained(report: Path) -> None:
     for _, attrs in page.elements:
         for name in ("src", "href", "srcset", "action", "data"):
             if value := attrs.get(name):
-                assert value.startswith("data:")
+                assert value.startswith(("data:", "#"))
+    places = {attrs.get("id") for _, attrs in page.elements}
+    assert {a["href"][1:] for a in page.all("a") if (a["href"] or "")[0] == "#"} <= places
     assert "@import" not in text
     assert "url(" not in "".join(page.raw["style"])
     assert all(i.get("alt") is not None for i in page.all("img"))
@@ -236,3 +242,50 @@ def test_every_accuracy_is_in_the_table(report: Path) -> None:
     for s in load_results(report.parent).scores:
         if s.metric == "accuracy":
             assert f"{100 * s.value:.1f}" in page.text
+
+
+def test_everything_of_the_newer_format_is_on_the_page(
+    make_results: Callable[..., Path], make_store: Callable[..., Path]
+) -> None:
+    folder = make_results(full=True, class_names=list("ABCDEF"), layers=range(4))
+    make_store(folder)
+    page = Page(write_report(folder, umap="all").read_text(encoding="utf-8"))
+    assert {f["id"] for f in page.all("figure")} == {
+        *("layer_curve", "leakage", "memorisation", "selectivity", "differences", "peak"),
+        *("usable_information", "class_grid", "confusion", "calibration", "umap", "umap_layers"),
+        "cka",
+    }
+    for words in (
+        "How well does a linear probe read",
+        "random weights",
+        "where the peak is (95 %)",
+        "selectivity",
+        "permutation test (199 permutations)",
+        "layer minus raw pixels",
+        "scikit-learn",
+        "Make it again",
+    ):
+        assert words in page.text
+    assert (folder / "figures" / "umap_layers.csv").exists()
+
+
+def test_which_layer_is_mapped(
+    make_results: Callable[..., Path], make_store: Callable[..., Path]
+) -> None:
+    folder = make_results(class_names=list("ABC"), layers=range(3))
+    make_store(folder)
+    for umap, names in (("none", set()), (0, {"umap_layer_0", "umap"})):
+        page = Page(write_report(folder, umap=umap).read_text(encoding="utf-8"))
+        assert {f["id"] for f in page.all("figure") if "umap" in (f["id"] or "")} <= names
+    with pytest.raises(ProbeError, match="no layer 7 to map: it has 0, 1, 2"):
+        write_report(folder, umap=7)
+
+
+def test_report_needs_neither_torch_nor_transformers(results_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(results_dir, tmp_path / "r")
+    code = (
+        "import sys; from signbridge.report import print_table, write_report; "
+        f"write_report({str(tmp_path / 'r')!r}); print_table({str(tmp_path / 'r')!r}); "
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)

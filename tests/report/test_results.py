@@ -136,6 +136,17 @@ def test_truncated_scores_row(make_results: Callable[..., Path]) -> None:
         load_results(path.parent)
 
 
+def test_scores_of_version_1_0_are_of_the_labels(make_results: Callable[..., Path]) -> None:
+    path = make_results() / "scores.csv"
+    with path.open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if k != "task"} for row in csv.DictReader(file)]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert {score.task for score in load_results(path.parent).scores} == {"label"}
+
+
 def test_scores_without_rows(make_results: Callable[..., Path]) -> None:
     path = make_results() / "scores.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")

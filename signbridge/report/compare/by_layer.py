@@ -1,0 +1,137 @@
+"""Each run minus the first one, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from signbridge.report import style
+from signbridge.report.axes import layer_axis, layer_spots, per_cent_axis, points
+from signbridge.report.compare.differences import PairedDifference
+from signbridge.report.compare.looks import looks
+from signbridge.report.compare.runs import Run
+from signbridge.report.comparisons import p_text
+from signbridge.report.plot import Plot, Spot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["differences_by_layer"]
+
+
+def differences_by_layer(runs: Sequence[Run], found: Sequence[PairedDifference]) -> Plot | None:
+    """Draw each run minus the first one, layer by layer.
+
+    Args:
+        runs: The runs.
+        found: The paired differences.
+
+    Returns:
+        The figure, or None where no run has the layers and images of the first. Columns of its
+        data: run, other, layer, metric, difference, ci_low, ci_high, p, p_corrected.
+    """
+    first = runs[0].name
+    panels = []
+    for number, run in enumerate(runs[1:], start=1):
+        rows = [d for d in found if (d.run, d.other, d.family) == (run.name, first, "layers")]
+        if rows:
+            panels.append((number, run, rows))
+    if not panels:
+        return None
+    metric = panels[0][2][0].metric
+    unit = "points" if metric in style.SHARES else "bits"
+
+    def draw(figure: Figure) -> list[Spot]:
+        return _draw_differences(figure, first, panels, metric, unit)
+
+    height = 0.45 + 1.75 * len(panels)
+    return Plot(
+        name="differences",
+        title="Run minus run, layer by layer",
+        caption=(
+            f"Paired differences to {style.printable(first)} on the same images, in {unit}, with "
+            "95 % intervals. Filled: the p-value is below 0.05 after correction for all layers of "
+            "the panel."
+        ),
+        alt="; ".join(
+            f"{run.name}: {sum(d.relation == 'above' for d in rows)} layers above, "
+            f"{sum(d.relation == 'below' for d in rows)} below"
+            for _, run, rows in panels
+        )
+        + ".",
+        wide=style.render(draw, 8.0, height),
+        narrow=style.render(draw, 4.2, height),
+        columns=(
+            *("run", "other", "layer", "metric", "difference", "ci_low", "ci_high"),
+            *("p", "p_corrected"),
+        ),
+        rows=tuple(
+            (
+                *(d.run, d.other, d.layer, d.metric, d.difference, d.ci_low, d.ci_high),
+                *(d.p, d.p_corrected),
+            )
+            for _, _, rows in panels
+            for d in rows
+        ),
+    )
+
+
+def _draw_differences(
+    figure: Figure,
+    first: str,
+    panels: Sequence[tuple[int, Run, Sequence[PairedDifference]]],
+    metric: str,
+    unit: str,
+) -> list[Spot]:
+    width, height = figure.get_size_inches()
+    name = style.fit(figure, first, width - 1.6, 11)
+    top = style.heading(figure, f"Minus {name}, in {unit}", "")
+    each = (height - top - 0.1) / len(panels)
+    spots = []
+    for row, (number, run, listed) in enumerate(panels):
+        colour, marker, _ = looks(number)
+        ax: Any = figure.add_axes(
+            (
+                0.72 / width,
+                1 - (top + (row + 1) * each - 0.42) / height,
+                1 - 0.87 / width,
+                (each - 0.68) / height,
+            )
+        )
+        title = style.fit(figure, run.name, width - 1.0, 9, "bold")
+        style.text(ax, 0, 1.04, title, transform=ax.transAxes, size=9, weight="bold", va="bottom")
+        ax.axhline(0, color=style.INK, linewidth=1.0)
+        known = {d.layer: d for d in listed if d.layer is not None}
+        for k, d in known.items():
+            ax.plot([k, k], [d.ci_low, d.ci_high], color=colour, linewidth=1.4)
+            ax.plot(
+                [k], [d.difference], marker, color=colour, markersize=4.8,
+                markerfacecolor="white" if d.relation == "open" else colour, markeredgewidth=1.2,
+            )  # fmt: skip
+        if metric in style.SHARES:
+            per_cent_axis(ax.yaxis, signed=True, bins=4)
+        ax.grid(axis="y")
+        layers = sorted(known)
+        last = row == len(panels) - 1
+        layer_axis(ax, layers, 9 if width < 6 else 17, "decoder layer" if last else "")
+        tips = {k: _difference_text(d) for k, d in known.items()}
+        spots += layer_spots(ax, layers, partial(_tip_of, tips))
+    return spots
+
+
+def _tip_of(tips: Mapping[int, str], layer: int) -> str:
+    return tips.get(layer, "")
+
+
+def _difference_text(d: PairedDifference) -> str:
+    if d.metric in style.SHARES:
+        low, value, high = (points(v) for v in (d.ci_low, d.difference, d.ci_high))
+    else:
+        low, value, high = (
+            f"{v:+.2f}".replace("-", "−") for v in (d.ci_low, d.difference, d.ci_high)
+        )
+    return (
+        f"{d.run} minus {d.other}\nlayer {d.layer}: {value} [{low} to {high}]\n"
+        f"{p_text(d.p_corrected, 'corrected p')}"
+    )

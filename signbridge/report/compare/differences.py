@@ -1,0 +1,207 @@
+"""Paired differences between two runs, with corrected p-values."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from signbridge.report.compare.pairing import Pairing, pair_up
+from signbridge.report.compare.runs import Run
+from signbridge.report.comparisons import ALPHA
+from signbridge.report.results import RANDOM_WEIGHTS, SITE
+
+if TYPE_CHECKING:
+    from signbridge.probes.bootstrap import Scored
+
+__all__ = ["METRICS", "PairedDifference", "differences", "to_csv"]
+
+METRICS = ("accuracy", "usable_information")
+"""Metrics that are means over images, which the sign flips need."""
+
+_COLUMN = {"accuracy": (1, 1.0), "usable_information": (3, -1.0)}
+_DRAWS = 1000
+_SEED = 42
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """One feature of one run minus one of another, on the same images.
+
+    Attributes:
+        run: The run whose score is taken.
+        other: The run whose score is subtracted.
+        family: What was corrected together: ``layers``, ``best`` or ``baselines``.
+        a: Feature of ``run``, such as ``resid_post/5``.
+        b: Feature of ``other``.
+        metric: The metric.
+        difference: Score of ``a`` minus score of ``b``.
+        ci_low: Lower end of the 95 % interval.
+        ci_high: Upper end.
+        p: Two-sided p-value by sign flips of groups.
+        p_corrected: Corrected for the family.
+        n_comparisons: Size of the family.
+        n_images: Images that both runs have scored.
+        n_groups: Their groups.
+    """
+
+    run: str
+    other: str
+    family: str
+    a: str
+    b: str
+    metric: str
+    difference: float
+    ci_low: float
+    ci_high: float
+    p: float
+    p_corrected: float
+    n_comparisons: int
+    n_images: int
+    n_groups: int
+
+    @property
+    def relation(self) -> str:
+        """``above`` or ``below`` where the corrected p-value is under 0.05, else ``open``."""
+        if self.p_corrected >= ALPHA:
+            return "open"
+        return "above" if self.difference > 0 else "below"
+
+    @property
+    def layer(self) -> int | None:
+        """The layer of ``a``, None for a baseline."""
+        tail = self.a.rpartition("/")[2]
+        return int(tail) if "/" in self.a else None
+
+
+def differences(
+    runs: Sequence[Run], metric: str = "accuracy"
+) -> tuple[list[PairedDifference], list[str]]:
+    """Compare every run with every one before it.
+
+    The families are ``layers`` (the same layer of a pair of runs, where both models have as many),
+    ``baselines`` (the same baseline of a pair) and ``best`` (each run's highest layer, all pairs).
+
+    Args:
+        runs: The runs.
+        metric: One of :data:`METRICS`.
+
+    Returns:
+        The differences, and sentences on pairs that could not be compared or only in part.
+    """
+    found: list[PairedDifference] = []
+    notes = []
+    for i, two in enumerate(runs):
+        for one in runs[:i]:
+            pairing = pair_up(one, two)
+            if isinstance(pairing, str):
+                notes.append(pairing)
+                continue
+            if pairing.note:
+                notes.append(pairing.note)
+            found += _compare(one, two, pairing, metric)
+    return _best_corrected(found), notes
+
+
+def _best_corrected(found: list[PairedDifference]) -> list[PairedDifference]:
+    """Correct the family ``best`` for the number of pairs of runs (Holm 1979).
+
+    The other families are corrected within a pair of runs, where the images are the same.
+    """
+    places = [i for i, d in enumerate(found) if d.family == "best"]
+    places.sort(key=lambda i: found[i].p)
+    least = 0.0
+    for rank, i in enumerate(places):
+        least = max(least, min(1.0, found[i].p * (len(places) - rank)))
+        found[i] = replace(found[i], p_corrected=least, n_comparisons=len(places))
+    return found
+
+
+def _families(one: Run, two: Run) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Pairs (feature of ``two``, feature of ``one``) that are corrected together."""
+    a, b = two.results, one.results
+    known = set(a.predictions.feature_names), set(b.predictions.feature_names)
+    if a.n_layers == b.n_layers:
+        shared = [k for k in a.layers if k in b.layers]
+        yield "layers", [(f"{SITE}/{k}", f"{SITE}/{k}") for k in shared]
+    yield "best", [(a.best_feature, b.best_feature)]
+    names = [n for n in a.predictions.feature_names if n in known[1]]
+    plain = [n for n in names if "/" not in n]
+    if a.n_layers == b.n_layers:
+        plain += [n for n in names if n.startswith(f"{RANDOM_WEIGHTS}/")]
+    yield "baselines", [(n, n) for n in plain]
+
+
+def _compare(one: Run, two: Run, pairing: Pairing, metric: str) -> Iterator[PairedDifference]:
+    from signbridge.probes.bootstrap import ClusterBootstrap, paired_difference
+    from signbridge.probes.sign_flips import SignFlips
+
+    bootstrap = ClusterBootstrap(pairing.group, repetitions=_DRAWS, seed=_SEED)
+    families = []
+    for family, pairs in _families(one, two):
+        usable = [
+            p for p in pairs if _whole(two, p[0], pairing, 1) and _whole(one, p[1], pairing, 0)
+        ]
+        if usable:
+            families.append((family, usable))
+    scored: dict[tuple[int, str], Scored] = {}
+    for _, pairs in families:
+        for a, b in pairs:
+            for side, run, feature in ((1, two, a), (0, one, b)):
+                if (side, feature) not in scored:
+                    p = _probability(run, feature, pairing, side)
+                    scored[side, feature] = bootstrap.scored(p, pairing.label)
+    if not scored:
+        return
+    keys = list(scored)
+    column, sign = _COLUMN[metric]
+    totals = np.stack([sign * scored[key].totals[:, column] for key in keys], axis=1)
+    flips = SignFlips(totals, seed=_SEED)
+    n_groups = len(np.unique(pairing.group))
+    for family, pairs in families:
+        tested = flips.family(
+            [keys.index((1, a)) for a, _ in pairs], [keys.index((0, b)) for _, b in pairs]
+        )
+        for (a, b), p, corrected in zip(pairs, tested.p, tested.corrected, strict=True):
+            interval = paired_difference(scored[1, a], scored[0, b], metric)
+            yield PairedDifference(
+                run=two.name,
+                other=one.name,
+                family=family,
+                a=a,
+                b=b,
+                metric=metric,
+                difference=interval.value,
+                ci_low=interval.low,
+                ci_high=interval.high,
+                p=float(p),
+                p_corrected=float(corrected),
+                n_comparisons=len(pairs),
+                n_images=len(pairing.label),
+                n_groups=n_groups,
+            )
+
+
+def _probability(run: Run, feature: str, pairing: Pairing, side: int) -> np.ndarray:
+    p = run.results.predictions.probability(feature)[pairing.rows[side]]
+    return p[:, pairing.columns] if side == 1 else p
+
+
+def _whole(run: Run, feature: str, pairing: Pairing, side: int) -> bool:
+    """Whether the feature was scored for all shared images."""
+    if feature not in run.results.predictions.feature_names:
+        return False
+    return bool(np.isfinite(_probability(run, feature, pairing, side)).all())
+
+
+def to_csv(found: Sequence[PairedDifference]) -> str:
+    """The differences as CSV text, one row each."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([field.name for field in fields(PairedDifference)])
+    writer.writerows(astuple(one) for one in found)
+    return buffer.getvalue()

@@ -1,0 +1,208 @@
+"""The page and files of a comparison."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from signbridge import __version__
+from signbridge.errors import ProbeError
+from signbridge.report import style
+from signbridge.report.axes import points
+from signbridge.report.compare.by_layer import differences_by_layer
+from signbridge.report.compare.curves import curves_figure
+from signbridge.report.compare.differences import METRICS, PairedDifference, differences, to_csv
+from signbridge.report.compare.runs import Run, load_runs, warnings_of, what_differs
+from signbridge.report.compare.side_by_side import side_by_side
+from signbridge.report.comparisons import p_text
+from signbridge.report.key_figures import interval_text
+from signbridge.report.plot import replace_file
+from signbridge.report.results import SITE
+from signbridge.report.template import fill_template, plot_words
+
+__all__ = ["write_comparison"]
+
+PAGE = "compare.html"
+RECORD = "comparison.json"
+TABLE = "differences.csv"
+FORMAT = "signbridge-comparison"
+
+
+def write_comparison(
+    paths: Sequence[str | Path],
+    output: str | Path | None = None,
+    metric: str = "accuracy",
+) -> Path:
+    """Compare results folders: one curve, paired differences, and what differs between the runs.
+
+    Args:
+        paths: Two to eight results folders.
+        output: The folder to write; ``results/A-vs-B`` by default. A comparison that is there
+            already is written anew.
+        metric: ``accuracy`` or ``usable_information``.
+
+    Returns:
+        Path of ``compare.html``; beside it ``differences.csv``, ``comparison.json`` and the figures
+        with their data.
+
+    Raises:
+        ProbeError: Fewer than two folders, one given twice or not a whole results folder, a metric
+            that they do not hold, or an output that is no comparison or cannot be written.
+    """
+    if metric not in METRICS:
+        raise ProbeError(f"compare knows the metrics {' and '.join(METRICS)}, not {metric!r}.")
+    runs = load_runs(paths)
+    for run in runs:
+        if not run.results.curve(SITE, metric, run.results.split):
+            raise ProbeError(f"{run.results.path} holds no {metric} of the layers: leave it out.")
+    folder = _folder(runs, output)
+    found, notes = differences(runs, metric)
+    plots = [curves_figure(runs, metric), side_by_side(runs, metric)]
+    by_layer = differences_by_layer(runs, found)
+    if by_layer is not None:
+        plots.insert(1, by_layer)
+    shown = [plot_words(plot, {}) for plot in plots]
+    page = fill_template(
+        "compare.html.j2",
+        title=" against ".join(style.short(run.name, 40) for run in runs),
+        headline=_headline(runs, found, metric),
+        differs=what_differs(runs),
+        names=[run.name for run in runs],
+        curve=shown[0],
+        plots=shown[1:],
+        best=[_row(d) for d in found if d.family == "best"],
+        baselines=[_row(d) for d in found if d.family == "baselines" and "/" not in d.a],
+        unit="points" if metric in style.SHARES else "bits",
+        images=_images(found),
+        warnings=[*warnings_of(runs), *notes],
+        runs=[_about(run) for run in runs],
+        sheet=None,
+    )
+    record = {
+        "format": FORMAT,
+        "version": "1.0",
+        "metric": metric,
+        "runs": [{"name": run.name, "path": str(run.results.path)} for run in runs],
+        "differs": {d.key: list(d.values) for d in what_differs(runs)},
+        "warnings": [*warnings_of(runs), *notes],
+        "signbridge": __version__,
+    }
+    path = folder / PAGE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+        replace_file(folder / TABLE, to_csv(found).encode())
+        for plot in plots:
+            plot.save(folder / "figures")
+        replace_file(path, page.encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise ProbeError(
+            f"The comparison cannot be written into {folder} ({error.strerror or error}): free "
+            "some room or give another --output."
+        ) from error
+    return path
+
+
+def _folder(runs: Sequence[Run], output: str | Path | None) -> Path:
+    if output:
+        folder = Path(output)
+    else:
+        names = [run.name.replace("/", "-") for run in runs]
+        more = f"-and-{len(names) - 3}-more" if len(names) > 3 else ""
+        folder = runs[0].results.path.parent / f"{'-vs-'.join(names[:3])}{more}"
+    if folder.is_file():
+        raise ProbeError(f"{folder} is a file: give --output the name of a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
+        raise ProbeError(
+            f"{folder} holds other files and no comparison: give --output another folder."
+        )
+    return folder
+
+
+def _amount(value: float, metric: str) -> str:
+    if metric in style.SHARES:
+        return points(value)
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def _row(d: PairedDifference) -> dict[str, str]:
+    return {
+        "run": d.run,
+        "other": d.other,
+        "what": f"{_feature(d.a)} minus {_feature(d.b)}" if d.a != d.b else _feature(d.a),
+        "difference": _amount(d.difference, d.metric),
+        "interval": f"{_amount(d.ci_low, d.metric)} to {_amount(d.ci_high, d.metric)}"
+        if math.isfinite(d.ci_low) and math.isfinite(d.ci_high)
+        else "",
+        "p": p_text(d.p, "").lstrip(" ="),
+        "corrected": p_text(d.p_corrected, "").lstrip(" ="),
+    }
+
+
+def _feature(name: str) -> str:
+    feature, _, layer = name.partition("/")
+    if not layer:
+        return style.feature_label(feature)
+    return f"layer {layer}" if feature == SITE else f"{style.feature_label(feature)} {layer}"
+
+
+def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: str) -> str:
+    """The best layers of the first two runs, or the highest of several."""
+    scores = {run.name: run.results.score(SITE, run.results.best_layer, metric) for run in runs}
+    if len(runs) == 2:
+        one, two = runs
+        pair = next((d for d in found if d.family == "best"), None)
+        a, b = scores[one.name], scores[two.name]
+        if pair is not None and a is not None and b is not None:
+            unit = "points" if metric in style.SHARES else "bits"
+            ends = f"{_amount(pair.ci_low, metric)} to {_amount(pair.ci_high, metric)}"
+            size = f"{_amount(pair.difference, metric)} {unit}, {ends}, {p_text(pair.p_corrected)}"
+            words = {
+                "above": "is above",
+                "below": "is below",
+                "open": "cannot be told apart from",
+            }[pair.relation]
+            return (
+                f"At its highest layer {two.name} "
+                f"({style.format_value(metric, b.value)}, layer {two.results.best_layer}) {words} "
+                f"{one.name} ({style.format_value(metric, a.value)}, layer "
+                f"{one.results.best_layer}): {size}, paired on the same images."
+            )
+    parts = []
+    for name, s in scores.items():
+        if s is not None:
+            ends = interval_text(s.ci_low, s.ci_high, metric)
+            value = style.format_value(metric, s.value)
+            parts.append(f"{name} {value}" + (f" ({ends})" if ends else ""))
+    label = style.METRIC_LABELS.get(metric, metric)
+    return f"Highest held-out {label}: {', '.join(parts)}."
+
+
+def _images(found: Sequence[PairedDifference]) -> str:
+    sizes = {(d.n_images, d.n_groups) for d in found}
+    if len(sizes) != 1:
+        return ""
+    n, groups = sizes.pop()
+    return (
+        f"{n:,} images in {groups:,} groups are in both runs of a pair." if groups < n
+        else f"{n:,} images are in both runs of a pair."
+    )  # fmt: skip
+
+
+def _about(run: Run) -> dict[str, Any]:
+    results = run.results
+    n_groups = results.store.get("n_groups")
+    rows = [
+        ("folder", str(results.path)),
+        ("images", f"{len(results.predictions.sample_id):,}"),
+        ("groups", f"{n_groups:,}" if isinstance(n_groups, int) else ""),
+        ("classes", str(len(results.class_names))),
+        ("layers", f"{len(results.layers)} of {results.n_layers}"),
+        ("split", style.split_label(results.split)),
+        ("highest layer", str(results.best_layer)),
+        ("command", str(results.summary.get("command") or "")),
+    ]
+    return {"name": run.name, "rows": [row for row in rows if row[1]]}

@@ -1,0 +1,138 @@
+"""The best layers and baselines of all runs in one column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from signbridge.report import blocks, style
+from signbridge.report.axes import per_cent_axis
+from signbridge.report.compare.looks import LEGEND_ROW, draw_legend, looks, with_interval
+from signbridge.report.compare.runs import Run
+from signbridge.report.plot import Plot, Spot
+from signbridge.report.results import RANDOM_WEIGHTS, SITE, Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["side_by_side"]
+
+
+def side_by_side(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
+    """Draw every run's best layer, nested accuracy and baselines in one column.
+
+    Args:
+        runs: The runs.
+        metric: The metric.
+
+    Returns:
+        The figure. Columns of its data: run, feature, layer, metric, value, ci_low, ci_high.
+    """
+    groups = _rows_of(runs, metric)
+    names = list(groups)
+
+    def draw(figure: Figure) -> list[Spot]:
+        return _draw_side_by_side(figure, runs, groups, metric)
+
+    height = 0.55 + sum(0.17 * len(found) + 0.16 for found in groups.values()) + 0.5
+    height += LEGEND_ROW * len(runs)
+    return Plot(
+        name="side_by_side",
+        title="Best layers and baselines",
+        caption=(
+            "Each run's highest layer (chosen on the images that score it), the accuracy with the "
+            "layer chosen inside training where it was measured, and the baselines, with 95 % "
+            "intervals. Intervals that overlap may still belong to a clear paired difference."
+        ),
+        alt=f"{', '.join(names)} of {len(runs)} runs.",
+        wide=style.render(draw, 8.0, height),
+        narrow=style.render(draw, 4.2, height),
+        columns=("run", "feature", "layer", "metric", "value", "ci_low", "ci_high"),
+        rows=tuple(
+            (
+                *(runs[number].name, s.feature, "" if s.layer is None else s.layer, metric),
+                s.value,
+                *("" if math.isnan(v) else v for v in (s.ci_low, s.ci_high)),
+            )
+            for found in groups.values()
+            for number, s in found
+        ),
+    )
+
+
+def _rows_of(runs: Sequence[Run], metric: str) -> dict[str, list[tuple[int, Score]]]:
+    """Scores by what they are, each with the number of its run."""
+    groups: dict[str, list[tuple[int, Score]]] = {}
+    for number, run in enumerate(runs):
+        r = run.results
+        best = r.score(SITE, r.best_layer, metric)
+        if best is not None and math.isfinite(best.value):
+            groups.setdefault("highest layer", []).append((number, best))
+    for number, run in enumerate(runs):
+        nested = run.results.summary.get("nested")
+        if metric == "accuracy" and isinstance(nested, dict):
+            value, ends = blocks.number(nested.get("accuracy")), blocks.pair(nested.get("ci"))
+            if math.isfinite(value):
+                split = run.results.split
+                s = Score(
+                    "nested", None, "", split, "label", metric, value, *ends, None, None, None, ""
+                )
+                groups.setdefault("layer chosen in training", []).append((number, s))
+    for number, run in enumerate(runs):
+        r = run.results
+        twin = r.score(RANDOM_WEIGHTS, r.best_layer, metric)
+        for s in (*r.baselines(metric, r.split), *([twin] if twin else [])):
+            if math.isfinite(s.value):
+                groups.setdefault(style.feature_label(s.feature), []).append((number, s))
+    return groups
+
+
+def _draw_side_by_side(
+    figure: Figure,
+    runs: Sequence[Run],
+    groups: Mapping[str, list[tuple[int, Score]]],
+    metric: str,
+) -> list[Spot]:
+    width, height = figure.get_size_inches()
+    label = style.METRIC_LABELS.get(metric, metric)
+    top = style.heading(figure, f"Held-out {label}: best layers and baselines", "")
+    left = 0.25 + max(style.text_width(figure, name, 9.5) for name in groups)
+    bottom = 0.42 + LEGEND_ROW * len(runs)
+    ax: Any = figure.add_axes(
+        (left / width, bottom / height, 1 - (left + 0.6) / width, 1 - (bottom + top) / height)
+    )
+    place, ticks, drawn = 0.0, [], []
+    for found in groups.values():
+        ticks.append(place + 0.17 * (len(found) - 1) / 2)
+        for number, s in found:
+            colour, marker, _ = looks(number)
+            if math.isfinite(s.ci_low) and math.isfinite(s.ci_high):
+                ax.plot([s.ci_low, s.ci_high], [place, place], color=colour, linewidth=1.4)
+            ax.plot([s.value], [place], marker, color=colour, markersize=5)
+            shown = style.format_value(metric, s.value).removesuffix(style.PER_CENT)
+            style.text(
+                ax, 1.02, place, shown, transform=ax.get_yaxis_transform(), size=8, va="center"
+            )
+            drawn.append((place, number, s))
+            place += 0.17
+        place += 0.16
+    ax.set_ylim(place - 0.16, -0.14)
+    ax.set_yticks(ticks, list(groups))
+    for tick in ax.get_yticklabels():
+        tick.set_parse_math(False)
+    ax.tick_params(axis="y", length=0, labelsize=9.5)
+    ax.spines["left"].set_visible(False)
+    if metric in style.SHARES:
+        ax.set_xlim(0, None)
+        per_cent_axis(ax.xaxis, bins=5 if width > 6 else 3)
+    ax.grid(axis="x")
+    draw_legend(figure, runs, 0.1)
+    box, (y0, y1) = ax.get_position(), ax.get_ylim()
+    spots = []
+    for y, number, s in drawn:
+        at = 1 - box.y0 - box.height * (y - y0) / (y1 - y0)
+        words = "layer " + str(s.layer) if s.layer is not None else style.feature_label(s.feature)
+        text = f"{runs[number].name}\n{words}: {with_interval(s, metric)}"
+        spots.append(Spot(0, at - 0.085 / height, 1, 0.17 / height, text))
+    return spots

@@ -1,0 +1,132 @@
+"""Corrected comparisons of features (``comparisons.csv`` of a results folder)."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from signbridge.errors import ProbeError
+
+__all__ = ["ALPHA", "COMPARISON_COLUMNS", "Comparison", "p_text", "read_comparisons"]
+
+ALPHA = 0.05
+COMPARISON_COLUMNS = (
+    *("family", "a", "b", "metric", "difference", "ci_low", "ci_high"),
+    *("p", "p_corrected", "n_comparisons"),
+)
+_AGAIN = "run train_probes again to make the folder anew"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One paired difference, ``a`` minus ``b``, on the same images.
+
+    Attributes:
+        family: The comparisons that were corrected together, such as ``layers_vs_pixels``.
+        a: A feature such as ``resid_post/5``.
+        b: The feature whose score is subtracted.
+        metric: The metric's name.
+        difference: Score of ``a`` minus score of ``b``.
+        ci_low: Lower end of the 95 % interval, NaN where there is none.
+        ci_high: Upper end.
+        p: P-value, NaN where there is none.
+        p_corrected: P-value corrected for the comparisons of the family.
+        n_comparisons: How many these are, None where it was not written.
+    """
+
+    family: str
+    a: str
+    b: str
+    metric: str
+    difference: float
+    ci_low: float
+    ci_high: float
+    p: float
+    p_corrected: float
+    n_comparisons: int | None
+
+    @property
+    def layer(self) -> int | None:
+        """The layer of ``a``, or None where it has none."""
+        tail = self.a.rpartition("/")[2]
+        return int(tail) if "/" in self.a and tail.isdecimal() else None
+
+    @property
+    def relation(self) -> str:
+        """``above`` or ``below`` where the two differ, ``open`` where they may not, else empty.
+
+        By the corrected p-value; by the interval where there is none.
+        """
+        if math.isfinite(self.p_corrected):
+            differs = self.p_corrected < ALPHA
+        elif math.isfinite(self.ci_low) and math.isfinite(self.ci_high):
+            differs = self.ci_low > 0 or self.ci_high < 0
+        else:
+            return ""
+        if not differs:
+            return "open"
+        return "above" if self.difference > 0 else "below"
+
+
+def p_text(p: float, name: str = "p") -> str:
+    """A p-value as text: three decimals, smaller ones as a bound; empty where there is none."""
+    if not math.isfinite(p):
+        return ""
+    return f"{name} < 0.001" if p < 0.001 else f"{name} = {p:.3f}"
+
+
+def read_comparisons(path: Path) -> tuple[Comparison, ...]:
+    """Read ``comparisons.csv``.
+
+    Args:
+        path: The file; results of format version 1.0 have none.
+
+    Returns:
+        Its rows, empty where the file does not exist.
+
+    Raises:
+        ProbeError: The file lacks a column, holds a cell that is no number, or cannot be read.
+    """
+    if not path.exists():
+        return ()
+    rows = []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [c for c in COMPARISON_COLUMNS if c not in (reader.fieldnames or ())]
+            if missing:
+                raise ProbeError(f"{path} lacks the column {missing[0]!r}: {_AGAIN}.")
+            for row in reader:
+                cells = {
+                    key: _number(row[key], key, path, reader.line_num)
+                    for key in COMPARISON_COLUMNS[4:]
+                }
+                count = cells["n_comparisons"]
+                rows.append(
+                    Comparison(
+                        family=row["family"] or "",
+                        a=row["a"] or "",
+                        b=row["b"] or "",
+                        metric=row["metric"] or "",
+                        difference=cells["difference"],
+                        ci_low=cells["ci_low"],
+                        ci_high=cells["ci_high"],
+                        p=cells["p"],
+                        p_corrected=cells["p_corrected"],
+                        n_comparisons=int(count) if math.isfinite(count) else None,
+                    )
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ProbeError(f"{path} cannot be read ({error}): {_AGAIN}.") from error
+    return tuple(rows)
+
+
+def _number(cell: str | None, column: str, path: Path, line: int) -> float:
+    try:
+        return float(cell) if cell and cell.strip() else math.nan
+    except ValueError:
+        raise ProbeError(
+            f"{path}, line {line}: {column} is {cell!r}, not a number: {_AGAIN}."
+        ) from None

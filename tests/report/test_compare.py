@@ -1,0 +1,249 @@
+"""Comparisons of runs: paired where the images are the same, said where they are not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from signbridge.cli import main
+from signbridge.errors import ProbeError
+from signbridge.report.compare import write_comparison
+from signbridge.report.compare.differences import differences
+from signbridge.report.compare.pairing import Pairing, pair_up
+from signbridge.report.compare.runs import (
+    depth_axis,
+    legend_texts,
+    load_runs,
+    warnings_of,
+    what_differs,
+)
+
+LETTERS = list("ABCDEF")
+Make = Callable[..., Path]
+
+
+def _provenance(folder: Path, **changes: object) -> Path:
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["store"]["provenance"] |= {"image_fingerprint": "one", **changes}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def _protocol(folder: Path, **changes: object) -> Path:
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["protocol"] |= changes
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.fixture
+def two(make_results: Make) -> list[Path]:
+    """Two runs of the same images with other prompts."""
+    a = make_results("a", class_names=LETTERS, layers=range(4), per_class=30, full=True, seed=1)
+    b = make_results("b", class_names=LETTERS, layers=range(4), per_class=30, full=True, seed=2)
+    question = "USER: <image>\nWhat sign is being made in this image? Say it.\nASSISTANT:"
+    return [_provenance(a), _provenance(b, prompt=question, quantization="nf4")]
+
+
+def test_differences_are_those_of_the_accuracies(two: list[Path]) -> None:
+    runs = load_runs(two)
+    found, notes = differences(runs)
+    assert notes == []
+    layers = [d for d in found if d.family == "layers"]
+    assert [d.layer for d in layers] == [0, 1, 2, 3]
+    for d in found:
+        a, b = (run.results.predictions for run in (runs[1], runs[0]))
+        label = a.label
+        expected = (a.predicted(d.a) == label).mean() - (b.predicted(d.b) == label).mean()
+        assert d.difference == pytest.approx(expected, abs=1e-12)
+        assert d.ci_low <= d.difference <= d.ci_high
+        assert 0 < d.p <= d.p_corrected <= 1
+    (best,) = (d for d in found if d.family == "best")
+    assert best.a == runs[1].results.best_feature
+    assert best.b == runs[0].results.best_feature
+    assert {d.a for d in found if d.family == "baselines" and "/" not in d.a} == {
+        *("pixels", "vision", "projector")
+    }
+
+
+def test_a_run_against_its_copy_differs_nowhere(two: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(two[0], copy)
+    found, _ = differences(load_runs([two[0], copy]))
+    assert {d.difference for d in found} == {0.0}
+    assert {d.relation for d in found} == {"open"}
+
+
+def test_order_of_images_and_classes_does_not_matter(two: list[Path]) -> None:
+    before, _ = differences(load_runs(two))
+    folder = two[1]
+    rng = np.random.default_rng(0)
+    with h5py.File(folder / "predictions.h5", "r+") as file:
+        n = len(file["label"])
+        order, classes = rng.permutation(n), rng.permutation(6)
+        names = file["class_name"].asstr()[...]
+        file["class_name"][...] = names[classes]
+        file["label"][...] = np.argsort(classes)[file["label"][...]][order]
+        for name in ("group", "fold"):
+            file[name][...] = file[name][...][order]
+        file["sample_id"][...] = file["sample_id"].asstr()[...][order]
+        file["probability"][...] = file["probability"][...][:, order][:, :, classes]
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["store"]["class_names"] = names[classes].tolist()
+    (folder / "summary.json").write_text(json.dumps(summary))
+    after, _ = differences(load_runs(two))
+    for x, y in zip(before, after, strict=True):
+        assert (x.a, x.difference, x.p) == (y.a, pytest.approx(y.difference), y.p)
+        assert x.ci_low == pytest.approx(y.ci_low, abs=1e-9)
+
+
+def test_page_and_files(two: list[Path]) -> None:
+    page = write_comparison(two)
+    folder = two[0].parent / "a-vs-b"
+    assert page == folder / "compare.html"
+    text = page.read_text(encoding="utf-8")
+    assert "What differs" in text
+    assert "http://" not in text
+    assert "https://" not in text
+    rows = list(csv.DictReader((folder / "differences.csv").open()))
+    assert {r["family"] for r in rows} == {"layers", "best", "baselines"}
+    record = json.loads((folder / "comparison.json").read_text())
+    assert record["warnings"] == []
+    assert set(record["differs"]) == {"prompt", "quantization"}
+    figures = {f.stem for f in (folder / "figures").glob("*.csv")}
+    assert figures == {"curves", "differences", "side_by_side"}
+    assert write_comparison(two) == page  # again, over itself
+    bits = write_comparison(two, folder.parent / "bits", "usable_information")
+    assert "bits" in bits.read_text(encoding="utf-8")
+
+
+def test_legend_tells_only_what_differs(two: list[Path]) -> None:
+    runs = load_runs(two)
+    assert [d.key for d in what_differs(runs)] == ["quantization", "prompt"]
+    first, second = legend_texts(runs)
+    assert first == "a (quantization none, prompt …Answer with one word.…)"
+    assert second == "b (quantization nf4, prompt …Say it.…)"
+
+
+def test_models_of_other_depth_share_a_relative_axis(make_results: Make) -> None:
+    deep = _provenance(make_results("deep", class_names=LETTERS, layers=range(9), full=True))
+    flat = _provenance(make_results("flat", class_names=LETTERS, layers=range(4), full=True))
+    runs = load_runs([deep, flat])
+    assert depth_axis(runs)
+    found, _ = differences(runs)
+    assert {d.family for d in found} == {"best", "baselines"}
+    page = write_comparison([deep, flat])
+    rows = list(csv.DictReader((page.parent / "figures" / "curves.csv").open()))
+    assert [float(r["relative_depth"]) for r in rows if r["run"] == "flat"] == pytest.approx(
+        [0, 1 / 3, 2 / 3, 1]
+    )
+    assert "relative depth" in page.read_text(encoding="utf-8")
+
+
+def test_other_classes_images_or_splits_are_said(make_results: Make) -> None:
+    a = _provenance(make_results("a", class_names=LETTERS, layers=[0, 1], full=True))
+    other = _provenance(
+        make_results("classes", class_names=list("XYZ"), layers=[0, 1], full=True),
+        image_fingerprint="two",
+        image_source="elsewhere",
+    )
+    runs = load_runs([a, other])
+    assert any("different chance levels" in w for w in warnings_of(runs))
+    found, notes = differences(runs)
+    assert found == []
+    assert "different classes" in notes[0]
+    write_comparison([a, other])
+    images = _provenance(
+        make_results("images", class_names=LETTERS, layers=[0, 1], full=True),
+        image_fingerprint="two",
+        image_source="elsewhere",
+    )
+    assert "different images" in str(pair_up(*load_runs([a, images])))
+    split = _protocol(
+        _provenance(make_results("split", class_names=LETTERS, layers=[0, 1], full=True)),
+        folds=3,
+        C=[0.1],
+        seed=1,
+    )
+    said = " ".join(warnings_of(load_runs([a, split])))
+    assert "3 folds" in said
+    assert "has C 0.1" in said
+
+
+def test_shared_images_of_two_selections_are_paired(make_results: Make) -> None:
+    """More images of the same source: ids in common are the same images."""
+    few = _provenance(make_results("few", class_names=LETTERS, layers=[0], per_class=10, full=True))
+    many = make_results("many", class_names=LETTERS, layers=[0], per_class=10, full=True)
+    _provenance(many, image_fingerprint="two")
+    with h5py.File(many / "predictions.h5", "r+") as file:
+        ids = file["sample_id"].asstr()[...]
+        ids[:6] = [f"train/{1000 + i}" for i in range(6)]
+        file["sample_id"][...] = ids
+        file["group"][...] = file["group"][...] // 2  # coarser than the other's
+    runs = load_runs([few, many])
+    pairing = pair_up(*runs)
+    assert isinstance(pairing, Pairing)
+    assert len(pairing.label) == 54
+    assert "the 54 images that both have scored" in pairing.note
+    assert "groups differ" in pairing.note
+    assert len(np.unique(pairing.group)) == 14
+    with h5py.File(many / "predictions.h5", "r+") as file:
+        file["label"][10] = (file["label"][10] + 1) % 6
+    assert "different labels" in str(pair_up(*load_runs([few, many])))
+
+
+def test_bad_input_is_one_sentence(two: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="two or more results folders, not 1"):
+        write_comparison(two[:1])
+    with pytest.raises(ProbeError, match="is given twice"):
+        write_comparison([two[0], f"{two[0]}/../a"])
+    with pytest.raises(ProbeError, match="is not a folder"):
+        write_comparison([two[0], tmp_path / "nothing"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ProbeError, match=r"empty has no summary\.json"):
+        write_comparison([two[0], tmp_path / "empty"])
+    with pytest.raises(ProbeError, match="holds other files and no comparison"):
+        write_comparison(two, two[1])
+    with pytest.raises(ProbeError, match="is a file"):
+        write_comparison(two, two[1] / "scores.csv")
+    with pytest.raises(ProbeError, match="not 'f1'"):
+        write_comparison(two, tmp_path / "x", "f1")
+    with pytest.raises(ProbeError, match="at most 8"):
+        write_comparison([tmp_path / str(i) for i in range(9)])
+    assert not (tmp_path / "x").exists()
+
+
+def test_equal_folder_names_are_told_apart(two: list[Path], tmp_path: Path) -> None:
+    other = tmp_path / "more" / "a"
+    shutil.copytree(two[1], other)
+    names = [run.name for run in load_runs([two[0], other])]
+    assert names[1] == "more/a"
+    assert names[0].endswith("/a")
+    page = write_comparison([two[0], other])
+    assert page.parent.parent == two[0].parent
+
+
+def test_the_command(two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = map(str, two)
+    assert main(["compare", a, b, "-o", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == f"comparison: {tmp_path / 'out' / 'compare.html'}\n"
+    assert main(["compare", a, a]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_no_torch_is_needed(two: list[Path]) -> None:
+    code = (
+        "import sys; from signbridge.report.compare import write_comparison; "
+        f"write_comparison({[str(p) for p in two]!r}); "
+        "assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
