@@ -1,0 +1,96 @@
+"""Check what was asked for, load model and probes once, and serve the page."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import tempfile
+from pathlib import Path
+
+from signbridge.errors import ModelError, SignBridgeError
+
+BUNDLED_PROBES = Path(__file__).parents[1] / "assets" / "probes"
+
+
+def run_demo(
+    model: str = "tiny",
+    probes: str | None = None,
+    port: int = 7860,
+    host: str = "127.0.0.1",
+    auth: str | None = None,
+    share: bool = False,
+) -> None:
+    """As ``signbridge demo``, see :func:`signbridge.commands.demo`.
+
+    Raises:
+        SignBridgeError: an argument, the model or the probes cannot be used.
+    """
+    account = check_access(host, auth, share=share)
+    if not 0 <= port < 65536:
+        raise SignBridgeError(
+            f"port is {port}: give a number from 1 to 65535, or 0 for a free one."
+        )
+    if probes is None and model != "tiny":
+        raise ModelError(
+            f"The bundled probes read the bundled model only: give --probes the results folder of "
+            f"a run with {model}."
+        )
+    if importlib.util.find_spec("gradio") is None:
+        raise SignBridgeError("the demo needs Gradio: run pip install 'signbridge[demo]'.")
+    from rich.console import Console
+
+    from signbridge.demo.app import build_page, serve
+    from signbridge.demo.examples import write_examples
+    from signbridge.demo.reading import Reader
+
+    console = Console(stderr=True)
+    console.print("loading the model and its probes ...")
+    reader = Reader(model, probes or BUNDLED_PROBES)
+    with tempfile.TemporaryDirectory(prefix="signbridge-demo-") as folder:
+        page = build_page(reader, write_examples(Path(folder), reader.class_names))
+        try:
+            address = serve(page, host=host, port=port, auth=account, share=share)
+        except OSError as error:
+            raise SignBridgeError(
+                f"port {port} on {host} cannot be had, perhaps another demo runs there: give "
+                "another --port, or 0 for any that is free."
+            ) from error
+        console.print(f"The demo runs at {address} (Ctrl-C ends it).", highlight=False)
+        page.block_thread()
+
+
+def check_access(host: str, auth: str | None, *, share: bool) -> tuple[str, str] | None:
+    """Return name and password, and refuse to be reachable from elsewhere without them.
+
+    Args:
+        host: address to listen on.
+        auth: ``name:password``, or None.
+        share: whether a public link is wanted.
+
+    Raises:
+        SignBridgeError: an address other than loopback, or a public link, without ``auth``, or an
+            ``auth`` of another form.
+    """
+    account = None
+    if auth is not None:
+        name, colon, password = auth.partition(":")
+        if not (name and colon and password):
+            raise SignBridgeError("--auth must be NAME:PASSWORD, both with at least one character.")
+        account = (name, password)
+    if account is None and share:
+        raise SignBridgeError("--share makes the demo public: give --auth NAME:PASSWORD too.")
+    if account is None and not _is_loopback(host):
+        raise SignBridgeError(
+            f"--host {host} can be reached from other machines: give --auth NAME:PASSWORD too, or "
+            "leave --host out to serve this machine alone."
+        )
+    return account
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,155 @@
+"""One picture through the model: its answer, and what the probe of every layer reads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from signbridge.errors import ModelError, ProbeError
+from signbridge.probes.io import Probes, load_probes
+from signbridge.probes.said import zero_shot_shares
+from signbridge.vlm.capture import Position
+from signbridge.vlm.choice import ClassAnswers, class_answers
+from signbridge.vlm.description import ModelDescription, describe_model
+from signbridge.vlm.forward import CaptureRequest, run_batch
+from signbridge.vlm.load import load_model
+from signbridge.vlm.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
+from signbridge.vlm.threads import threads_for
+
+MAX_NEW_TOKENS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one picture gave.
+
+    Attributes:
+        answer: the model's greedy answer.
+        class_names: the classes that the probes know.
+        layers: decoder layers with a probe, ascending.
+        probability: of each class by each layer's probe, shape (layers, classes).
+        forced_choice: shares of the class names as answers, shape (classes,), or None where the
+            tokenizer has no way to write them.
+        best: index into ``layers`` of the layer that scored best when the probes were trained.
+    """
+
+    answer: str
+    class_names: tuple[str, ...]
+    layers: tuple[int, ...]
+    probability: npt.NDArray[np.float64]
+    forced_choice: npt.NDArray[np.float64] | None
+    best: int
+
+
+class Reader:
+    """A loaded model and its probes.
+
+    Args:
+        model: ``tiny``, a hub id or a folder.
+        probes: a results folder of ``train_probes``, made with this model.
+
+    Raises:
+        ModelError: the model cannot be loaded, or is not the one that the probes were trained on.
+        ProbeError: the probes cannot be read or hold no decoder layer.
+    """
+
+    def __init__(self, model: str, probes: str | Path) -> None:
+        self.probes = load_probes(probes)
+        if not self.probes.layers:
+            raise ProbeError(f"the probes in {probes} read no decoder layer; train them again.")
+        store = self.probes.provenance.get("store", {})
+        made = store.get("provenance", {})
+        self.description = describe_model(model)
+        _check_same(self.description, self.probes, made, model, probes)
+        processor = self.description.processor
+        text = resolve_prompt(str(made.get("prompt", DEFAULT_TEMPLATE)), processor)
+        self.prompt = prompt_for_processor(text, processor.image_token)
+        self.class_names = self.probes.class_names
+        self.layers = tuple(sorted(self.probes.layers))
+        self._store_dtype = str(made.get("store_dtype", "float16"))
+        self._position: Position = made.get("position", "last_prompt")
+        self._length = int(made.get("max_new_tokens") or MAX_NEW_TOKENS)
+        self._answers: ClassAnswers | None
+        try:
+            self._answers = class_answers(processor.tokenizer, self.prompt, self.class_names)
+        except ModelError:
+            self._answers = None
+        device = _device()
+        with threads_for(self.description.hidden_size, device):
+            self._model = load_model(
+                self.description,
+                device,
+                quantization=made.get("quantization", "nf4"),
+                compute_dtype=made.get("compute_dtype", "auto") if device.type == "cpu" else "auto",
+            )
+        # Hooks belong to the model, so two pictures at once would read each other's layers.
+        self._lock = threading.Lock()
+        best = self.probes.provenance.get("best_layer")
+        self.best = self.layers.index(best) if best in self.layers else len(self.layers) - 1
+
+    def read(self, picture: Image.Image) -> Reading:
+        """Run one picture through the model.
+
+        Args:
+            picture: in mode RGB, any size.
+        """
+        processor = self.description.processor
+        inputs: dict[str, Any] = dict(
+            processor(text=[self.prompt], images=[picture], padding=True, return_tensors="pt")
+        )
+        for name, tensor in inputs.items():
+            tensor = tensor.to(self._model.device)
+            inputs[name] = tensor.to(self._model.dtype) if tensor.is_floating_point() else tensor
+        request = CaptureRequest(
+            layers=self.layers,
+            position=self._position,
+            max_new_tokens=self._length,
+            vision=False,
+            answers=self._answers,
+        )
+        with self._lock, threads_for(self.description.hidden_size, self._model.device):
+            captured = run_batch(self._model, inputs, self.description.image_token_id, request)
+        # As the store rounds them, so that a picture of the store reads as it did there.
+        vectors = captured.resid_post[0].float().cpu().numpy().astype(self._store_dtype)
+        probability = np.concatenate(
+            [
+                self.probes[f"resid_post/{layer}"].predict_proba(vectors[slot : slot + 1])
+                for slot, layer in enumerate(self.layers)
+            ]
+        )
+        (answer,) = processor.batch_decode(captured.answer_ids, skip_special_tokens=True)
+        choice = None
+        if captured.class_logprob is not None:
+            choice = zero_shot_shares(captured.class_logprob.cpu().numpy())[0]
+        return Reading(
+            answer.strip(), self.class_names, self.layers, probability, choice, self.best
+        )
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_same(
+    description: ModelDescription, probes: Probes, made: Any, model: str, folder: str | Path
+) -> None:
+    """Refuse probes of another model: their numbers would look just as confident."""
+    widths = {probes[f"resid_post/{layer}"].n_features for layer in probes.layers}
+    trained_on = made.get("model", "another model")
+    if widths != {description.hidden_size} or max(probes.layers) >= description.n_layers:
+        raise ModelError(
+            f"The probes in {folder} were trained on {trained_on}, whose layers have another "
+            f"shape than those of {model}: give the --probes of a run with this model."
+        )
+    if made.get("weights_sha256", description.weights_sha256) != description.weights_sha256:
+        raise ModelError(
+            f"The probes in {folder} were trained on other weights ({trained_on}) than those of "
+            f"{model}: give the --probes of a run with this model."
+        )

@@ -1,0 +1,217 @@
+"""The real page in a real browser."""
+
+import io
+import shutil
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio", reason="Gradio is not installed (the extra 'demo')")
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("Chromium is not installed (Debian's package chromium)", allow_module_level=True)
+
+WAIT = 60_000  # milliseconds; a loaded machine is slow
+
+
+@pytest.fixture(scope="module")
+def examples(reader, tmp_path_factory):
+    from signbridge.demo.examples import write_examples
+
+    return write_examples(tmp_path_factory.mktemp("examples"), reader.class_names)
+
+
+@pytest.fixture(scope="module")
+def address(reader, examples):
+    from signbridge.demo.app import build_page, serve
+
+    page = build_page(reader, examples)
+    yield serve(page, host="127.0.0.1", port=0)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    flags = ["--no-sandbox", "--use-fake-device-for-media-stream"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*flags, "--use-fake-ui-for-media-stream"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.outside = []
+    page.on(
+        "request",
+        lambda request: (
+            page.outside.append(request.url)
+            if not request.url.startswith(
+                (address, "data:", "blob:", address.replace("http", "ws"))
+            )
+            else None
+        ),
+    )
+    page.goto(address)
+    page.wait_for_selector("#upload input[type=file]", state="attached")
+    yield page
+    context.close()
+
+
+def line_holds(page, text):
+    page.wait_for_function(
+        "text => document.querySelector('#line')?.innerText.includes(text)", arg=text
+    )
+    return page.inner_text("#line")
+
+
+def upload(page, name, data):
+    page.set_input_files(
+        "#upload input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data}
+    )
+
+
+def panel(page, name):
+    return page.get_attribute(f"#{name} img", "src")
+
+
+def png(image, **options):
+    data = io.BytesIO()
+    image.save(data, "PNG", **options)
+    return data.getvalue()
+
+
+def test_an_upload_shows_the_answer_and_the_panels(page, reader, examples):
+    upload(page, "b.png", examples[1].read_bytes())
+    text = line_holds(page, "Said:")
+    wanted = reader.read(Image.open(examples[1]).convert("RGB"))
+    assert wanted.answer in text
+    assert f"layer {reader.layers[reader.best]} reads" in text
+    for name in ("confidence", "likeliest", "heatmap"):
+        page.wait_for_selector(f"#{name} img")
+    assert page.outside == []
+
+
+def test_another_layer_can_be_looked_at(page, reader, examples):
+    upload(page, "c.png", examples[2].read_bytes())
+    line_holds(page, "layer 5 reads")
+    page.wait_for_selector("#likeliest img")
+    before = panel(page, "likeliest")
+    page.click("#layer input")
+    page.get_by_role("option", name="1", exact=True).click()
+    line_holds(page, "layer 1 reads")
+    page.wait_for_function(
+        "before => document.querySelector('#likeliest img').src !== before", arg=before
+    )
+
+
+GREY = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+
+
+def animated():
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    data = io.BytesIO()
+    frames[0].save(data, "GIF", save_all=True, append_images=frames[1:])
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("broken.png", b"\x89PNG\r\n\x1a\n and no more", "This file is"),
+        ("text.png", b"no picture at all", "is not a"),
+        ("empty.png", b"", "is empty"),
+        ("huge.png", png(Image.new("1", (10_000, 9_000))), "more than the limit"),
+        ("moving.gif", animated(), "is animated"),
+    ],
+)
+def test_a_bad_file_gets_a_sentence(page, name, data, sentence):
+    upload(page, name, data)
+    text = line_holds(page, sentence)
+    assert "choose another picture" in text
+    assert "Traceback" not in page.content()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("palette.png", png(Image.new("P", (60, 40), 3))),
+        ("wide.png", png(Image.fromarray(GREY.astype(np.uint16)))),
+        ("clear.png", png(Image.new("RGBA", (50, 50), (10, 20, 30, 0)))),
+        ("dot.png", png(Image.new("RGB", (1, 1)))),
+    ],
+)
+def test_an_odd_picture_is_read(page, name, data):
+    upload(page, name, data)
+    line_holds(page, "Said:")
+
+
+def test_a_click_storm_ends_with_the_last_example(page, reader, examples):
+    last = reader.read(Image.open(examples[19 % len(examples)]).convert("RGB"))
+    thumbnails = page.locator(".gallery-item")
+    assert thumbnails.count() == len(examples)
+    for turn in range(20):
+        thumbnails.nth(turn % len(examples)).click(no_wait_after=True)
+    name = reader.class_names[last.probability[reader.best].argmax()]
+    share = f"{100 * last.probability[reader.best].max():.0f}"
+    line_holds(page, f"reads {name} at {share}")
+    page.wait_for_selector("#heatmap img")
+
+
+def test_the_webcam_takes_a_picture_that_is_not_mirrored(page):
+    page.get_by_role("tab", name="Webcam").click()
+    page.locator("#webcam button:visible").first.click()  # asks for the camera
+    page.wait_for_selector("#webcam video")
+    style = page.eval_on_selector("#webcam video", "video => getComputedStyle(video).transform")
+    assert style in ("none", "matrix(1, 0, 0, 1, 0, 0)")
+    page.wait_for_function(
+        "() => { const v = document.querySelector('#webcam video'); return v && v.readyState > 2 }"
+    )
+    page.locator("#webcam .button-wrap button:visible").first.click()
+    line_holds(page, "Said:")
+
+
+def test_no_file_of_the_machine_can_be_had(address, probes_folder):
+    for path in ("/etc/passwd", str(probes_folder / "probes.json")):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{address}gradio_api/file={path}")
+        assert caught.value.code in (403, 404)
+
+
+def test_an_upload_is_bounded(address):
+    boundary = "x" * 20
+    body = (
+        f"--{boundary}\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n"
+    ).encode() + b"0" * (21 * 2**20)
+    request = urllib.request.Request(
+        f"{address}gradio_api/upload",
+        body + f"\r\n--{boundary}--\r\n".encode(),
+        {"Content-Type": f"multipart/form-data; boundary={boundary}"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    assert caught.value.code == 413
+
+
+def test_the_page_may_load_from_nowhere_else(address):
+    with urllib.request.urlopen(address) as response:
+        assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+
+
+def test_it_fits_a_phone(browser, address, examples):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(address)
+    page.wait_for_selector("#upload input[type=file]", state="attached", timeout=WAIT)
+    upload(page, "a.png", examples[0].read_bytes())
+    page.wait_for_selector("#heatmap img", timeout=WAIT)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()

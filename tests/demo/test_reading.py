@@ -1,0 +1,70 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from signbridge.demo.reading import Reader
+from signbridge.demo.words import said_and_known
+from signbridge.errors import ModelError, ProbeError
+from signbridge.images import open_images
+from signbridge.probes.io import load_probes
+from signbridge.store import open_store
+
+
+def test_a_picture_of_the_store_reads_as_it_did_there(reader, store_path, probes_folder):
+    images = open_images("sample", per_class=4, groups="none")
+    probes = load_probes(probes_folder)
+    with open_store(store_path) as store:
+        for row in (0, 17, 60):
+            reading = reader.read(images.load(row))
+            wanted = [probes[k].predict_proba(store.layer(k)[row : row + 1])[0] for k in range(8)]
+            # a batch of one against the batch of eight of the extraction
+            np.testing.assert_allclose(reading.probability, wanted, atol=0.02)
+            assert reading.probability.argmax(1).tolist() == np.argmax(wanted, 1).tolist()
+            assert reading.answer == store.responses[row]
+            shares = np.exp(store.class_logprob[row].astype(float))
+            np.testing.assert_allclose(
+                reading.forced_choice, shares / shares.sum(), rtol=1e-3, atol=1e-5
+            )
+    assert reading.best == 5
+    assert reading.class_names == images.class_names
+
+
+def test_the_line_says_what_was_said_and_what_is_known(reader):
+    images = open_images("sample", per_class=4, groups="none")
+    reading = reader.read(images.load(0))
+    line = said_and_known(reading, 2)
+    top = reading.class_names[reading.probability[2].argmax()]
+    assert f"“{reading.answer}”" in line
+    assert f"layer 2 reads <b>{top}</b>" in line
+
+
+def test_an_answer_cannot_smuggle_markup_into_the_page(reader):
+    from dataclasses import replace
+
+    images = open_images("sample", per_class=4, groups="none")
+    reading = replace(reader.read(images.load(0)), answer="<img src=x onerror=alert(1)>")
+    assert "<img" not in said_and_known(reading, 0)
+
+
+def changed(folder, target, change):
+    shutil.copytree(folder, target)
+    words = json.loads((target / "probes.json").read_text())
+    change(words)
+    (target / "probes.json").write_text(json.dumps(words))
+    return target
+
+
+def test_probes_of_other_weights_are_refused(probes_folder, tmp_path):
+    def change(words):
+        words["provenance"]["store"]["provenance"]["weights_sha256"] = "0" * 64
+
+    other = changed(probes_folder, tmp_path / "other", change)
+    with pytest.raises(ModelError, match=r"trained on other weights .* give the --probes"):
+        Reader("tiny", other)
+
+
+def test_a_folder_without_probes_is_named(tmp_path):
+    with pytest.raises(ProbeError, match=r"probes.json does not exist; give a results folder"):
+        Reader("tiny", tmp_path)
