@@ -30,6 +30,7 @@ from threadpoolctl import threadpool_limits
 from signbridge.probes.logistic import fit_logistic
 
 Floats = NDArray[np.float64]
+BASE = {"layers": 8, "samples": 240, "features": 2048, "classes": 10}
 PATH = [10.0**power for power in range(-4, 6)]
 
 
@@ -151,16 +152,15 @@ def compare(
 def scaling(repeats: int) -> list[dict[str, Any]]:
     """Our cost over one size at a time."""
     rows = []
-    base = {"layers": 8, "samples": 240, "features": 2048, "classes": 10}
     steps = {
         "layers": [1, 2, 4, 8, 16, 32],
-        "samples": [60, 120, 240, 480, 960],
+        "samples": [60, 120, 240, 480, 960, 1920, 3840],
         "features": [256, 512, 1024, 2048, 4096],
         "classes": [2, 5, 10, 20, 40],
     }
     for axis, values in steps.items():
         for value in values:
-            X, y = make(**{**base, axis: value})
+            X, y = make(**{**BASE, axis: value})
             runs = [timed(lambda X=X, y=y: fit_logistic(X, y))[0] for _ in range(repeats)]  # type: ignore[misc]
             rows.append({"axis": axis, "value": value, "cpu_s": statistics.median(runs)})
     return rows
@@ -171,12 +171,20 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     axes_names = list(dict.fromkeys(row["axis"] for row in rows))
-    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    figure.suptitle(
+        "Cost of exact probes on one CPU thread; where not varied: "
+        + ", ".join(f"{value:,} {name}" for name, value in BASE.items()),
+        fontsize="medium",
+    )
     for axis, name in zip(
         figure.subplots(1, len(axes_names), sharey=True), axes_names, strict=True
     ):
         points = [(row["value"], row["cpu_s"]) for row in rows if row["axis"] == name]
         axis.loglog(*zip(*points, strict=True), marker="o", base=10)
+        values = [value for value, _ in points]
+        axis.set_xticks(values, [f"{value:,}" for value in values], rotation=45)
+        axis.minorticks_off()
         axis.set_xlabel(name)
         axis.grid(alpha=0.3)
     figure.axes[0].set_ylabel("CPU seconds")

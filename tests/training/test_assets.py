@@ -1,0 +1,104 @@
+"""The bundled weights, read as any model folder is: by transformers alone."""
+
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from signbridge.images import open_images
+from signbridge.vlm.description import describe_model
+from signbridge.vlm.load import load_model
+from signbridge.vlm.prompts import DEFAULT_PROMPT
+from training.questions import ANSWERS, GESTURE, QUESTIONS
+from training.stand_in import make_model, make_processor
+
+FOLDER = Path(str(files("signbridge.assets"))) / "tiny"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LlavaForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return AutoProcessor.from_pretrained(FOLDER, backend="pil")
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return open_images("sample", groups="none")
+
+
+def answers(model, processor, sample, prompt):
+    """What the model says of every image, generated greedily, as text."""
+    pictures = [sample.load(row) for row in range(len(sample))]
+    inputs = processor(text=[prompt] * len(pictures), images=pictures, return_tensors="pt")
+    made = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    new = made[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+
+
+def right(sample, number):
+    """The right answer of every image to one question."""
+    return [
+        QUESTIONS[number].answers[ANSWERS[sample.class_names[label]][number]]
+        for label in sample.label
+    ]
+
+
+def test_weights_are_small_and_in_half_precision(model):
+    assert (FOLDER / "model.safetensors").stat().st_size < 8_000_000
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 9_000_000
+    assert model.config.dtype == torch.bfloat16 or str(model.config.dtype) == "torch.float32"
+    assert not [path for path in FOLDER.iterdir() if path.suffix in {".py", ".pkl", ".bin"}]
+
+
+def test_the_folder_is_what_the_script_would_write(model, processor):
+    made = make_model(0)
+    assert made.config.vision_config.to_diff_dict() == model.config.vision_config.to_diff_dict()
+    expected = {name: weight.shape for name, weight in made.state_dict().items()}
+    assert {name: weight.shape for name, weight in model.state_dict().items()} == expected
+    assert processor.tokenizer.get_vocab() == make_processor().tokenizer.get_vocab()
+
+
+def test_it_answers_the_products_prompt_with_one_gesture_word_and_stops(model, processor, sample):
+    said = answers(model, processor, sample, DEFAULT_PROMPT)
+    assert set(said) <= set(GESTURE.answers)
+    assert len(set(said)) == len(GESTURE.answers)
+
+
+def test_it_is_right_about_photographs_that_it_never_saw(model, processor, sample):
+    said = answers(model, processor, sample, DEFAULT_PROMPT)
+    wanted = right(sample, 0)
+    score = np.mean([a == b for a, b in zip(said, wanted, strict=True)])
+    often = max(Counter(wanted).values()) / len(wanted)
+    assert score > often + 0.3
+
+
+@pytest.mark.parametrize("number", range(1, len(QUESTIONS)))
+def test_other_questions_are_answered_with_their_own_words(model, processor, sample, number):
+    question = QUESTIONS[number]
+    said = answers(model, processor, sample, question.prompt)
+    assert set(said) <= set(question.answers)
+    score = np.mean([a == b for a, b in zip(said, right(sample, number), strict=True)])
+    often = max(Counter(right(sample, number)).values()) / len(said)
+    assert score > often
+
+
+def test_in_four_bits_it_says_nearly_the_same(model, processor, sample):
+    said = answers(model, processor, sample, DEFAULT_PROMPT)
+    description = describe_model(str(FOLDER))
+    quantised = load_model(description, "cpu", quantization="nf4")
+    in_four_bits = answers(quantised, description.processor, sample, DEFAULT_PROMPT)
+    assert np.mean([a == b for a, b in zip(said, in_four_bits, strict=True)]) > 0.85
+
+
+def test_the_model_card_says_where_it_comes_from():
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for words in ("CC0", "Apache", "2011.08927", "LLaVA-1.5-7B", "training/"):
+        assert words in card

@@ -1,0 +1,1 @@
+"""How the bundled stand-in model was trained; not part of the installed package."""
