@@ -246,8 +246,8 @@ def run(
         folds: see train_probes.
         C: see train_probes.
         seed: seed of the choice of images, of splits, bootstrap and stochastic training.
-        max_new_tokens: length of the greedy answer, to be compared with what the layers know; 0 asks
-            for none.
+        max_new_tokens: length of the greedy answer, compared with what the layers know; 0 asks for
+            none.
         forced_choice: see extract; compared with what the layers know.
         random_weights_control: extract the same images with random weights too, and probe those
             beside the model's own; weights_seed is their seed.

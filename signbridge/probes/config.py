@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from signbridge.errors import ProbeError
 from signbridge.probes.given_splits import choose_split, file_sha256
@@ -30,7 +30,7 @@ class SweepConfig:
     store: str = "activations/tiny-sample.h5"
     output: str | None = None
     solver: SolverName = "exact"
-    split: SplitName = cast("SplitName", None)  # grouped, or file with split_file, once made
+    split: SplitName = None  # type: ignore[assignment]  # grouped, or file with split_file, once made
     split_file: str | None = None
     folds: int = 5
     C: float | tuple[float, ...] = 1.0

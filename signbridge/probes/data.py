@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from signbridge.errors import ProbeError
 from signbridge.probes.features import MEMORY_BYTES, Feature, FeatureSource, select_features
+from signbridge.probes.sgd.batch import Batch
+from signbridge.probes.sgd.hold_out import hold_out
 from signbridge.probes.sgd.moments import (
     Curvature,
     alone,
@@ -22,7 +24,7 @@ from signbridge.probes.sgd.moments import (
     standardisation_of,
 )
 from signbridge.probes.sgd.order import BatchOrder, own_rows
-from signbridge.probes.splits import IntArray, Split, SplitName, inner_split, make_split
+from signbridge.probes.splits import IntArray, Split, SplitName, make_split
 from signbridge.probes.standardise import Standardisation
 from signbridge.store import CHUNK_ROWS
 
@@ -33,22 +35,7 @@ _ROUND_STEPS = 20
 """Fewest batches between two measurements of the whole training part."""
 _EPOCH_STEPS = 500
 """Most batches of a Lightning epoch, after which a checkpoint may be written."""
-_VALIDATION_PARTS = 5
 _BLOCK_BYTES = 64 * 2**20
-
-
-class Batch(TypedDict):
-    """What the loaders give out.
-
-    ``x``: standardised features, float32, shape (B, n_layers, n_features); ``y``: class indices,
-    shape (B,); ``row``: sample indices in the store, shape (B,); ``size``: number of samples of the
-    batch over all processes.
-    """
-
-    x: Tensor
-    y: Tensor
-    row: Tensor
-    size: int
 
 
 class ActivationDataModule(LightningDataModule):
@@ -342,7 +329,11 @@ class ActivationDataModule(LightningDataModule):
                 values = self._values
                 if values is None:
                     parts = [block for _, block in self._blocks(held)]
-                    values = torch.cat(parts) if parts else torch.empty(0, *self._shape)
+                    values = (
+                        torch.cat(parts)
+                        if parts
+                        else torch.empty(0, self.n_layers, self.n_features)
+                    )
                     places = held
                 else:
                     places = self._kept_rows
@@ -359,10 +350,6 @@ class ActivationDataModule(LightningDataModule):
             if number % self.passes_of_a_round == 0:
                 self._next = [number, 0]
                 return
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        return self.n_layers, self.n_features
 
     def _in_order(self, rows: IntArray) -> Iterator[Batch]:
         for rows_of_block, x in self._blocks(rows):
@@ -411,28 +398,3 @@ def store_labels(store: Store) -> IntArray:
             f"{store.path} holds no labels; extract again from images whose class is known."
         )
     return np.asarray(store.labels, dtype=np.int64)
-
-
-def hold_out(
-    rows: IntArray, labels: IntArray, groups: IntArray, seed: int
-) -> tuple[IntArray, IntArray]:
-    """Divide a training part into samples to train on and samples to stop by.
-
-    No group is parted, unless it holds a class that would be left without a sample to train on,
-    which is not held out.
-
-    Args:
-        rows: sample indices of the training part.
-        labels: class indices of all samples.
-        groups: groups of all samples.
-        seed: seed of the shuffling.
-
-    Returns:
-        Sample indices of both parts, ascending; the second is empty where ``rows`` is too small.
-    """
-    made = inner_split(rows, labels, groups, split="grouped", folds=_VALIDATION_PARTS, seed=seed)
-    held = np.empty(0, dtype=np.int64)
-    if made is not None:
-        trained, held = made.folds[0]
-        held = held[np.isin(labels[held], labels[trained])]
-    return np.setdiff1d(rows, held), np.sort(held)

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
-from signbridge.words import counted
 from signbridge.probes.splits import (
     IntArray,
     Split,
@@ -27,6 +26,7 @@ from signbridge.probes.splits import (
     listing,
     names_by_class,
 )
+from signbridge.words import counted
 
 TRAIN, TEST, IGNORE = "train", "test", "ignore"
 _HEADER = ["sample_id", "fold"]
@@ -91,8 +91,8 @@ def split_by_source(
         listed = listing([name or "without a part" for name in sorted(other)])
         count = sum(other.values())
         notes.append(
-            f"{counted(count, 'image')} {'is' if count == 1 else 'are'} of neither the training nor "
-            f"the test part ({listed}), and so neither trained on nor scored."
+            f"{counted(count, 'image')} {'is' if count == 1 else 'are'} of neither the training "
+            f"nor the test part ({listed}), and so neither trained on nor scored."
         )
     return _given("source", [(train, test)], y, g, class_names, notes, "the data's own split")
 
@@ -335,8 +335,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
                 continue
             if len(row) != 2:
                 raise ProbeError(
-                    f"{path}, line {reader.line_num}: {counted(len(row), 'value')} instead of two; write "
-                    "sample_id,fold."
+                    f"{path}, line {reader.line_num}: {counted(len(row), 'value')} instead of two; "
+                    "write sample_id,fold."
                 )
             yield reader.line_num, row[0].strip(), row[1].strip()
     except csv.Error as error:

@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from signbridge.probes.data import ActivationDataModule, Batch
+from signbridge.probes.data import ActivationDataModule
 from signbridge.probes.scores import LayerScores
 from signbridge.probes.sgd import LEARNING_RATES
+from signbridge.probes.sgd.batch import Batch
 from signbridge.probes.sgd.course import DONE, SEARCH, Course, Measured
 from signbridge.probes.sgd.descent import Descent, Preconditioner
 from signbridge.probes.sgd.sums import Sums, loss_sum, losses

@@ -9,8 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 from signbridge.errors import ProbeError
 from signbridge.probes import ActivationDataModule
-from signbridge.probes.data import hold_out
 from signbridge.probes.features import Feature, FeatureSource, select_features
+from signbridge.probes.sgd.hold_out import hold_out
 from signbridge.probes.splits import Split
 from signbridge.store import open_store
 

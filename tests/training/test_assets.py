@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from signbridge.images import open_images
+from signbridge.images import near_duplicate_groups, open_images
 from signbridge.vlm.description import describe_model
 from signbridge.vlm.load import load_model
 from signbridge.vlm.prompts import DEFAULT_PROMPT
@@ -51,16 +56,18 @@ def right(sample, number):
     ]
 
 
-def test_weights_are_small_and_in_half_precision(model):
+def test_weights_are_small_and_in_half_precision():
+    weights = load_file(FOLDER / "model.safetensors")
     assert (FOLDER / "model.safetensors").stat().st_size < 8_000_000
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 9_000_000
-    assert model.config.dtype == torch.bfloat16 or str(model.config.dtype) == "torch.float32"
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
     assert not [path for path in FOLDER.iterdir() if path.suffix in {".py", ".pkl", ".bin"}]
 
 
 def test_the_folder_is_what_the_script_would_write(model, processor):
     made = make_model(0)
-    assert made.config.vision_config.to_diff_dict() == model.config.vision_config.to_diff_dict()
+    ours, theirs = (m.config.vision_config.to_diff_dict() for m in (made, model))
+    assert {**ours, "dtype": None} == {**theirs, "dtype": None}
     expected = {name: weight.shape for name, weight in made.state_dict().items()}
     assert {name: weight.shape for name, weight in model.state_dict().items()} == expected
     assert processor.tokenizer.get_vocab() == make_processor().tokenizer.get_vocab()
@@ -96,6 +103,25 @@ def test_in_four_bits_it_says_nearly_the_same(model, processor, sample):
     quantised = load_model(description, "cpu", quantization="nf4")
     in_four_bits = answers(quantised, description.processor, sample, DEFAULT_PROMPT)
     assert np.mean([a == b for a, b in zip(said, in_four_bits, strict=True)]) > 0.85
+
+
+def test_a_late_layer_knows_more_of_the_letter_than_an_early_one_and_than_pixels(
+    model, processor, sample
+):
+    pictures = [sample.load(row) for row in range(len(sample))]
+    inputs = processor(text=[DEFAULT_PROMPT] * len(pictures), images=pictures, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True, logits_to_keep=1).hidden_states
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=2000))
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=42)
+    group = near_duplicate_groups(sample.pixels)
+
+    def accuracy(features):
+        return cross_val_score(probe, features, sample.label, groups=group, cv=folds).mean()
+
+    first, late = (accuracy(states[layer + 1][:, -1].numpy()) for layer in (0, 6))
+    assert late > first + 0.1
+    assert late > accuracy(sample.pixels / 255) + 0.2
 
 
 def test_the_model_card_says_where_it_comes_from():

@@ -102,7 +102,7 @@ def test_two_workers_killed_and_continued_by_one(alone, tmp_path):
     """Five shards: two processes begin, all are killed, one process ends it."""
     done = kill_after_shards(start(tmp_path, 2, pause=0.5), tmp_path, 2)
     said = finish(start(tmp_path, 1))
-    assert f"continuing: {done * 16} images are there and verified" in said
+    assert f"continuing after {done * 16} images that are there and verified" in said
     assert_same_content(tmp_path / "a.h5", alone)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "script.py"]
 

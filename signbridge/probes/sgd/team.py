@@ -34,6 +34,10 @@ _PATIENCE = timedelta(days=7)
 _STOPPED = "Stopped; what is trained is kept: run the same command to continue."
 
 
+class _Ended(BaseException):
+    """SIGTERM has come; no library on the way takes it for an error of its own."""
+
+
 class Team:
     """The processes of a sweep on several devices, or the only one.
 
@@ -118,23 +122,32 @@ class Team:
             signal.signal(signal.SIGTERM, self._before)
         if error is not None:
             self._end_others()
-        elif self._parallel and torch.distributed.is_initialized():
+        if kind is _Ended:
+            raise Interrupted(_STOPPED, 128 + signal.SIGTERM) from error
+        if error is None and self._parallel and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+    @property
+    def listens(self) -> bool:
+        """Whether SIGTERM is this object's business."""
+        return self._before is not None
 
     def on_sigterm(self, number: int, frame: Any) -> None:
         """End the run, as SLURM and Kubernetes ask for; what is kept is whole at any moment.
 
         Raises:
-            Interrupted: always.
+            _Ended: always.
         """
         self._end_others()
-        raise Interrupted(_STOPPED, 128 + signal.SIGTERM)
+        raise _Ended
 
     def _end_others(self) -> None:
         """Kill the processes that this one has started, so that none waits for it in vain."""
         started = getattr(self._fabric.strategy.launcher, "procs", [])
         for process in started:
             process.kill()
+        for process in started:
+            process.wait()
         started.clear()  # else Lightning's observer of them ends this process too
 
     def first(self, work: Callable[[], T]) -> T:
@@ -223,7 +236,7 @@ class _EndsOnSigterm(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning has just set its own, and takes this one away with it."""
-        if threading.current_thread() is threading.main_thread():
+        if self._team.listens:
             signal.signal(signal.SIGTERM, self._team.on_sigterm)
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from signbridge.errors import ProbeError
 
-
 _BLOCK_BYTES = 32 << 20
 
 
