@@ -1,72 +1,110 @@
-"""Progress of a count: a bar in a terminal, now and then a line in a log."""
+"""Progress of long work: a bar in a terminal, now and then a line in a log."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from signbridge.processes import is_first_process
 from signbridge.words import duration
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 # Whatever is over sooner needs no bar.
 _SECONDS_BEFORE_BAR = 0.5
-# A log file gets a line this often instead of a moving bar.
+# A log file gets a line at most this often instead of a moving bar.
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-class Counting:
-    """Shows how far a count has come; a context manager, so that the bar is taken down.
+class BarOrLines:
+    """What shows how far work has come; a context manager, so that the bar is taken down.
 
     Args:
-        what: what is under way: ``reading images``.
-        console: where to show it; by default standard error of the run's first process.
+        console: where to show it; by default standard error of the run's first process. One that is
+            no terminal gets lines instead of a bar.
     """
 
-    def __init__(self, what: str, console: Console | None = None) -> None:
-        self._what = what
+    _is_transient = False  # whether the bar vanishes when it has done its work
+
+    def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, quiet=not is_first_process())
         self._started = self._said = time.monotonic()
         self._bar: Progress | None = None
 
-    def __enter__(self) -> Counting:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
+    def _passed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def _say(self, text: str) -> None:
+        """Print a line, if the last one is 30 seconds ago."""
+        now = time.monotonic()
+        if now - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = now
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        """Show or move the bar."""
+        if self._bar is None:
+            self._bar = Progress(
+                *self._columns(), console=self._console, transient=self._is_transient
+            )
+            self._bar.add_task(what, total=total, completed=done)
+            self._bar.start()
+        task = self._bar.task_ids[0]
+        self._bar.update(task, description=what, completed=done, total=total)
+
+    def _columns(self) -> list[ProgressColumn]:
+        """The columns of the bar."""
+        raise NotImplementedError
+
+
+class Counting(BarOrLines):
+    """Shows how far a count has come.
+
+    Args:
+        what: what is under way: ``reading images``.
+        console: see :class:`BarOrLines`.
+    """
+
+    _is_transient = True
+
+    def __init__(self, what: str, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._what = what
+
+    def _columns(self) -> list[ProgressColumn]:
+        return [
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        ]
+
     def __call__(self, done: int, total: int) -> None:
         """Say how many are done, of how many."""
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
-        elif not self._console.is_terminal:
-            if now - self._said >= _SECONDS_BETWEEN_LINES and done < total:
-                self._said = now
-                left = (now - self._started) / max(1, done) * (total - done)
-                self._console.print(
-                    f"{self._what}: {done:,} of {total:,}, about {duration(left)} left",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
-        elif now - self._started >= _SECONDS_BEFORE_BAR and done < total:
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.add_task(self._what, total=total, completed=done)
-            self._bar.start()
+        passed = self._passed()
+        if self._console.is_terminal:
+            if self._bar is not None or (passed >= _SECONDS_BEFORE_BAR and done < total):
+                self._show(self._what, done, total)
+        elif done < total:
+            left = duration(passed / max(1, done) * (total - done))
+            self._say(f"{self._what}: {done:,} of {total:,}, about {left} left")

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from signbridge.probes import progress as progress_module
+from signbridge import progress as progress_module
 from signbridge.probes.progress import SweepProgress
 
 
