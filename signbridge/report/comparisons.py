@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signbridge.errors import ProbeError
+from signbridge.probes.results_format import COMPARISON_COLUMNS
 
-__all__ = ["ALPHA", "COMPARISON_COLUMNS", "Comparison", "p_text", "read_comparisons"]
+__all__ = ["ALPHA", "Comparison", "p_text", "read_comparisons"]
 
 ALPHA = 0.05
-COMPARISON_COLUMNS = (
-    *("family", "a", "b", "metric", "difference", "ci_low", "ci_high"),
-    *("p", "p_corrected", "n_comparisons"),
-)
 _AGAIN = "run train_probes again to make the folder anew"
 
 

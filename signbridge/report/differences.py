@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from signbridge.probes.results_format import COMPARISON_COLUMNS
 from signbridge.report import style
 from signbridge.report.axes import layer_axis, layer_spots, per_cent_axis, points
-from signbridge.report.comparisons import COMPARISON_COLUMNS, Comparison, p_text
+from signbridge.report.comparisons import Comparison, p_text
 from signbridge.report.plot import Plot, Spot
 from signbridge.report.results import Results
 

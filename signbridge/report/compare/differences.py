@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from signbridge.probes.results_format import COMPARISON_COLUMNS
 from signbridge.report.compare.pairing import Pairing, pair_up
 from signbridge.report.compare.runs import Run
-from signbridge.report.comparisons import ALPHA
+from signbridge.report.comparisons import Comparison
 from signbridge.report.results import RANDOM_WEIGHTS, SITE
 
 if TYPE_CHECKING:
@@ -24,58 +25,28 @@ METRICS = ("accuracy", "usable_information")
 """Metrics that are means over images, which the sign flips need."""
 
 _COLUMN = {"accuracy": (1, 1.0), "usable_information": (3, -1.0)}
+_CSV_COLUMNS = ("run", "other", *COMPARISON_COLUMNS, "n_images", "n_groups")
 _DRAWS = 1000
 _SEED = 42
 
 
 @dataclass(frozen=True)
-class PairedDifference:
+class PairedDifference(Comparison):
     """One feature of one run minus one of another, on the same images.
+
+    The families are ``layers``, ``best`` and ``baselines``, see :func:`differences`.
 
     Attributes:
         run: The run whose score is taken.
         other: The run whose score is subtracted.
-        family: What was corrected together: ``layers``, ``best`` or ``baselines``.
-        a: Feature of ``run``, such as ``resid_post/5``.
-        b: Feature of ``other``.
-        metric: The metric.
-        difference: Score of ``a`` minus score of ``b``.
-        ci_low: Lower end of the 95 % interval.
-        ci_high: Upper end.
-        p: Two-sided p-value by sign flips of groups.
-        p_corrected: Corrected for the family.
-        n_comparisons: Size of the family.
         n_images: Images that both runs have scored.
         n_groups: Their groups.
     """
 
     run: str
     other: str
-    family: str
-    a: str
-    b: str
-    metric: str
-    difference: float
-    ci_low: float
-    ci_high: float
-    p: float
-    p_corrected: float
-    n_comparisons: int
     n_images: int
     n_groups: int
-
-    @property
-    def relation(self) -> str:
-        """``above`` or ``below`` where the corrected p-value is under 0.05, else ``open``."""
-        if self.p_corrected >= ALPHA:
-            return "open"
-        return "above" if self.difference > 0 else "below"
-
-    @property
-    def layer(self) -> int | None:
-        """The layer of ``a``, None for a baseline."""
-        tail = self.a.rpartition("/")[2]
-        return int(tail) if "/" in self.a else None
 
 
 def differences(
@@ -202,6 +173,6 @@ def to_csv(found: Sequence[PairedDifference]) -> str:
     """The differences as CSV text, one row each."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([field.name for field in fields(PairedDifference)])
-    writer.writerows(astuple(one) for one in found)
+    writer.writerow(_CSV_COLUMNS)
+    writer.writerows([getattr(one, name) for name in _CSV_COLUMNS] for one in found)
     return buffer.getvalue()
