@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from signbridge.demo.command import demo
 from signbridge.errors import ModelError, ProbeError, StoreError
 
 
@@ -401,31 +402,6 @@ def merge(stores: list[str], output: str = "", overwrite: bool = False) -> None:
     if not output:
         raise StoreError("merge needs the name of the store to make: signbridge merge A B -o C.")
     print(merged_line(merge_stores(stores, output, overwrite=overwrite), len(stores)))
-
-
-def demo(
-    model: str = "tiny",
-    probes: str | None = None,
-    port: int = 7860,
-    host: str = "127.0.0.1",
-    auth: str | None = None,
-    share: bool = False,
-) -> None:
-    """Show in the browser what the model says about a picture and what probes read in its layers.
-
-    It serves this machine alone unless told otherwise, and stops at Ctrl-C.
-
-    Args:
-        model: 'tiny' (bundled), a hub id or a local folder.
-        probes: the results folder of a run with this model; the bundled probes by default.
-        port: where to listen; 0 takes a free port.
-        host: address to listen on; one that other machines can reach needs auth.
-        auth: NAME:PASSWORD that a visitor has to give.
-        share: make a public link through Gradio's servers; needs auth.
-    """
-    from signbridge.demo.command import run_demo
-
-    run_demo(model, probes, port, host, auth, share)
 
 
 def _is_first() -> bool:

@@ -1,4 +1,7 @@
-"""Check what was asked for, load model and probes once, and serve the page."""
+"""The command: check what was asked for, load model and probes once, and serve the page.
+
+Nothing heavy is imported until it runs, as for all of :mod:`signbridge.commands`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from signbridge.errors import ModelError, SignBridgeError
 BUNDLED_PROBES = Path(__file__).parents[1] / "assets" / "probes"
 
 
-def run_demo(
+def demo(
     model: str = "tiny",
     probes: str | None = None,
     port: int = 7860,
@@ -20,10 +23,17 @@ def run_demo(
     auth: str | None = None,
     share: bool = False,
 ) -> None:
-    """As ``signbridge demo``, see :func:`signbridge.commands.demo`.
+    """Show in the browser what the model says about a picture and what probes read in its layers.
 
-    Raises:
-        SignBridgeError: an argument, the model or the probes cannot be used.
+    It serves this machine alone unless told otherwise, and stops at Ctrl-C.
+
+    Args:
+        model: 'tiny' (bundled), a hub id or a local folder.
+        probes: the results folder of a run with this model; the bundled probes by default.
+        port: where to listen; 0 takes a free port.
+        host: address to listen on; one that other machines can reach needs auth.
+        auth: NAME:PASSWORD that a visitor has to give.
+        share: make a public link through Gradio's servers; needs auth.
     """
     account = check_access(host, auth, share=share)
     if not 0 <= port < 65536:

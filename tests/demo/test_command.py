@@ -1,6 +1,6 @@
 import pytest
 
-from signbridge.demo.command import check_access, run_demo
+from signbridge.demo.command import check_access, demo
 from signbridge.errors import SignBridgeError
 
 
@@ -29,6 +29,6 @@ def test_a_password_has_a_name(auth):
 
 def test_what_cannot_be_is_said_before_anything_is_loaded():
     with pytest.raises(SignBridgeError, match="port is 70000"):
-        run_demo(port=70000)
+        demo(port=70000)
     with pytest.raises(SignBridgeError, match="give --probes the results folder"):
-        run_demo(model="some/model")
+        demo(model="some/model")
