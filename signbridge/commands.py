@@ -5,12 +5,12 @@ Nothing heavy is imported until a command runs, so that ``signbridge --help`` an
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from signbridge.demo.command import demo
 from signbridge.errors import ModelError, ProbeError, StoreError
+from signbridge.processes import is_first_process
 
 
 def extract(
@@ -32,7 +32,7 @@ def extract(
     groups: str = "near_duplicates",
     max_bad_share: float = 0.05,
     store_dtype: Literal["float16", "float32"] = "float16",
-    batch_size: int = 8,
+    batch_size: int | Literal["auto"] = "auto",
     num_workers: int | None = None,
     accelerator: str = "auto",
     devices: str | int = "auto",
@@ -68,7 +68,8 @@ def extract(
             'signer/class' (a level of the folders), or a CSV file with sample_id,group.
         max_bad_share: the largest share of unreadable images that is survived.
         store_dtype: dtype of the stored vectors.
-        batch_size: the most images of one forward pass.
+        batch_size: the most images of one forward pass; 'auto' goes by the device's memory. When
+            that runs out, the run goes on with half as many.
         num_workers: processes that decode images; chosen by the number of images by default.
         accelerator: as Lightning's Trainer takes it.
         devices: as Lightning's Trainer takes it.
@@ -218,7 +219,7 @@ def train_probes(
 
     with SweepProgress() as progress:
         results = run_sweep(config, progress)
-    if _is_first():
+    if is_first_process():
         _report(results, store)
     return results
 
@@ -292,7 +293,7 @@ def run(
             )
         )
     # The other processes of a distributed extraction have done their part.
-    if not _is_first():
+    if not is_first_process():
         return store
     return train_probes(
         store=str(store),
@@ -402,12 +403,6 @@ def merge(stores: list[str], output: str = "", overwrite: bool = False) -> None:
     if not output:
         raise StoreError("merge needs the name of the store to make: signbridge merge A B -o C.")
     print(merged_line(merge_stores(stores, output, overwrite=overwrite), len(stores)))
-
-
-def _is_first() -> bool:
-    """Whether this is the first of several processes, or the only one."""
-    lightning = sys.modules.get("lightning.fabric.utilities.rank_zero")
-    return lightning is None or getattr(lightning.rank_zero_only, "rank", 0) == 0
 
 
 def _check_results_folder(option: str, folder: str | None) -> None:
