@@ -70,7 +70,8 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
     from signbridge.images import open_images
     from signbridge.store import Shard
     from signbridge.vlm import module
-    from signbridge.vlm.batches import SpanDataset, spans_of
+    from signbridge.vlm.batch_size import BatchLimit
+    from signbridge.vlm.batches import SpanDataset, SpanSampler
     from signbridge.vlm.description import describe_model
     from signbridge.vlm.extract import extract_activations
     from signbridge.vlm.families import position_ids
@@ -85,9 +86,9 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
         description = describe_model(str(root / "model"))
         model = load_model(description, "cpu", quantization="none")
         images = open_images("sample")
-        spans = spans_of([Shard(0, 0, n_images)], 8)
-        dataset = SpanDataset(images, description.processor, DEFAULT_PROMPT, spans)
-        batches: list[Any] = [dataset[k] for k in range(len(spans))]
+        dataset = SpanDataset(images, description.processor, DEFAULT_PROMPT)
+        spans = SpanSampler([Shard(0, 0, n_images)], BatchLimit(8))
+        batches: list[Any] = [dataset[span] for span in spans]
         request = CaptureRequest(tuple(range(description.n_layers)))
 
         def bare(batch: Any) -> None:

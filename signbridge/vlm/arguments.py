@@ -22,7 +22,7 @@ def check_arguments(
     position: str,
     prompt: str,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | Literal["auto"],
     num_workers: int | None,
     num_nodes: int,
     output: str | Path | None,
@@ -36,7 +36,7 @@ def check_arguments(
         StoreError: if ``output`` names no file.
     """
     for name, value, least in (
-        ("batch_size", batch_size, 1),
+        ("batch_size", 1 if batch_size == "auto" else batch_size, 1),
         ("max_new_tokens", max_new_tokens, 0),
         ("num_workers", num_workers or 0, 0),
         ("num_nodes", num_nodes, 1),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from signbridge.errors import ModelError, SignBridgeError, first_line
 from signbridge.images import ImageSet
 from signbridge.store import Shard
+from signbridge.vlm.batch_size import BatchLimit
 
 # Below this many images, starting worker processes costs more than they save.
 _FEW_IMAGES = 512
@@ -27,6 +28,16 @@ class Span:
     shard: int
     start: int
     stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def pieces(self, images: int) -> list[Span]:
+        """Cut it into spans of at most so many images."""
+        return [
+            Span(self.shard, start, min(start + images, self.stop))
+            for start in range(self.start, self.stop, images)
+        ]
 
 
 @dataclass
@@ -48,21 +59,29 @@ class PreparedBatch:
         return self
 
 
-def spans_of(shards: Sequence[Shard], batch_size: int) -> list[Span]:
-    """Cut shards into batches that never cross a shard's edge.
+class SpanSampler(Sampler[Span]):
+    """Cuts shards into batches that never cross a shard's edge, by the limit of the moment.
 
     A batch's samples then depend on the shard and the batch size alone, not on which worker runs
     it or on where an earlier run was stopped, and with them every rounding error of the batch.
+    It has no length: how many batches there will be depends on the memory they meet.
 
     Args:
         shards: the shards to cut.
-        batch_size: the most samples of a batch.
+        limit: the most images of a batch.
     """
-    return [
-        Span(shard.index, start, min(start + batch_size, shard.stop))
-        for shard in shards
-        for start in range(shard.start, shard.stop, batch_size)
-    ]
+
+    def __init__(self, shards: Sequence[Shard], limit: BatchLimit) -> None:
+        self._shards = shards
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[Span]:
+        for shard in self._shards:
+            start = shard.start
+            while start < shard.stop:
+                stop = min(start + self._limit.images, shard.stop)
+                yield Span(shard.index, start, stop)
+                start = stop
 
 
 def usable_cores() -> int:
@@ -79,23 +98,18 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
 
 
 class SpanDataset(Dataset[Any]):
-    """Item ``i`` is span ``i``, decoded and run through the processor.
+    """The item of a span is its images, decoded and run through the processor.
 
     An error is returned, not raised: a DataLoader worker would bury its one sentence in a
     traceback. :class:`SpanDataModule` raises it in the main process.
     """
 
-    def __init__(self, images: ImageSet, processor: Any, prompt: str, spans: list[Span]) -> None:
+    def __init__(self, images: ImageSet, processor: Any, prompt: str) -> None:
         self._images = images
         self._processor = processor
         self._prompt = prompt
-        self._spans = spans
 
-    def __len__(self) -> int:
-        return len(self._spans)
-
-    def __getitem__(self, index: int) -> PreparedBatch | SignBridgeError:
-        span = self._spans[index]
+    def __getitem__(self, span: Span) -> PreparedBatch | SignBridgeError:
         try:
             pictures = [self._images.load(row) for row in range(span.start, span.stop)]
         except SignBridgeError as error:
@@ -122,7 +136,7 @@ class SpanDataModule(LightningDataModule):
         images: the labelled images.
         processor: the model's processor.
         prompt: the question, with the processor's own image token.
-        batch_size: the most images of a forward pass.
+        limit: the most images of a forward pass.
         begin: called with the trainer once the processes of the run know each other; returns
             the shards that this process is to make.
         num_workers: processes that decode and prepare images; None chooses.
@@ -136,17 +150,15 @@ class SpanDataModule(LightningDataModule):
         images: ImageSet,
         processor: Any,
         prompt: str,
-        batch_size: int,
+        limit: BatchLimit,
         begin: Callable[[Trainer], Sequence[Shard]],
         num_workers: int | None = None,
     ) -> None:
         super().__init__()
         # A worker may find nothing left to do; the others must not care.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self._images = images
-        self._processor = processor
-        self._prompt = prompt
-        self._batch_size = batch_size
+        self._dataset = SpanDataset(images, processor, prompt)
+        self._limit = limit
         self._begin = begin
         self._num_workers = num_workers
         self.shards: list[Shard] = []
@@ -158,20 +170,27 @@ class SpanDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return a loader of prepared batches, one per item."""
-        spans = spans_of(self.shards, self._batch_size)
         assert self.trainer is not None
         workers = self._num_workers
         if workers is None:
-            few = sum(span.stop - span.start for span in spans) < _FEW_IMAGES
+            few = sum(len(shard) for shard in self.shards) < _FEW_IMAGES
             workers = 0 if few else min(8, usable_cores() // self.trainer.num_devices - 1)
         return DataLoader(
-            SpanDataset(self._images, self._processor, self._prompt, spans),
+            self._dataset,
             batch_size=None,
-            shuffle=False,
+            sampler=SpanSampler(self.shards, self._limit),
             num_workers=max(0, workers),
             worker_init_fn=_leave_signals_to_the_parent,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
+
+    def prepare(self, span: Span, device: torch.device) -> PreparedBatch:
+        """Prepare one batch in this process and move it to a device.
+
+        Raises:
+            SignBridgeError: if an image cannot be read or prepared.
+        """
+        return self.transfer_batch_to_device(self._dataset[span], device, 0)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

@@ -21,6 +21,7 @@ from signbridge.images import ImageSet
 from signbridge.store import SampleTable, StoreSpec
 from signbridge.vlm.adding import choose_target
 from signbridge.vlm.arguments import check_answer_length, check_arguments, check_layers
+from signbridge.vlm.batch_size import BatchLimit, BatchSize
 from signbridge.vlm.batches import SpanDataModule
 from signbridge.vlm.capture import Position
 from signbridge.vlm.choice import class_answers
@@ -58,7 +59,7 @@ def extract_activations(
     max_new_tokens: int = 0,
     forced_choice: bool = False,
     store_dtype: Literal["float16", "float32"] = "float16",
-    batch_size: int = 8,
+    batch_size: BatchSize = "auto",
     num_workers: int | None = None,
     accelerator: str = "auto",
     devices: str | int = "auto",
@@ -87,7 +88,8 @@ def extract_activations(
         max_new_tokens: length of the greedy answer that is stored; 0 asks for none.
         forced_choice: store the log-probability of each class name as the answer.
         store_dtype: dtype of the stored vectors.
-        batch_size: the most images of one forward pass.
+        batch_size: the most images of one forward pass; ``auto`` goes by the device's memory. When
+            that runs out, the run goes on with half as many.
         num_workers: processes that decode and prepare images; None chooses.
         accelerator: as Lightning's Trainer takes it.
         devices: as Lightning's Trainer takes it.
@@ -191,17 +193,18 @@ def extract_activations(
             writer.attach(run.writer, shards)
         return shards
 
+    limit = BatchLimit(batch_size, run.say if trainer.is_global_zero else None)
     module = ExtractionModule(
-        description, request, quantization=quantization, compute_dtype=compute_dtype
+        description, request, limit, quantization=quantization, compute_dtype=compute_dtype
     )
-    data = SpanDataModule(images, description.processor, asked, batch_size, begin, num_workers)
+    data = SpanDataModule(images, description.processor, asked, limit, begin, num_workers)
     try:
         with interruptible(trainer, how_to_continue(output)):
             with quiet_lightning(), threads_for(description.hidden_size, device):
                 trainer.predict(module, datamodule=data, return_predictions=False)
             trainer.strategy.barrier("all shards are written")
             if trainer.is_global_zero:
-                run.finish()
+                run.finish(**({"batch_size": limit.images} if data.shards else {}))
     except RuntimeError as error:
         raise _in_one_sentence(error, trainer, output) from error
     finally:

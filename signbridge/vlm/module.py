@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.memory import garbage_collection_cuda
 
 from signbridge.errors import ModelError, first_line
-from signbridge.vlm.batches import PreparedBatch, Span
+from signbridge.vlm.batch_size import BatchLimit, is_out_of_memory
+from signbridge.vlm.batches import PreparedBatch, Span, SpanDataModule
 from signbridge.vlm.description import ModelDescription
 from signbridge.vlm.forward import CaptureRequest, run_batch
 from signbridge.vlm.host import HostCopy
 from signbridge.vlm.load import load_model
 from signbridge.vlm.quantization import ComputeDtype, Quantization
-from signbridge.words import counted
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class SpanVectors:
 
     Attributes:
         span: which samples these are.
-        copy: ``resid_post`` (batch, layer, hidden), the baselines (batch, feature) and, where
-            asked for, ``class_logprob`` (batch, class).
-        responses: the answers, or None where none were asked for.
+        copies: of each forward pass, mostly one, ``resid_post`` (batch, layer, hidden), the
+            baselines (batch, feature) and, where asked for, ``class_logprob`` (batch, class).
+        responses: the answers; none where none were asked for.
     """
 
     span: Span
-    copy: HostCopy
-    responses: list[str] | None
+    copies: list[HostCopy] = field(default_factory=list)
+    responses: list[str] = field(default_factory=list)
 
 
 class ExtractionModule(LightningModule):
@@ -40,6 +40,7 @@ class ExtractionModule(LightningModule):
     Args:
         description: which model.
         request: what to read.
+        limit: the most images of a forward pass; lowered when memory runs out.
         quantization: ``nf4`` or ``none``.
         compute_dtype: dtype of the forward pass.
     """
@@ -48,6 +49,7 @@ class ExtractionModule(LightningModule):
         self,
         description: ModelDescription,
         request: CaptureRequest,
+        limit: BatchLimit,
         *,
         quantization: Quantization,
         compute_dtype: ComputeDtype,
@@ -55,6 +57,7 @@ class ExtractionModule(LightningModule):
         super().__init__()
         self._description = description
         self._request = request
+        self._limit = limit
         self._quantization = quantization
         self._compute_dtype = compute_dtype
         # In a tuple, so that Lightning does not move a quantised model about as its submodule.
@@ -65,21 +68,73 @@ class ExtractionModule(LightningModule):
 
         Lightning calls this in every process, which then knows its device and its shards.
         """
-        if not self._loaded and self.trainer.datamodule.shards:  # type: ignore[attr-defined]
-            model = load_model(
-                self._description,
-                self.trainer.strategy.root_device,
-                quantization=self._quantization,
-                compute_dtype=self._compute_dtype,
-            )
-            self._loaded = (model,)
+        if self._loaded or not self._data.shards:
+            return
+        device = self.trainer.strategy.root_device
+        model = load_model(
+            self._description,
+            device,
+            quantization=self._quantization,
+            compute_dtype=self._compute_dtype,
+        )
+        self._loaded = (model,)
+        first = self._data.shards[0]
+        self._limit.choose(
+            lambda images: self._run(
+                self._data.prepare(Span(first.index, first.start, first.start + images), device)
+            ),
+            device,
+            most=len(first),
+        )
+
+    @property
+    def _data(self) -> SpanDataModule:
+        data: SpanDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data
 
     def predict_step(self, batch: PreparedBatch, batch_idx: int) -> SpanVectors:
-        """Run one batch.
+        """Run one batch, in smaller ones if the memory does not hold it.
 
         Raises:
-            ModelError: if the device's memory does not hold the batch.
+            ModelError: if the device's memory does not hold a single image.
         """
+        vectors = SpanVectors(batch.span)
+        # Batches were prepared ahead; those that are too large by now are prepared again.
+        waiting: list[PreparedBatch | Span] = [batch]
+        while waiting:
+            part = waiting.pop(0)
+            span = part if isinstance(part, Span) else part.span
+            if len(span) > self._limit.images:
+                waiting = [*span.pieces(self._limit.images), *waiting]
+                continue
+            if isinstance(part, Span):
+                part = self._data.prepare(part, self.trainer.strategy.root_device)
+            fitted = self._try(part, vectors)
+            del part  # its memory is needed
+            if not fitted:
+                garbage_collection_cuda()
+                self._limit.lower(len(span))
+                waiting.insert(0, span)
+        return vectors
+
+    def _try(self, batch: PreparedBatch, vectors: SpanVectors) -> bool:
+        """Run a batch and add what it gave; False if the memory does not hold it."""
+        try:
+            copy, responses = self._run(batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch.span) > 1:
+                return False
+            raise ModelError(
+                f"{self.trainer.strategy.root_device} has not the memory for one image: try "
+                "--quantization nf4, or a larger device; finished shards are kept."
+            ) from error
+        vectors.copies.append(copy)
+        vectors.responses.extend(responses)
+        return True
+
+    def _run(self, batch: PreparedBatch) -> tuple[HostCopy, list[str]]:
         (model,) = self._loaded
         inputs = {
             name: tensor.to(model.dtype) if tensor.is_floating_point() else tensor
@@ -87,19 +142,6 @@ class ExtractionModule(LightningModule):
         }
         try:
             captured = run_batch(model, inputs, self._description.image_token_id, self._request)
-        except RuntimeError as error:
-            if not isinstance(error, torch.cuda.OutOfMemoryError) and "ALLOC_FAILED" not in str(
-                error
-            ):
-                raise
-            size = batch.span.stop - batch.span.start
-            advice = "try --quantization nf4, or a larger device"
-            if size > 1:
-                advice = f"run the same command with --batch_size {size // 2}"
-            raise ModelError(
-                f"{self.device} has not the memory for a batch of {counted(size, 'image')}: "
-                f"{advice}; finished shards are kept."
-            ) from error
         except ValueError as error:
             raise ModelError(
                 f"{self._description.spec} cannot take what its own processor makes of an image "
@@ -111,10 +153,10 @@ class ExtractionModule(LightningModule):
             tensors["vision"] = captured.vision
         if captured.class_logprob is not None:
             tensors["class_logprob"] = captured.class_logprob
-        responses = None
+        responses: list[str] = []
         if captured.answer_ids is not None:
             texts = self._description.processor.batch_decode(
                 captured.answer_ids, skip_special_tokens=True
             )
             responses = [text.strip() for text in texts]
-        return SpanVectors(batch.span, HostCopy(tensors), responses)
+        return HostCopy(tensors), responses

@@ -85,16 +85,21 @@ class ExtractionRun:
             self.writer = self._store_writer(trainer.global_rank)
         return outcome[trainer.global_rank :: trainer.world_size]
 
-    def finish(self) -> None:
-        """Make one file of the shards; the first process calls this once all have written."""
+    def finish(self, **info: Any) -> None:
+        """Make one file of the shards; the first process calls this once all have written.
+
+        Args:
+            **info: recorded besides, now that it is known.
+        """
         assert self.writer is not None
+        self.writer.info.update(info)
         if self.writer.complete and self._target.base is None:
-            self._say(f"{self._output} is complete already")
+            self.say(f"{self._output} is complete already")
             return
         self.writer.consolidate()
         self._target.join()
         path = self._target.base or self._output
-        self._say(f"wrote {size(path.stat().st_size)} to {path}")
+        self.say(f"wrote {size(path.stat().st_size)} to {path}")
 
     def close(self) -> None:
         """Give the output free for other processes."""
@@ -116,7 +121,7 @@ class ExtractionRun:
 
     def _open(self) -> list[Shard]:
         for left in self._target.tidy():
-            self._say(f"left by an earlier command: {left}; it continues there, or remove it")
+            self.say(f"left by an earlier command: {left}; it continues there, or remove it")
         self._target.check_space(self._spec, self._samples)
         self.writer = self._store_writer(rank=0)
         pending = self.writer.pending()
@@ -127,24 +132,25 @@ class ExtractionRun:
     def _announce(self, pending: list[Shard]) -> None:
         images, spec = self._images, self._spec
         for note in images.notes:
-            self._say(note)
+            self.say(note)
         if images.skipped:
             unusable = counted(len(images.skipped), "unusable image")
-            self._say(f"{unusable} left out:")
+            self.say(f"{unusable} left out:")
             for name, reason in images.skipped[:10]:
-                self._say(f"  {name}: {reason}")
+                self.say(f"  {name}: {reason}")
             if len(images.skipped) > 10:
-                self._say(f"  ... and {len(images.skipped) - 10} more, recorded in the store")
+                self.say(f"  ... and {len(images.skipped) - 10} more, recorded in the store")
         needed = estimated_bytes(spec, len(images), len(images.class_names))
         free = shutil.disk_usage(self._output.absolute().parent).free
-        self._say(
+        self.say(
             f"{counted(len(images), 'image')} of {len(images.class_names)} classes, "
             f"{counted(len(spec.layers), 'decoder layer')} of width {spec.hidden_size:,}: about "
             f"{size(needed)} to {self._output} ({size(free)} free)"
         )
         done = len(images) - sum(len(shard) for shard in pending)
         if done:
-            self._say(f"continuing after {counted(done, 'image')} that are there and verified")
+            self.say(f"continuing after {counted(done, 'image')} that are there and verified")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Report a sentence."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

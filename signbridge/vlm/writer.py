@@ -82,11 +82,11 @@ class ShardPredictionWriter(BasePredictionWriter):
 
     def _write(self, shard: Shard, gathered: list[SpanVectors]) -> None:
         assert self._store is not None
-        batches = [part.copy.arrays() for part in gathered]
+        batches = [copy.arrays() for part in gathered for copy in part.copies]
         data: dict[str, Any] = {
             name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]
         }
         data["pixels"] = self._pixels[shard.start : shard.stop]
-        data["response"] = [text for part in gathered for text in part.responses or ()]
+        data["response"] = [text for part in gathered for text in part.responses]
         wanted = [variable.name for variable in self._store.spec.captured]
         self._store.write_shard(shard.index, {name: data[name] for name in wanted})

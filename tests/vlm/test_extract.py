@@ -205,7 +205,7 @@ def test_an_overflow_names_sample_layer_and_remedy(few, tiny, tmp_path, monkeypa
     def loud(self, batch, batch_idx):
         vectors = step(self, batch, batch_idx)
         if batch.span.start == 8:
-            vectors.copy._host["resid_post"][3, 6, 100] = 70_000.0
+            vectors.copies[0]._host["resid_post"][3, 6, 100] = 70_000.0
         return vectors
 
     monkeypatch.setattr(ExtractionModule, "predict_step", loud)
@@ -392,7 +392,7 @@ def test_the_advice_after_an_overflow_can_be_followed(few, tiny, tmp_path, monke
 
     def loud(self, batch, batch_idx):
         vectors = step(self, batch, batch_idx)
-        vectors.copy._host["resid_post"][0, 0, 0] = 70_000.0
+        vectors.copies[0]._host["resid_post"][0, 0, 0] = 70_000.0
         return vectors
 
     monkeypatch.setattr(ExtractionModule, "predict_step", loud)
