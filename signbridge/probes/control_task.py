@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.probes.missed import Record, missed_record
 from signbridge.probes.splits import IntArray, Split
 from signbridge.words import counted
 
@@ -58,7 +59,7 @@ class ControlAnswers:
     """
 
     probability: npt.NDArray[np.float32]
-    not_converged: list[dict[str, Any]] = field(default_factory=list)
+    not_converged: list[Record] = field(default_factory=list)
 
 
 def make_control_task(
@@ -122,23 +123,21 @@ def evaluate_control(
     values = np.unique(C)
     pick = np.searchsorted(values, C)
     probability = np.full((len(source), len(task.labels), n_classes), np.nan, dtype=np.float32)
-    missed: list[dict[str, Any]] = []
+    missed: list[Record] = []
     layers = np.arange(len(source))
     folds: Sequence[tuple[IntArray, IntArray]] = task.split.folds
     for held in engine.held_out(source, task.labels, n_classes, folds, values.tolist()):
         taken = pick[:, held.fold]
         probability[:, folds[held.fold][1]] = held.probability[layers, taken]
         for layer in np.flatnonzero(~held.converged[layers, taken]):
-            feature = source.features[layer]
             missed.append(
-                {
-                    "feature": feature.kind,
-                    "layer": feature.layer,
-                    "split": task.split.name,
-                    "fold": held.fold,
-                    "part": "control task",
-                    "C": float(C[layer, held.fold]),
-                    "relative_tolerance": float(held.relative_tolerance[layer, taken[layer]]),
-                }
+                missed_record(
+                    source.features[layer],
+                    split=task.split.name,
+                    fold=held.fold,
+                    part="control task",
+                    C=C[layer, held.fold],
+                    relative_tolerance=held.relative_tolerance[layer, taken[layer]],
+                )
             )
     return ControlAnswers(probability, missed)

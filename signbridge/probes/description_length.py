@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.probes.missed import Record, missed_record
 from signbridge.probes.splits import IntArray
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class CodeLength:
 
     bits: npt.NDArray[np.float64]
     C: npt.NDArray[np.float64]
-    not_converged: list[dict[str, Any]] = field(default_factory=list)
+    not_converged: list[Record] = field(default_factory=list)
 
 
 def online_order(
@@ -167,17 +168,15 @@ def code_lengths(
         cost[..., ~seen] += math.log2(before + absent)
         bits[:, :, np.searchsorted(rows, block)] = cost
         for layer, penalty in np.argwhere(~held.converged):
-            feature = source.features[layer]
             missed.append(
-                {
-                    "feature": feature.kind,
-                    "layer": feature.layer,
-                    "split": None,
-                    "fold": held.fold,
-                    "part": "description length",
-                    "C": float(penalties[penalty]),
-                    "relative_tolerance": float(held.relative_tolerance[layer, penalty]),
-                }
+                missed_record(
+                    source.features[layer],
+                    split=None,
+                    fold=held.fold,
+                    part="description length",
+                    C=penalties[penalty],
+                    relative_tolerance=held.relative_tolerance[layer, penalty],
+                )
             )
     pick = bits.sum(-1).argmin(-1)
     chosen = bits[np.arange(len(source)), pick] + math.log2(len(penalties)) / len(rows)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from signbridge.probes.control_task import ControlTask, evaluate_control, make_control_task
 from signbridge.probes.description_length import OnlineOrder, code_lengths, online_order
 from signbridge.probes.features import RESID_POST, Feature, FeatureSource
+from signbridge.probes.missed import Record, records_of
 from signbridge.probes.permutation import Labellings, Relabelling, number_of_draws
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from signbridge.store import Store
 
 Arrays = dict[str, npt.NDArray[Any]]
-Records = list[dict[str, Any]]
+Records = list[Record]
 Stage = Callable[[str, Sequence[Feature]], None]
 
 LEAST_BYTES = 8 << 20
@@ -178,10 +179,6 @@ def _kept(
     return made
 
 
-def _of(missed: Records, feature: Feature) -> Records:
-    return [r for r in missed if (r["feature"], r["layer"]) == (feature.kind, feature.layer)]
-
-
 @dataclass(frozen=True)
 class _Control:
     engine: Engine
@@ -193,7 +190,7 @@ class _Control:
     def __call__(self) -> Iterable[tuple[Arrays, Records]]:
         found = evaluate_control(self.engine, self.source, self.task, self.n_classes, self.C)
         for feature, probability in zip(self.source.features, found.probability, strict=True):
-            yield {"probability": probability}, _of(found.not_converged, feature)
+            yield {"probability": probability}, records_of(feature, found.not_converged)
 
 
 @dataclass(frozen=True)
@@ -245,4 +242,4 @@ class _Lengths:
         )
         for number, feature in enumerate(self.source.features):
             arrays = {"bits": found.bits[number], "C": np.asarray(found.C[number])}
-            yield arrays, _of(found.not_converged, feature)
+            yield arrays, records_of(feature, found.not_converged)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from signbridge.errors import ProbeError
 from signbridge.probes.engines import Engine, HeldOut
 from signbridge.probes.features import FeatureSource
+from signbridge.probes.missed import Record, missed_record
 from signbridge.probes.scores import PROBABILITY_FLOOR
 from signbridge.probes.splits import IntArray, Split
 
@@ -39,7 +39,7 @@ class Evaluation:
     C: npt.NDArray[np.float64]
     inner_accuracy: npt.NDArray[np.float64]
     inner_cross_entropy: npt.NDArray[np.float64]
-    not_converged: list[dict[str, Any]] = field(default_factory=list)
+    not_converged: list[Record] = field(default_factory=list)
 
 
 def evaluate(
@@ -126,17 +126,16 @@ def _records(
     fold: int,
     outer: bool,
     result: HeldOut,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     return [
-        {
-            "feature": source.features[layer].kind,
-            "layer": source.features[layer].layer,
-            "split": split,
-            "fold": fold,
-            "part": "outer" if outer else "inner",
-            "C": float(penalties[penalty]),
-            "relative_tolerance": float(result.relative_tolerance[layer, penalty]),
-        }
+        missed_record(
+            source.features[layer],
+            split=split,
+            fold=fold,
+            part="outer" if outer else "inner",
+            C=penalties[penalty],
+            relative_tolerance=result.relative_tolerance[layer, penalty],
+        )
         for layer, penalty in np.argwhere(~result.converged)
     ]
 

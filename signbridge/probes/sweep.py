@@ -22,6 +22,7 @@ from signbridge.probes.features import (
 )
 from signbridge.probes.given_splits import split_by_file
 from signbridge.probes.io import Probe
+from signbridge.probes.missed import Record, missed_record, records_of
 from signbridge.probes.processes import Recorded, processes_of
 from signbridge.probes.results_folder import ResultsFolder
 from signbridge.probes.selection import Evaluation, evaluate, lower_median
@@ -62,7 +63,7 @@ class FeatureResult:
     random: npt.NDArray[np.float32] | None
     C_random: npt.NDArray[np.float64] | None
     probe: Probe
-    not_converged: list[dict[str, Any]]
+    not_converged: list[Record]
     sgd: list[dict[str, Any]] = field(default_factory=list)
 
     _ARRAYS = ("probability", "C", "inner_accuracy", "inner_cross_entropy", "random", "C_random")
@@ -420,18 +421,17 @@ def _probe_batch(
     for number, feature in enumerate(batch):
         pick = values.index(final_C[number])
         missed = main.not_converged + ([] if other is None else other.not_converged)
-        records = [r for r in missed if (r["feature"], r["layer"]) == (feature.kind, feature.layer)]
+        records = records_of(feature, missed)
         if not fitted.converged[number, pick]:
             records.append(
-                {
-                    "feature": feature.kind,
-                    "layer": feature.layer,
-                    "split": "all",
-                    "fold": None,
-                    "part": "refit",
-                    "C": final_C[number],
-                    "relative_tolerance": float(fitted.relative_tolerance[number, pick]),
-                }
+                missed_record(
+                    feature,
+                    split="all",
+                    fold=None,
+                    part="refit",
+                    C=final_C[number],
+                    relative_tolerance=fitted.relative_tolerance[number, pick],
+                )
             )
         results.append(
             FeatureResult(
