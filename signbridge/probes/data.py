@@ -13,7 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from signbridge.errors import ProbeError
-from signbridge.probes.features import MEMORY_BYTES, Feature, FeatureSource, select_features
+from signbridge.probes.features import (
+    MEMORY_BYTES,
+    Feature,
+    FeatureSource,
+    select_features,
+    store_labels,
+)
 from signbridge.probes.sgd.batch import Batch
 from signbridge.probes.sgd.hold_out import hold_out
 from signbridge.probes.sgd.moments import (
@@ -385,16 +391,3 @@ class _Stream(IterableDataset[Batch]):
         if self.rows is None:
             return self.module.training_batches()
         return self.module._in_order(self.rows)
-
-
-def store_labels(store: Store) -> IntArray:
-    """The store's labels as int64, shape (n_samples,).
-
-    Raises:
-        ProbeError: the store has no labels.
-    """
-    if store.labels is None or len(store.labels) == 0:
-        raise ProbeError(
-            f"{store.path} holds no labels; extract again from images whose class is known."
-        )
-    return np.asarray(store.labels, dtype=np.int64)

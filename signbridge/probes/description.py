@@ -13,7 +13,7 @@ from signbridge.words import counted
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
-    from signbridge.probes.sweep import Plan
+    from signbridge.probes.plan import Plan
 
 
 def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> str:

@@ -19,8 +19,9 @@ from signbridge.probes.selection import lower_median
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
+    from signbridge.probes.feature_result import FeatureResult
     from signbridge.probes.features import Feature
-    from signbridge.probes.sweep import FeatureResult, Plan
+    from signbridge.probes.plan import Plan
 
 _STATISTIC = "largest accuracy of a layer with a one-step probe"
 _ORDER = (

@@ -22,9 +22,10 @@ from signbridge.probes.permutation import Labellings, Relabelling, number_of_dra
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
     from signbridge.probes.engines import Engine
+    from signbridge.probes.feature_result import FeatureResult
+    from signbridge.probes.plan import Plan
     from signbridge.probes.results_folder import ResultsFolder
     from signbridge.probes.splits import Split
-    from signbridge.probes.sweep import FeatureResult, Plan
     from signbridge.store import Store
 
 Arrays = dict[str, npt.NDArray[Any]]

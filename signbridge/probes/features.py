@@ -71,6 +71,19 @@ class Feature:
         return cls(kind)
 
 
+def store_labels(store: Store) -> npt.NDArray[np.int64]:
+    """The store's labels as int64, shape (n_samples,).
+
+    Raises:
+        ProbeError: the store has no labels.
+    """
+    if store.labels is None or len(store.labels) == 0:
+        raise ProbeError(
+            f"{store.path} holds no labels; extract again from images whose class is known."
+        )
+    return np.asarray(store.labels, dtype=np.int64)
+
+
 def select_features(
     store: Store, layers: Literal["all"] | Sequence[int] = "all", *, baselines: bool = True
 ) -> list[Feature]:

@@ -27,8 +27,9 @@ from signbridge.probes.sgd.words import words_of_sgd
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
     from signbridge.probes.extras import Extras
+    from signbridge.probes.feature_result import FeatureResult
+    from signbridge.probes.plan import Plan
     from signbridge.probes.splits import Split
-    from signbridge.probes.sweep import FeatureResult, Plan
     from signbridge.store import Store
 
 SKLEARN_WORK = 2.5e8

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Literal
 
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SolverName, SweepConfig
 from signbridge.probes.control import Control, open_control
+from signbridge.probes.feature_result import FeatureResult
 from signbridge.probes.features import (
     RANDOM_WEIGHTS,
     RESID_POST,
@@ -20,15 +18,14 @@ from signbridge.probes.features import (
     FeatureSource,
     select_features,
 )
-from signbridge.probes.given_splits import split_by_file
 from signbridge.probes.io import Probe
-from signbridge.probes.missed import Record, missed_record, records_of
+from signbridge.probes.missed import missed_record, records_of
+from signbridge.probes.plan import Plan, make_plan
 from signbridge.probes.processes import Recorded, processes_of
 from signbridge.probes.results_folder import ResultsFolder
 from signbridge.probes.selection import Evaluation, evaluate, lower_median
 from signbridge.probes.sgd import COPIES
-from signbridge.probes.splits import Split, SplitName, inner_split, make_split
-from signbridge.words import counted
+from signbridge.probes.splits import SplitName
 
 if TYPE_CHECKING:
     from signbridge.probes.engines import Engine
@@ -36,147 +33,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with what is under way, how many features are done, and how many there are."""
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureResult:
-    """One feature's held-out predictions, choices and refitted probe.
-
-    Attributes:
-        feature: which.
-        probability: main split, shape (n_samples, n_classes), float32, NaN where never scored.
-        C: value used in each fold, shape (n_folds,).
-        inner_accuracy: shape (n_folds,), NaN without inner folds.
-        inner_cross_entropy: shape (n_folds,).
-        random: the same probabilities under the random comparison, or None.
-        C_random: shape (n_random_folds,), or None.
-        probe: refitted on all samples.
-        not_converged: records of fits that missed their tolerance.
-        sgd: what sgd chose and how far it came, a record for every C.
-    """
-
-    feature: Feature
-    probability: npt.NDArray[np.float32]
-    C: npt.NDArray[np.float64]
-    inner_accuracy: npt.NDArray[np.float64]
-    inner_cross_entropy: npt.NDArray[np.float64]
-    random: npt.NDArray[np.float32] | None
-    C_random: npt.NDArray[np.float64] | None
-    probe: Probe
-    not_converged: list[Record]
-    sgd: list[dict[str, Any]] = field(default_factory=list)
-
-    _ARRAYS = ("probability", "C", "inner_accuracy", "inner_cross_entropy", "random", "C_random")
-    _PROBE = ("weight", "bias", "mean", "deviation")
-
-    def save(self, folder: ResultsFolder) -> None:
-        """Keep it among the folder's parts."""
-        arrays = {name: getattr(self, name) for name in self._ARRAYS}
-        arrays |= {f"probe_{name}": getattr(self.probe, name) for name in self._PROBE}
-        words = {"C": self.probe.C, "not_converged": self.not_converged, "sgd": self.sgd}
-        kept = {name: value for name, value in arrays.items() if value is not None}
-        folder.save_part(self.feature.name, kept, words)
-
-    @classmethod
-    def load(cls, folder: ResultsFolder, feature: Feature) -> FeatureResult | None:
-        """From the folder's parts, or None where it is not there."""
-        found = folder.load_part(feature.name)
-        if found is None:
-            return None
-        arrays, words = found
-        parameters = {name: arrays[f"probe_{name}"] for name in cls._PROBE}
-        values: dict[str, Any] = {name: arrays.get(name) for name in cls._ARRAYS}
-        return cls(
-            feature=feature,
-            probe=Probe(feature, C=words["C"], **parameters),
-            not_converged=words["not_converged"],
-            sgd=words.get("sgd", []),
-            **values,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """The splits of a sweep: the main one, the random comparison, and their inner folds."""
-
-    labels: npt.NDArray[np.int64]
-    groups: npt.NDArray[np.int64]
-    main: Split
-    inner: tuple[Split | None, ...]
-    random: Split | None
-    random_inner: tuple[Split | None, ...]
-    warnings: tuple[str, ...]
-    control: dict[str, Any] | None = None
-
-
-def make_plan(config: SweepConfig, store: Store) -> Plan:
-    """Split a store as the config says.
-
-    Raises:
-        ProbeError: the store cannot be split so.
-    """
-    from signbridge.probes.data import store_labels
-
-    labels = store_labels(store)
-    groups = np.asarray(store.groups, dtype=np.int64)
-
-    def inner(split: Split) -> tuple[Split | None, ...]:
-        return tuple(
-            inner_split(
-                train,
-                labels,
-                groups,
-                split=split.name,
-                folds=config.inner_folds,
-                seed=config.seed,
-            )
-            for train, _ in split
-        )
-
-    def split(kind: SplitName) -> Split:
-        if kind == "file":
-            file = config.split_file or ""
-            return split_by_file(file, store.sample_ids, labels, groups, store.class_names)
-        return make_split(
-            labels,
-            groups,
-            split=kind,
-            folds=config.folds,
-            seed=config.seed,
-            class_names=store.class_names,
-            source_splits=store.source_splits,
-        )
-
-    main = split(config.split)
-    notes = list(main.warnings)
-    comparison: Split | None = None
-    if config.split == "grouped" and config.compare_random:
-        try:
-            comparison = split("random")
-        except ProbeError as error:
-            notes.append(f"no random split to compare with: {error}")
-    n_groups = len(np.unique(groups[main.fold_of_sample >= 0]))
-    if n_groups < 20:
-        notes.append(
-            f"the intervals are too narrow: {counted(n_groups, 'group')} to draw from are few for "
-            "a bootstrap over groups; add groups."
-        )
-    return Plan(
-        labels=labels,
-        groups=groups,
-        main=main,
-        inner=inner(main),
-        random=comparison,
-        # The comparison chooses no layer, so a single C leaves nothing to choose in it.
-        random_inner=(
-            ()
-            if comparison is None
-            else inner(comparison)
-            if len(config.penalties) > 1
-            else (None,) * len(comparison)
-        ),
-        warnings=tuple(notes),
-    )
 
 
 def train_probes(

@@ -9,7 +9,7 @@ from signbridge.words import counted
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
-    from signbridge.probes.sweep import FeatureResult
+    from signbridge.probes.feature_result import FeatureResult
 
 FAR_OBJECTIVE = 0.01
 """Relative distance of the objective from its optimum from which a fit is called far."""
