@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from signbridge.probes import train_probes
 from signbridge.store import SampleTable, StoreSpec, StoreWriter
 
 MakeStore = Callable[..., Path]
@@ -95,3 +99,52 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
 def planted(make_store: MakeStore) -> Path:
     """Four classes, 40 groups of two, the class shown in layer 1 alone."""
     return make_store(signal={1: 6.0})
+
+
+@pytest.fixture(scope="session")
+def finished(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the planted store; no test may change them."""
+    folder = tmp_path_factory.mktemp("results") / "planted"
+    assert train_probes(str(planted), str(folder), bootstrap=100) == folder
+    return folder
+
+
+@pytest.fixture(scope="session")
+def read() -> Callable[[Path], tuple[Any, list[dict[str, str]]]]:
+    """Gives summary and scores of a results folder."""
+
+    def read(folder: Path) -> tuple[Any, list[dict[str, str]]]:
+        with (folder / "scores.csv").open() as file:
+            return json.loads((folder / "summary.json").read_text()), list(csv.DictReader(file))
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def value() -> Callable[..., float]:
+    """Gives one value of the scores."""
+
+    def value(
+        table: list[dict[str, str]],
+        feature: str,
+        layer: int | str = "",
+        metric: str = "accuracy",
+        split: str = "grouped",
+    ) -> float:
+        wanted = (feature, str(layer), metric, split)
+        rows = [r for r in table if r["task"] == "label"]
+        (row,) = [r for r in rows if (r["feature"], r["layer"], r["metric"], r["split"]) == wanted]
+        return float(row["value"])
+
+    return value
+
+
+@pytest.fixture(scope="session")
+def hashes() -> Callable[[Path], list[str]]:
+    """Gives the checksums of scores and probes."""
+
+    def hashes(folder: Path) -> list[str]:
+        names = ("scores.csv", "probes.safetensors")
+        return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+
+    return hashes

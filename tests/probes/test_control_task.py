@@ -1,8 +1,5 @@
 """The control task: random labels of groups, against scikit-learn, and what it shows."""
 
-import csv
-import json
-
 import h5py
 import numpy as np
 import pytest
@@ -14,11 +11,6 @@ from signbridge.probes import ClusterBootstrap, make_split, train_probes
 from signbridge.probes.control_task import evaluate_control, make_control_task
 from signbridge.probes.engines import ExactEngine
 from signbridge.probes.features import Feature, FeatureSource
-
-
-def read(folder):
-    with (folder / "scores.csv").open() as file:
-        return json.loads((folder / "summary.json").read_text()), list(csv.DictReader(file))
 
 
 def control_rows(table, metric="accuracy"):
@@ -97,7 +89,7 @@ def recognised(make_store, tmp_path_factory):
     return train_probes(str(path), str(tmp_path_factory.mktemp("r") / "out"), bootstrap=100)
 
 
-def test_recognised_groups_are_memorised(recognised):
+def test_recognised_groups_are_memorised(recognised, read):
     summary, table = read(recognised)
     found = summary["memorisation"]
     assert found["layer"] == summary["best_layer"]["layer"]
@@ -113,7 +105,7 @@ def test_recognised_groups_are_memorised(recognised):
     assert summary["permutation_test"]["p"] > 0.05  # the grouped split is not taken in
 
 
-def test_selectivity_is_the_paired_difference(recognised):
+def test_selectivity_is_the_paired_difference(recognised, read):
     _, table = read(recognised)
     (row,) = [
         r
@@ -131,7 +123,7 @@ def test_selectivity_is_the_paired_difference(recognised):
     assert float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"])
 
 
-def test_selectivity_interval_by_hand(make_store, tmp_path):
+def test_selectivity_interval_by_hand(make_store, tmp_path, read):
     """As ClusterBootstrap says of the predictions of both tasks."""
     path = make_store(group_offset=2.0, signal={0: 2.0}, layers=(0,), baselines=False)
     folder = train_probes(str(path), str(tmp_path / "out"), bootstrap=80)
@@ -152,7 +144,7 @@ def test_selectivity_interval_by_hand(make_store, tmp_path):
     assert found["ci"] == pytest.approx([accuracy.low, accuracy.high])
 
 
-def test_a_random_main_split_is_the_one_that_it_is_scored_under(make_store, tmp_path):
+def test_a_random_main_split_is_the_one_that_it_is_scored_under(make_store, tmp_path, read):
     path = make_store(group_offset=4.0, hidden=96, layers=(0,), baselines=False)
     summary, table = read(
         train_probes(str(path), str(tmp_path / "out"), split="random", bootstrap=20)
@@ -162,7 +154,7 @@ def test_a_random_main_split_is_the_one_that_it_is_scored_under(make_store, tmp_
 
 
 @pytest.mark.parametrize("option", [{"control_task": False}, {"compare_random": False}])
-def test_without_a_control_task(make_store, tmp_path, option):
+def test_without_a_control_task(make_store, tmp_path, option, read):
     path = make_store(layers=(0,), baselines=False)
     summary, table = read(train_probes(str(path), str(tmp_path / "out"), bootstrap=20, **option))
     assert summary["memorisation"] is None
@@ -171,7 +163,7 @@ def test_without_a_control_task(make_store, tmp_path, option):
     assert not any("memorisation" in warning for warning in summary["warnings"])
 
 
-def test_independent_images_are_said_to_leave_it_unmeasured(make_store, tmp_path):
+def test_independent_images_are_said_to_leave_it_unmeasured(make_store, tmp_path, read):
     path = make_store(per_group=1, groups_per_class=20, layers=(0,), baselines=False)
     summary, _ = read(train_probes(str(path), str(tmp_path / "out"), bootstrap=20))
     assert summary["memorisation"] is None

@@ -1,7 +1,5 @@
 """Online description length against a direct implementation with scikit-learn."""
 
-import csv
-import json
 import math
 
 import numpy as np
@@ -15,11 +13,6 @@ from signbridge.probes.description_length import code_lengths, online_order
 from signbridge.probes.engines import ExactEngine
 from signbridge.probes.extra_scores import mean_interval
 from signbridge.probes.features import Feature, FeatureSource
-
-
-def read(folder):
-    with (folder / "scores.csv").open() as file:
-        return json.loads((folder / "summary.json").read_text()), list(csv.DictReader(file))
 
 
 def test_blocks_are_whole_groups_that_double():
@@ -100,7 +93,7 @@ def test_bits_are_those_of_scikit_learns_probes(make_store, rare):
             assert found.bits[layer].sum() == pytest.approx(each[best].sum() + 1, rel=1e-6)
 
 
-def test_a_layer_that_shows_the_class_gives_the_shorter_code(make_store, tmp_path):
+def test_a_layer_that_shows_the_class_gives_the_shorter_code(make_store, tmp_path, read):
     path = make_store(signal={1: 8.0}, groups_per_class=25)
     folder = train_probes(
         str(path), str(tmp_path / "out"), description_length=True, C=[0.01, 1.0], bootstrap=100
@@ -129,7 +122,7 @@ def test_a_layer_that_shows_the_class_gives_the_shorter_code(make_store, tmp_pat
     assert blocks["groups"] == [4, 3, 6, 12, 25, 50]
 
 
-def test_it_is_measured_only_where_asked_for(planted, tmp_path):
+def test_it_is_measured_only_where_asked_for(planted, tmp_path, read):
     summary, table = read(
         train_probes(str(planted), str(tmp_path / "out"), layers=[1], bootstrap=20)
     )

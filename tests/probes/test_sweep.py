@@ -1,59 +1,25 @@
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-
 import h5py
 import numpy as np
 import pytest
 import xarray
-from filelock import FileLock
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
 from signbridge.errors import ProbeError, StoreError
-from signbridge.probes import SweepConfig, load_probes, run_sweep, train_probes
+from signbridge.probes import load_probes, train_probes
 from signbridge.probes import sweep as sweep_module
 from signbridge.probes.bootstrap import ClusterBootstrap
-from signbridge.probes.description import describe
 from signbridge.probes.engines import ExactEngine, HeldOut
 from signbridge.probes.scores import METRICS, score
-from signbridge.probes.selection import choose_layers, lower_median
 from signbridge.store import open_store
 
-EXTRAS = ("control task", "permutations")
 HEADER = "feature,layer,solver,split,task,metric,value,ci_low,ci_high,n_train,n_test,n_classes,C"
 
 
-def read(folder):
-    summary = json.loads((folder / "summary.json").read_text())
-    with (folder / "scores.csv").open() as file:
-        table = list(csv.DictReader(file))
-    return summary, table
-
-
-def value(table, feature, layer="", metric="accuracy", split="grouped"):
-    wanted = (feature, str(layer), metric, split)
-    rows = [r for r in table if r["task"] == "label"]
-    (row,) = [r for r in rows if (r["feature"], r["layer"], r["metric"], r["split"]) == wanted]
-    return float(row["value"])
-
-
-def hashes(folder):
-    names = ("scores.csv", "probes.safetensors")
-    return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
-
-
-@pytest.fixture(scope="module")
-def finished(planted, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results") / "planted"
-    assert train_probes(str(planted), str(folder), bootstrap=100) == folder
-    return folder
-
-
-def test_planted_signal_is_found_at_its_layer(finished):
+def test_planted_signal_is_found_at_its_layer(finished, read, value):
     summary, table = read(finished)
     assert summary["best_layer"]["layer"] == 1
     assert summary["nested"]["layers_chosen"] == [1] * 5
@@ -67,7 +33,7 @@ def test_planted_signal_is_found_at_its_layer(finished):
     assert summary["warnings"] == []
 
 
-def test_score_table(finished, planted):
+def test_score_table(finished, planted, read, value):
     _, table = read(finished)
     assert ",".join(table[0]) == HEADER
     features = [("resid_post", str(k)) for k in range(3)] + [("pixels", "")]
@@ -96,7 +62,7 @@ def test_score_table(finished, planted):
     assert value(table, "chance", metric="cross_entropy") == pytest.approx(np.log(4))
 
 
-def test_the_whole_protocol_against_scikit_learn(finished, planted):
+def test_the_whole_protocol_against_scikit_learn(finished, planted, read, value):
     """Held-out predictions are those of scikit-learn's optimum on scikit-learn's folds."""
     store = open_store(planted)
     folds = list(
@@ -146,7 +112,7 @@ def test_saved_probes_are_refitted_on_all_samples(finished, planted):
     assert probes.provenance["store"]["fingerprint"] == store.fingerprint
 
 
-def test_summary_holds_what_the_report_needs(finished, planted):
+def test_summary_holds_what_the_report_needs(finished, planted, read):
     summary, _ = read(finished)
     assert (summary["format"], summary["version"]) == ("signbridge-results", "1.1")
     assert summary["store"]["name"] == "planted"
@@ -160,7 +126,7 @@ def test_summary_holds_what_the_report_needs(finished, planted):
     assert not (finished / ".parts").exists()
 
 
-def test_differences_from_baselines_are_paired(finished, planted):
+def test_differences_from_baselines_are_paired(finished, planted, read, value):
     """As computed from the written predictions, and of the sign that was planted."""
     summary, table = read(finished)
     assert list(summary["against_baselines"]) == ["pixels", "majority"]
@@ -177,7 +143,7 @@ def test_differences_from_baselines_are_paired(finished, planted):
     assert majority["difference"] == pytest.approx(value(table, "resid_post", 1) - 0.25)
 
 
-def test_negative_bits_of_a_single_penalty_are_warned_of(make_store, tmp_path):
+def test_negative_bits_of_a_single_penalty_are_warned_of(make_store, tmp_path, read, value):
     path = make_store(layers=(0,), baselines=False, hidden=60)
     arguments = {"bootstrap": 20, "compare_random": False}
     summary, table = read(train_probes(str(path), str(tmp_path / "one"), **arguments))
@@ -191,35 +157,8 @@ def test_negative_bits_of_a_single_penalty_are_warned_of(make_store, tmp_path):
     assert summary["nested"]["note"].startswith("each fold's layer and C chosen")
 
 
-@pytest.mark.parametrize(
-    ("groups", "arguments", "says"),
-    [
-        ("near_duplicates 0.95", {}, "80 images in 40 groups of near-duplicates (pixels corre"),
-        ("near_duplicates 0.95", {}, "5 stratified folds, which never part a group of near-dup"),
-        ("class/signer", {}, "in 40 signers (folders class/signer); 5 stratified folds, which nev"),
-        ("signer/class", {"split": "random"}, "folds drawn at random, which may part a signer"),
-        ("mine.csv", {}, "40 groups (as given in mine.csv); 5 stratified folds, which never part"),
-        ("none", {}, "80 images, each counted as independent; 5 stratified folds; features"),
-        ("none", {"folds": 1}, "one held-out part of 5 stratified ones; features"),
-        ("", {"folds": 1, "split": "random"}, "one stratified hold-out of a fifth drawn at rand"),
-    ],
-)
-def test_protocol_in_words(planted, groups, arguments, says):
-    config = SweepConfig(str(planted), **arguments)
-    plan = sweep_module.make_plan(config, open_store(planted))
-    assert says in describe(config, plan, {"groups": groups})
-
-
-def test_protocol_of_few_groups_gives_the_real_number_of_parts(make_store):
-    groups = np.repeat(np.arange(6) % 3, 4)
-    path = make_store(labels=np.repeat(np.arange(2), 12), groups=groups, n_classes=2)
-    config = SweepConfig(str(path), folds=1)
-    plan = sweep_module.make_plan(config, open_store(path))
-    assert "one held-out part of 3 stratified ones" in describe(config, plan, {})
-
-
 @pytest.mark.parametrize("solver", ["exact", "sgd"])
-def test_class_missing_from_a_training_part_leaves_no_nan(make_store, tmp_path, solver):
+def test_class_missing_from_a_training_part_leaves_no_nan(make_store, tmp_path, solver, read):
     """Class D lies in one group, so the fold that tests it trains without it."""
     labels = np.r_[np.repeat(np.arange(3), 12), [3, 3, 3]]
     path = make_store(labels=labels, groups=np.r_[np.arange(36), [36] * 3], signal={0: 4.0},
@@ -239,30 +178,7 @@ def test_class_missing_from_a_training_part_leaves_no_nan(make_store, tmp_path, 
     assert np.isfinite(load_probes(folder)[0].predict_proba(open_store(path).layer(0))).all()
 
 
-def test_two_sweeps_in_one_folder(planted, tmp_path):
-    folder = tmp_path / "out"
-    (folder / ".parts").mkdir(parents=True)
-    arguments = {"layers": [1], "baselines": False, "bootstrap": 20, "compare_random": False}
-    with FileLock(folder / ".parts" / "lock"):
-        for overwrite in (False, True):
-            with pytest.raises(ProbeError, match=r"another train_probes is writing .*out; wait"):
-                train_probes(str(planted), str(folder), overwrite=overwrite, **arguments)
-    train_probes(str(planted), str(folder), **arguments)
-    assert not (folder / ".parts").exists()
-
-
-def test_a_failed_sweep_gives_its_folder_free(planted, tmp_path):
-    def fail(*_):
-        raise RuntimeError("stop")
-
-    config = SweepConfig(str(planted), str(tmp_path / "out"), bootstrap=20)
-    with pytest.raises(RuntimeError):
-        run_sweep(config, fail)
-    with FileLock(tmp_path / "out" / ".parts" / "lock", timeout=0):
-        pass
-
-
-def test_shuffled_labels_are_at_chance(make_store, tmp_path):
+def test_shuffled_labels_are_at_chance(make_store, tmp_path, read, value):
     rng = np.random.default_rng(5)
     path = make_store(
         labels=np.repeat(rng.permutation(np.repeat(np.arange(5), 24)), 2),
@@ -277,7 +193,7 @@ def test_shuffled_labels_are_at_chance(make_store, tmp_path):
     assert summary["leakage"]["random"] > 0.5
 
 
-def test_random_split_leaks_where_groups_are_recognised(make_store, tmp_path):
+def test_random_split_leaks_where_groups_are_recognised(make_store, tmp_path, read, value):
     path = make_store(group_offset=4.0, per_group=4, hidden=96, layers=(0, 1))
     summary, table = read(train_probes(str(path), str(tmp_path / "out"), bootstrap=200))
     leak = summary["leakage"]
@@ -290,7 +206,7 @@ def test_random_split_leaks_where_groups_are_recognised(make_store, tmp_path):
     )
 
 
-def test_original_protocol(make_store, tmp_path):
+def test_original_protocol(make_store, tmp_path, read, value):
     labels = np.repeat(np.arange(6), 15)
     path = make_store(labels=labels, signal={1: 3.0})
     folder = train_probes(str(path), str(tmp_path / "out"), split="random", folds=1, bootstrap=50)
@@ -313,144 +229,14 @@ def test_original_protocol(make_store, tmp_path):
         assert "random" not in file
 
 
-def test_penalty_is_chosen_inside_the_training_part(make_store, tmp_path):
-    """The same choice as scikit-learn's fits make on inner folds of the training part alone."""
-    path = make_store(signal={0: 2.0}, layers=(0,), baselines=False)
-    values = [1e-4, 0.1, 100.0]
-    folder = train_probes(
-        str(path), str(tmp_path / "out"), C=values, bootstrap=20, compare_random=False
-    )
-    summary, _ = read(folder)
-    store = open_store(path)
-    X, y, g = store.layer(0).astype(np.float64), store.labels, store.groups
-    chosen = []
-    for train, _ in StratifiedGroupKFold(5, shuffle=True, random_state=42).split(X, y, g):
-        inner = StratifiedGroupKFold(3, shuffle=True, random_state=42)
-        loss = np.zeros(3)
-        for a, b in inner.split(train, y[train], g[train]):
-            fit_rows, check = train[a], train[b]
-            scaler = StandardScaler().fit(X[fit_rows])
-            for k, C in enumerate(values):
-                fit = LogisticRegression(C=C, tol=1e-9, max_iter=20000)
-                fit.fit(scaler.transform(X[fit_rows]), y[fit_rows])
-                p = fit.predict_proba(scaler.transform(X[check]))
-                loss[k] -= np.log(p[np.arange(len(check)), y[check]]).sum()
-        chosen.append(values[int(loss.argmin())])
-    assert summary["C_chosen"]["resid_post/0"] == chosen
-    assert lower_median(chosen) == load_probes(folder)[0].C
-    assert "chosen among 0.0001, 0.1, 100" in summary["protocol"]["description"]
-
-
-def test_labels_of_a_test_part_change_nothing_but_their_scores(make_store, tmp_path, monkeypatch):
-    """Scrambling what is scored leaves that fold's predictions as they were."""
-    path = make_store(signal={0: 2.0}, layers=(0,), baselines=False)
-    y, groups = open_store(path).labels, open_store(path).groups
-    folds = [(np.flatnonzero(groups % 4 != k), np.flatnonzero(groups % 4 == k)) for k in range(4)]
-    from signbridge.probes.features import Feature, FeatureSource
-    from signbridge.probes.selection import evaluate
-    from signbridge.probes.splits import Split, inner_split
-
-    def predicted(labels):
-        split = Split("grouped", tuple(folds), len(y))
-        inner = [inner_split(a, labels, groups, split="grouped", folds=3, seed=0) for a, _ in folds]
-        source = FeatureSource(open_store(path), [Feature("resid_post", 0)])
-        return evaluate(ExactEngine(), source, labels, 4, split, inner, (0.01, 1.0))
-
-    scrambled = y.copy()
-    test = folds[0][1]
-    scrambled[test] = np.random.default_rng(0).integers(4, size=len(test))
-    first, second = predicted(y), predicted(scrambled)
-    np.testing.assert_array_equal(first.probability[:, test], second.probability[:, test])
-    assert first.inner_accuracy[0, 0] == second.inner_accuracy[0, 0]
-    assert first.C[0, 0] == second.C[0, 0]
-
-
-def test_the_same_command_again_returns_at_once(finished, planted, monkeypatch):
-    before = hashes(finished)
-    monkeypatch.setattr(ExactEngine, "held_out", lambda *_: pytest.fail("fitted again"))
-    assert train_probes(str(planted), str(finished), bootstrap=100) == finished
-    assert hashes(finished) == before
-
-
-def test_another_protocol_is_refused_and_replaced_on_request(planted, tmp_path):
-    folder = tmp_path / "out"
-    train_probes(str(planted), str(folder), layers=[1], bootstrap=20, folds=3)
-    with pytest.raises(ProbeError, match=r"folds 3 there, 4 here.*overwrite=true"):
-        train_probes(str(planted), str(folder), layers=[1], bootstrap=20, folds=4)
-    (folder / "report.html").write_text("old")
-    (folder / "notes.txt").write_text("mine")
-    train_probes(str(planted), str(folder), layers=[1], bootstrap=20, folds=4, overwrite=True)
-    assert read(folder)[0]["protocol"]["folds"] == 4
-    assert not (folder / "report.html").exists()
-    assert (folder / "notes.txt").read_text() == "mine"
-
-
-def test_another_store_is_refused(planted, make_store, tmp_path):
-    train_probes(str(planted), str(tmp_path / "out"), layers=[1], bootstrap=20)
-    other = make_store(signal={1: 6.0}, seed=9)
-    with pytest.raises(ProbeError, match="results of another run"):
-        train_probes(str(other), str(tmp_path / "out"), layers=[1], bootstrap=20)
-
-
-def test_folder_of_something_else_is_refused(planted, tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ProbeError, match="holds files that are not results"):
-        train_probes(str(planted), str(tmp_path))
-    with pytest.raises(ProbeError, match="is a file"):
-        train_probes(str(planted), str(tmp_path / "thesis.txt"))
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
-def test_a_stopped_sweep_is_continued(planted, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep_module, "_batches", lambda c, s, features: [[f] for f in features])
-    folder = tmp_path / "out"
-    config = SweepConfig(str(planted), str(folder), bootstrap=100)
-    started = []
-
-    def stop(name, done, total):
-        started.append(name)
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_sweep(config, stop)
-    assert not (folder / "summary.json").exists()
-    # a file that was damaged meanwhile is made again
-    (folder / ".parts" / "resid_post-1.safetensors").write_bytes(b"half")
-    resumed = []
-    run_sweep(config, lambda name, done, total: resumed.append(name))
-    stages = ("grouped split", "random split", "all images")
-    names = ("resid_post/1", "resid_post/2", "pixels")
-    expected = [f"{name}, {stage}" for name in names for stage in stages]
-    extras = [f"{kind}, {name}" for name in ("resid_post/0", *names) for kind in EXTRAS]
-    extras.remove("permutations, pixels")  # the test is of the layers
-    assert resumed == [*expected, *extras, "scores and intervals"]
-    # ... and nothing tells the results from those of an undisturbed run
-    whole = train_probes(str(planted), str(tmp_path / "whole"), bootstrap=100)
-    assert hashes(folder)[0] == hashes(whole)[0]
-    first, second = load_probes(whole), load_probes(folder)
-    for name in first:
-        np.testing.assert_array_equal(first[name].weight, second[name].weight)
-    assert read(whole)[0]["nested"] == read(folder)[0]["nested"]
-
-
-def test_results_are_the_same_for_a_seed(planted, tmp_path):
-    folders = [
-        train_probes(str(planted), str(tmp_path / name), bootstrap=50, seed=seed)
-        for name, seed in (("a", 1), ("b", 1), ("c", 2))
-    ]
-    assert hashes(folders[0]) == hashes(folders[1])
-    assert hashes(folders[0])[0] != hashes(folders[2])[0]
-
-
-def test_little_memory_changes_no_score(planted, finished, tmp_path):
+def test_little_memory_changes_no_score(planted, finished, tmp_path, read):
     folder = train_probes(str(planted), str(tmp_path / "out"), bootstrap=100, memory_gb=1e-5)
     for one, other in zip(read(finished)[1], read(folder)[1], strict=True):
         if one["value"]:
             assert float(one["value"]) == pytest.approx(float(other["value"]), abs=1e-6)
 
 
-def test_sgd_solver_comes_to_the_exact_scores(planted, tmp_path):
+def test_sgd_solver_comes_to_the_exact_scores(planted, tmp_path, read, value):
     folder = train_probes(
         str(planted),
         str(tmp_path / "out"),
@@ -482,7 +268,7 @@ def test_sgd_solver_comes_to_the_exact_scores(planted, tmp_path):
     assert table[0]["solver"] == "sgd"
 
 
-def test_fits_that_are_not_converged_are_reported(planted, tmp_path, monkeypatch):
+def test_fits_that_are_not_converged_are_reported(planted, tmp_path, monkeypatch, read):
     class Stubborn(ExactEngine):
         def held_out(self, source, labels, n_classes, folds, penalties):
             for part in super().held_out(source, labels, n_classes, folds, penalties):
@@ -506,7 +292,7 @@ def test_fits_that_are_not_converged_are_reported(planted, tmp_path, monkeypatch
     assert "3 fits missed their tolerance" in summary["warnings"][0]
 
 
-def test_classes_of_one_image_or_group_are_survived(make_store, tmp_path):
+def test_classes_of_one_image_or_group_are_survived(make_store, tmp_path, read, value):
     labels = np.r_[np.repeat(np.arange(3), 12), 3, [4, 4]]
     groups = np.r_[np.arange(36), 36, [37, 37]]
     path = make_store(
@@ -525,21 +311,11 @@ def test_classes_of_one_image_or_group_are_survived(make_store, tmp_path):
     assert (p[:, 5] == 0).all()
 
 
-def test_two_classes(make_store, tmp_path):
+def test_two_classes(make_store, tmp_path, read, value):
     path = make_store(n_classes=2, signal={0: 5.0}, layers=(0,))
     _, table = read(train_probes(str(path), str(tmp_path / "out"), bootstrap=50))
     assert value(table, "resid_post", 0) > 0.9
     assert value(table, "resid_post", 0, "top3_accuracy") == 1
-
-
-def test_training_part_too_small_to_choose_in(make_store, tmp_path):
-    path = make_store(labels=np.array([0, 0, 1, 1]), n_classes=2, layers=(0,), baselines=False)
-    arguments = {"split": "random", "folds": 2, "bootstrap": 20}
-    summary, _ = read(train_probes(str(path), str(tmp_path / "one"), **arguments))
-    assert summary["nested"] is None
-    assert any("nested selection" in warning for warning in summary["warnings"])
-    with pytest.raises(ProbeError, match="give one value of C"):
-        train_probes(str(path), str(tmp_path / "several"), C=[0.1, 1.0], **arguments)
 
 
 @pytest.mark.parametrize(
@@ -572,15 +348,3 @@ def test_arguments_that_cannot_be_used(planted, tmp_path, arguments, message):
 def test_store_that_is_not_there(tmp_path):
     with pytest.raises(StoreError):
         train_probes(str(tmp_path / "none.h5"), str(tmp_path / "out"))
-
-
-def test_choice_of_the_layer():
-    accuracy = np.array([[0.5, 0.9], [0.8, 0.9], [0.8, 0.1]])
-    entropy = np.array([[1.0, 2.0], [0.7, 1.0], [0.6, 3.0]])
-    np.testing.assert_array_equal(choose_layers(accuracy, entropy), [2, 1])
-    accuracy[0, 0] = np.nan
-    assert choose_layers(accuracy, entropy) is None
-
-
-def test_lower_median():
-    assert lower_median([3.0, 1.0, 2.0, 10.0]) == 2.0
