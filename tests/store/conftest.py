@@ -25,6 +25,20 @@ def producer():
     return _PRODUCER
 
 
+@pytest.fixture(scope="session")
+def path(producer, tmp_path_factory):
+    """A store of 200 samples; no test may change it."""
+    path = tmp_path_factory.mktemp("reader") / "store.h5"
+    producer.produce(str(path), n=200)
+    return path
+
+
+@pytest.fixture(scope="session")
+def written(producer):
+    """What was written to it: spec, samples, provenance, data."""
+    return producer.inputs(n=200)
+
+
 @pytest.fixture
 def make_store(producer, tmp_path):
     """Write a store and return its path."""

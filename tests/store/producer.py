@@ -102,6 +102,15 @@ def produce(path, shard_size=16, rank=0, world=1, consolidate=True, keep_shards=
             writer.consolidate()
 
 
+def begin(path, shards=2, change=None, overwrite=False, **what):
+    """An extraction that stops after some shards."""
+    spec, samples, provenance, data = inputs(**what)
+    provenance |= change or {}
+    with StoreWriter(path, spec, samples, provenance, shard_size=16, overwrite=overwrite) as writer:
+        for shard in writer.shards[:shards]:
+            writer.write_shard(shard.index, rows(data, shard.start, shard.stop))
+
+
 def snapshot(path) -> str:
     """Read everything there is through the public interface; equal content, equal text."""
     digest = hashlib.sha256()

@@ -18,15 +18,6 @@ def info(path):
     return out.getvalue()
 
 
-def begin(producer, path, shards=2, change=None, overwrite=False, **what):
-    """An extraction that stops after some shards."""
-    spec, samples, provenance, data = producer.inputs(**what)
-    provenance |= change or {}
-    with StoreWriter(path, spec, samples, provenance, shard_size=16, overwrite=overwrite) as writer:
-        for shard in writer.shards[:shards]:
-            writer.write_shard(shard.index, producer.rows(data, shard.start, shard.stop))
-
-
 @pytest.fixture
 def base(make_store):
     return make_store("s.h5", n=40, baselines={}, responses=False, class_logprob=False)
@@ -37,7 +28,7 @@ ADDED = {"n": 40, "baselines": {}, "responses": False, "class_logprob": False}
 
 def test_info_on_an_unfinished_extraction(producer, tmp_path):
     path = tmp_path / "s.h5"
-    begin(producer, path, n=40)
+    producer.begin(path, n=40)
     said = info(path)
     for words in (
         "not finished: run the same extraction again",
@@ -63,7 +54,7 @@ def test_info_on_a_damaged_plan_is_one_sentence(plan, tmp_path, capsys):
 
 def test_an_adding_that_could_go_on_stays_and_is_named(base, producer):
     added = adding_path(base, (3, 4))
-    begin(producer, added, layers=(3, 4), **ADDED)
+    producer.begin(added, layers=(3, 4), **ADDED)
     assert addings(base) == [added]
     said = info(base)
     assert "unfinished" in said
@@ -75,7 +66,7 @@ def test_an_adding_that_could_go_on_stays_and_is_named(base, producer):
 
 def test_an_adding_whose_layers_are_there_goes(base, producer):
     added = adding_path(base, (2, 5))
-    begin(producer, added, layers=(2, 5), **ADDED)
+    producer.begin(added, layers=(2, 5), **ADDED)
     assert tidy_addings(base) == []
     assert [p.name for p in base.parent.iterdir()] == ["s.h5"]
 
@@ -94,7 +85,7 @@ def test_a_joined_adding_goes_and_an_unjoined_one_stays(base, producer, make_sto
 def test_an_adding_to_a_store_that_was_replaced_since(base, producer):
     """It could never be continued, and would keep the same layers from being added."""
     added = adding_path(base, (3, 4))
-    begin(producer, added, layers=(3, 4), change={"prompt": "before"}, **ADDED)
+    producer.begin(added, layers=(3, 4), change={"prompt": "before"}, **ADDED)
     assert len(tidy_addings(base)) == 1  # not what is wanted now, so it is only named
     assert tidy_addings(base, added) == []
     assert [p.name for p in base.parent.iterdir()] == ["s.h5"]
@@ -102,7 +93,7 @@ def test_an_adding_to_a_store_that_was_replaced_since(base, producer):
 
 def test_an_adding_that_another_process_works_on_is_left_alone(base, producer):
     added = adding_path(base, (2,))
-    begin(producer, added, layers=(2,), **ADDED)
+    producer.begin(added, layers=(2,), **ADDED)
     parts = Parts(added)
     parts.lock()
     try:
@@ -122,7 +113,7 @@ def test_other_files_are_no_addings(base):
 
 def test_a_stopped_overwrite_survives_the_old_command(base, producer):
     """Hours of work with new settings do not go because the old settings are complete."""
-    begin(producer, base, change={"prompt": "new"}, overwrite=True, **ADDED)
+    producer.begin(base, change={"prompt": "new"}, overwrite=True, **ADDED)
     old = base.read_bytes()
     spec, samples, provenance, data = producer.inputs(**ADDED)
     with StoreWriter(base, spec, samples, provenance) as writer:
@@ -141,7 +132,7 @@ def test_a_stopped_overwrite_survives_the_old_command(base, producer):
 
 
 def test_what_a_killed_clean_up_left_goes(base, producer, tmp_path):
-    begin(producer, tmp_path / "other.h5", **ADDED)
+    producer.begin(tmp_path / "other.h5", **ADDED)
     shutil.move(tmp_path / "other.h5.parts", tmp_path / "s.h5.parts")
     assert "unfinished" not in info(base)  # nothing in it is missing in the store
     with StoreWriter(base, *producer.inputs(**ADDED)[:3]) as writer:
