@@ -13,7 +13,7 @@ from signbridge.report.blocks import number, pair
 from signbridge.report.comparisons import p_text
 from signbridge.report.key_figures import interval_text
 from signbridge.report.leakage import leakage_pairs
-from signbridge.report.results import RANDOM_WEIGHTS, SAID, SITE, UNTRAINED, Results, Score
+from signbridge.report.results import RANDOM_WEIGHTS, SITE, UNTRAINED, Results, Score
 from signbridge.report.said import naming_sentence, said_sentence
 from signbridge.words import counted
 
@@ -121,15 +121,8 @@ def _chance(results: Results) -> float:
 
 def _against_baselines(results: Results) -> str:
     """The best layer against each trained baseline, by the paired differences."""
-    others = [
-        s
-        for s in results.baselines("accuracy", results.split)
-        if s.feature not in (*UNTRAINED, *SAID)
-    ]
     layer = results.best_layer
-    twin = results.score(RANDOM_WEIGHTS, layer, "accuracy")
-    if twin is not None and math.isfinite(twin.value):
-        others.append(twin)
+    others = results.trained_baselines()
     if not others:
         return ""
     found: dict[str, list[str]] = {}

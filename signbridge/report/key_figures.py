@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from signbridge.report import blocks, style
 from signbridge.report.axes import points
 from signbridge.report.comparisons import p_text
-from signbridge.report.results import RANDOM_WEIGHTS, SAID, SITE, UNTRAINED
+from signbridge.report.results import SITE
 
 if TYPE_CHECKING:
     from signbridge.report.results import Results
@@ -100,14 +100,7 @@ def _nested(results: Results) -> KeyFigure | None:
 
 def _baseline(results: Results) -> KeyFigure | None:
     """The strongest of the trained baselines, the random weights' same layer among them."""
-    others = [
-        s
-        for s in results.baselines("accuracy", results.split)
-        if s.feature not in (*UNTRAINED, *SAID)
-    ]
-    twin = results.score(RANDOM_WEIGHTS, results.best_layer, "accuracy")
-    if twin is not None and math.isfinite(twin.value):
-        others.append(twin)
+    others = results.trained_baselines()
     if not others:
         return None
     s = max(others, key=lambda s: s.value)

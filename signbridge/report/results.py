@@ -201,6 +201,22 @@ class Results:
             and math.isfinite(s.value)
         ]
 
+    def trained_baselines(self) -> list[Score]:
+        """Accuracies of the best layer's rivals, under the main split.
+
+        Those are the probes of what enters the decoder (pixels, vision, projector) and that of the
+        same layer with random weights.
+        """
+        rivals = [
+            s
+            for s in self.baselines("accuracy", self.split)
+            if s.feature not in (*UNTRAINED, *SAID)
+        ]
+        twin = self.score(RANDOM_WEIGHTS, self.best_layer, "accuracy")
+        if twin is not None and math.isfinite(twin.value):
+            rivals.append(twin)
+        return rivals
+
 
 def load_results(path: str | Path) -> Results:
     """Read a results folder and check that its parts belong together.
