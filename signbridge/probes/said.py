@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.probes.answers import AnswerCount, count_answers, names_class, normalise
+from signbridge.probes.answers import AnswerCount, count_answers
 from signbridge.probes.bootstrap import paired_difference
 from signbridge.probes.features import FORCED_CHOICE, SAID, TEXT
 
@@ -69,7 +69,7 @@ def write_answers(store: Store, path: Path) -> list[AnswerCount]:
 
 
 def said_against_known(
-    store: Store,
+    answers: Sequence[AnswerCount],
     labels: npt.NDArray[np.int64],
     scores: Mapping[str, Scored],
     layer: Feature,
@@ -77,7 +77,7 @@ def said_against_known(
     """Bits that a layer knows, that the answers say, and the differences.
 
     Args:
-        store: the open store.
+        answers: of every class, counted; empty where the store holds none.
         labels: class indices of the samples that were scored.
         scores: of every feature, by its name; of :data:`ZERO_SHOT` too where there is a choice.
         layer: the decoder layer to speak of.
@@ -99,14 +99,10 @@ def said_against_known(
                 **_value(scores[name].intervals[BITS], "bits"),
                 "known_minus_said": _value(paired_difference(known, scores[name], BITS), "bits"),
             }
-    if TEXT in found and store.responses is not None:
-        named = [
-            names_class(answer, store.class_names[label])
-            for answer, label in zip(store.responses, store.labels, strict=True)
-            if label >= 0
-        ]
-        found[TEXT]["names_class"] = float(np.mean(named))
-        found[TEXT]["distinct_answers"] = len({normalise(answer) for answer in store.responses})
+    if TEXT in found and answers:
+        named = sum(row.count for row in answers if row.names_class)
+        found[TEXT]["names_class"] = named / sum(row.count for row in answers)
+        found[TEXT]["distinct_answers"] = len({row.answer for row in answers})
     if FORCED_CHOICE in found and ZERO_SHOT in scores:
         found[FORCED_CHOICE][ZERO_SHOT] = {
             name: _value(scores[ZERO_SHOT].intervals[name]) for name in ("accuracy", BITS)

@@ -77,7 +77,7 @@ def write_results(
     folder.write_scores(rows)
     compared = Comparisons({**scores, "majority": main.majority}, seed=config.seed)
     folder.write_comparisons(compared.rows())
-    write_answers(store, folder.path / "answers.csv")
+    answers = write_answers(store, folder.path / "answers.csv")
 
     layers = [result for result in results if result.feature.kind == RESID_POST]
     accuracy = [intervals[result.feature.name]["accuracy"].value for result in layers]
@@ -124,7 +124,7 @@ def write_results(
             "against_baselines": _against_baselines(compared.scored, best),
             "nested": nested,
             "leakage": _leakage(main, other, best),
-            "said": said_against_known(store, main.labels, scores, best.feature),
+            "said": said_against_known(answers, main.labels, scores, best.feature),
             **besides.summary(best.feature),
             "chance": 1 / main.n_present,
             "majority": main.majority.intervals["accuracy"].value,

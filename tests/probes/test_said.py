@@ -56,8 +56,9 @@ def test_zero_shot_shares_all_among_the_classes_that_occur(store):
     assert (got[:, 3] == 0).all()
 
 
-def test_bits_are_entropy_less_cross_entropy(store, scores):
-    said = said_against_known(store, store.labels, scores, Feature("resid_post", 2))
+def test_bits_are_entropy_less_cross_entropy(store, scores, tmp_path):
+    answers = write_answers(store, tmp_path / "answers.csv")
+    said = said_against_known(answers, store.labels, scores, Feature("resid_post", 2))
     known = noisy(store.labels, 4).astype(float)
     bits = 2 - log_loss(store.labels, known / known.sum(1, keepdims=True)) / np.log(2)
     assert said["class_entropy"] == pytest.approx(2)
@@ -79,7 +80,7 @@ def test_bits_are_entropy_less_cross_entropy(store, scores):
 
 def test_nothing_said_is_nothing_to_compare(store, scores):
     only = {"resid_post/2": scores["resid_post/2"]}
-    assert said_against_known(store, store.labels, only, Feature("resid_post", 2)) is None
+    assert said_against_known([], store.labels, only, Feature("resid_post", 2)) is None
 
 
 @pytest.mark.parametrize(
