@@ -273,7 +273,14 @@ def run(
 
         file_sha256(split_file)  # it can be read
     _check_results_folder("--results", results)
-    control_options = _control_options(options) if random_weights_control else None
+    control_options: dict[str, Any] | None = None
+    if random_weights_control:
+        control_options = _control_options(options) | {
+            "seed": seed,
+            "overwrite": overwrite,
+            "max_new_tokens": max_new_tokens,
+            "forced_choice": forced_choice,
+        }
     store = extract(
         seed=seed,
         overwrite=overwrite,
@@ -281,17 +288,7 @@ def run(
         forced_choice=forced_choice,
         **options,
     )
-    control = None
-    if control_options is not None:
-        control = str(
-            extract(
-                seed=seed,
-                overwrite=overwrite,
-                max_new_tokens=max_new_tokens,
-                forced_choice=forced_choice,
-                **control_options,
-            )
-        )
+    control = str(extract(**control_options)) if control_options is not None else None
     # The other processes of a distributed extraction have done their part.
     if not is_first_process():
         return store

@@ -17,8 +17,10 @@ from signbridge.images import ImageSet
 from signbridge.store import Shard
 from signbridge.vlm.batch_size import BatchLimit
 
-# Below this many images, starting worker processes costs more than they save.
+# Below this many images, starting worker processes costs more than they save: a GPU waits for every
+# image that is prepared between its batches, while on a CPU the cores are the model's.
 _FEW_IMAGES = 512
+_FEW_FOR_A_GPU = 64
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,11 @@ class SpanDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return a loader of prepared batches, one per item."""
         assert self.trainer is not None
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
         workers = self._num_workers
         if workers is None:
-            few = sum(len(shard) for shard in self.shards) < _FEW_IMAGES
+            images = sum(len(shard) for shard in self.shards)
+            few = images < (_FEW_FOR_A_GPU if on_gpu else _FEW_IMAGES)
             workers = 0 if few else min(8, usable_cores() // self.trainer.num_devices - 1)
         return DataLoader(
             self._dataset,
@@ -181,7 +185,7 @@ class SpanDataModule(LightningDataModule):
             sampler=SpanSampler(self.shards, self._limit),
             num_workers=max(0, workers),
             worker_init_fn=_leave_signals_to_the_parent,
-            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=on_gpu,
         )
 
     def prepare(self, span: Span, device: torch.device) -> PreparedBatch:
