@@ -60,12 +60,14 @@ def build_page(reader: Reader, examples: Sequence[Path]) -> gr.Blocks:
             text = "The model could not read this picture: try another; the terminal says why."
             return None, _trouble(text), None, None, None
         # The layer chosen before stays chosen only as long as nobody looks for another picture.
-        return (reading, *_show(reading, reading.layers[reader.best]))
+        words, likeliest = of_layer(reading, reading.layers[reader.best])
+        return reading, words, confidence_by_layer(reading), likeliest, layers_by_classes(reading)
 
-    def show(reading: Reading | None, layer: int) -> tuple[Any, ...]:
+    def of_layer(reading: Reading | None, layer: int) -> tuple[Any, ...]:
         if reading is None:
-            return EMPTY, None, None, None
-        return _show(reading, layer)
+            return EMPTY, None
+        slot = reading.layers.index(layer)
+        return said_and_known(reading, slot), likeliest_classes(reading, slot)
 
     layers = list(reader.layers)
     page: gr.Blocks
@@ -111,10 +113,10 @@ def build_page(reader: Reader, examples: Sequence[Path]) -> gr.Blocks:
                     elem_id="layer",
                     filterable=False,
                 )
-                panels = [
+                confidence, likeliest, heatmap = (
                     gr.Plot(show_label=False, format="png", elem_id=name)
                     for name in ("confidence", "likeliest", "heatmap")
-                ]
+                )
         for source in (upload, webcam):
             source.preprocess = _path  # type: ignore[method-assign]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
@@ -122,31 +124,21 @@ def build_page(reader: Reader, examples: Sequence[Path]) -> gr.Blocks:
             source.change(
                 read,
                 source,
-                [kept, line, *panels],
+                [kept, line, confidence, likeliest, heatmap],
                 concurrency_limit=1,
                 concurrency_id="model",
                 trigger_mode="always_last",
                 **private,
             ).then(lambda: layers[reader.best], None, layer, **private)
         layer.input(
-            show,
+            of_layer,
             [kept, layer],
-            [line, *panels],
+            [line, likeliest],
             trigger_mode="always_last",
             **private,
         )
     page.queue(max_size=MAX_WAITING)
     return page
-
-
-def _show(reading: Reading, layer: int) -> tuple[Any, ...]:
-    slot = reading.layers.index(layer)
-    return (
-        said_and_known(reading, slot),
-        confidence_by_layer(reading),
-        likeliest_classes(reading, slot),
-        layers_by_classes(reading),
-    )
 
 
 def _trouble(text: str) -> str:
