@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
+from signbridge.files import replace_file
 from signbridge.probes.features import RESID_POST, Feature
 
 FORMAT = "signbridge-probes"
@@ -221,13 +222,3 @@ def load_probes(folder: str | os.PathLike[str]) -> Probes:
 def _layers(probes: Sequence[Probe]) -> tuple[int, ...]:
     held = (p.feature.layer for p in probes if p.feature.kind == RESID_POST)
     return tuple(layer for layer in held if layer is not None)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

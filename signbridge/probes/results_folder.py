@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
-from signbridge.probes.io import TENSORS_FILE, WORDS_FILE, replace_file
+from signbridge.files import publish, replace_file
+from signbridge.probes.io import TENSORS_FILE, WORDS_FILE
 from signbridge.probes.results_format import (
     COLUMNS,
     COMPARISON_COLUMNS,
@@ -194,7 +195,9 @@ class ResultsFolder:
             file.unlink()
 
     def _part_files(self) -> list[Path]:
-        return [file for file in self.parts.glob("*") if file.name != LOCK_FILE]
+        """All but the lock, and what a killed process had not yet given its name."""
+        found = [*self.parts.glob("*"), *self.path.glob(".*.tmp")]
+        return [file for file in found if file.name != LOCK_FILE]
 
     def remove_parts(self) -> None:
         """Remove the work under way, and give the folder free."""
@@ -306,7 +309,7 @@ class ResultsFolder:
                     values.dims[axis].attach_scale(scales[name])
                 folds = group.create_dataset("fold", data=fold)
                 folds.dims[0].attach_scale(scales["sample"])
-        partial.replace(self.path / PREDICTIONS_FILE)
+        publish(partial, self.path / PREDICTIONS_FILE)
 
 
 def _file_name(name: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from signbridge.errors import ProbeError
+from signbridge.files import replace_file
 from signbridge.report.cka_figure import CKA_MOST, cka_figure
 from signbridge.report.class_grid import class_grid
 from signbridge.report.confusion import confusion
@@ -17,7 +18,7 @@ from signbridge.report.material import Material, open_material
 from signbridge.report.memorisation import memorisation_figure, selectivity_figure
 from signbridge.report.page import render_page
 from signbridge.report.peak_figure import peak_figure
-from signbridge.report.plot import Plot, replace_file
+from signbridge.report.plot import Plot
 from signbridge.report.reliability import reliability_figure
 from signbridge.report.results import SITE, Results, load_results
 from signbridge.report.said import said
@@ -86,7 +87,7 @@ def write_report(
     try:
         for plot in drawn:
             plot.save(results.path / FIGURES_FOLDER)
-        replace_file(path, page.encode("utf-8", errors="replace"))
+        replace_file(path, page.encode("utf-8", errors="replace"), durable=False)
     except OSError as error:
         raise ProbeError(
             f"The report cannot be written into {results.path} ({error.strerror or error}): free "

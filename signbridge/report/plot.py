@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Drawing", "Plot", "Spot", "replace_file"]
+from signbridge.files import replace_file
+
+__all__ = ["Drawing", "Plot", "Spot"]
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,6 @@ class Plot:
         """
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / f"{self.name}.png"
-        replace_file(picture, self.wide.png)
-        replace_file(folder / f"{self.name}.csv", self.csv().encode())
+        replace_file(picture, self.wide.png, durable=False)
+        replace_file(folder / f"{self.name}.csv", self.csv().encode(), durable=False)
         return picture
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from signbridge.errors import StoreError
+from signbridge.files import fsync_folder, publish
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[^-]*)-(?P<pid>\d+)-[0-9a-f]+\Z")
 _READ_SIZE = 1 << 18  # stays in the cache of the processor, which is twice as fast
@@ -60,20 +61,6 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` durable, where the platform can."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:  # some network file systems refuse it for folders
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(handle)
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, so that none of them can vanish with the power."""
     if folder.is_dir():
@@ -94,11 +81,8 @@ def write_json(path: Path, value: Any) -> None:
     temporary = temporary_name(path)
     data = (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        replace(temporary, path)
+        temporary.write_bytes(data)
+        publish(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from signbridge.errors import StoreError
+from signbridge.files import fsync_folder
 from signbridge.store import files
 from signbridge.store.checksums import block_sha256
 from signbridge.store.provenance import plain, refuse_difference
@@ -259,4 +260,4 @@ class Parts:
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
             if self.folder.parent.is_dir():
-                files.fsync_folder(self.folder.parent)
+                fsync_folder(self.folder.parent)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ import numpy.typing as npt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from signbridge.files import publish
 from signbridge.probes.module import LinearProbes
 from signbridge.probes.sgd.course import DONE
 
@@ -87,16 +86,5 @@ class KeepsCheckpoint(Checkpoint):
         partial = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(partial)  # waits for all processes
         if trainer.is_global_zero:
-            _sync(partial)
-            partial.replace(self.path)
-            _sync(self.path.parent)
+            publish(partial, self.path)
         self._written = time.monotonic()
-
-
-def _sync(path: Path) -> None:
-    with contextlib.suppress(PermissionError):  # folders cannot be opened on Windows
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)

@@ -10,6 +10,7 @@ from typing import Any
 
 from signbridge import __version__
 from signbridge.errors import ProbeError
+from signbridge.files import replace_file
 from signbridge.report import style
 from signbridge.report.axes import points
 from signbridge.report.compare.by_layer import differences_by_layer
@@ -19,7 +20,6 @@ from signbridge.report.compare.runs import Run, load_runs, warnings_of, what_dif
 from signbridge.report.compare.side_by_side import side_by_side
 from signbridge.report.comparisons import p_text
 from signbridge.report.key_figures import interval_text
-from signbridge.report.plot import replace_file
 from signbridge.report.results import SITE
 from signbridge.report.template import fill_template, plot_words
 
@@ -93,11 +93,11 @@ def write_comparison(
     path = folder / PAGE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
-        replace_file(folder / TABLE, to_csv(found).encode())
+        replace_file(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode(), durable=False)
+        replace_file(folder / TABLE, to_csv(found).encode(), durable=False)
         for plot in plots:
             plot.save(folder / "figures")
-        replace_file(path, page.encode("utf-8", errors="replace"))
+        replace_file(path, page.encode("utf-8", errors="replace"), durable=False)
     except OSError as error:
         raise ProbeError(
             f"The comparison cannot be written into {folder} ({error.strerror or error}): free "
