@@ -1,5 +1,6 @@
 """The real page in a real browser."""
 
+import base64
 import io
 import shutil
 import urllib.error
@@ -99,6 +100,23 @@ def test_an_upload_shows_the_answer_and_the_panels(page, reader, examples):
     for name in ("confidence", "likeliest", "heatmap"):
         page.wait_for_selector(f"#{name} img")
     assert page.outside == []
+
+
+def test_a_picture_can_be_pasted(page, reader, examples):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(
+        """async base64 => {
+            const bytes = Uint8Array.from(atob(base64), c => c.charCodeAt(0));
+            const blob = new Blob([bytes], {type: "image/png"});
+            await navigator.clipboard.write([new ClipboardItem({"image/png": blob})]);
+        }""",
+        base64.b64encode(examples[3].read_bytes()).decode(),
+    )
+    page.locator("#upload").get_by_label("Paste from clipboard").click()
+    wanted = reader.read(Image.open(examples[3]).convert("RGB"))
+    assert wanted.answer in line_holds(page, "Said:")
+    top = wanted.probability[reader.best]
+    line_holds(page, f"reads {reader.class_names[top.argmax()]} at {100 * top.max():.0f}")
 
 
 def test_another_layer_can_be_looked_at(page, reader, examples):
