@@ -21,6 +21,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from signbridge.probes.metric_names import CALIBRATION_BINS as CALIBRATION_BINS
 from signbridge.probes.metric_names import METRICS as METRICS
 from signbridge.probes.metric_names import PROBABILITY_FLOOR as PROBABILITY_FLOOR
+from signbridge.probes.sums import equal_mass_bins
 
 
 class BalancedAccuracy(Metric):
@@ -187,27 +188,9 @@ class CalibrationError(Metric):
         """Calibration error, a scalar in 0..1."""
         confidence = dim_zero_cat(self.confidence).double()
         gap = dim_zero_cat(self.correct).double() - confidence
-        bins = equal_mass_bins(confidence, self.n_bins)
+        bins = torch.from_numpy(equal_mass_bins(confidence.numpy(force=True), self.n_bins))
         sums = torch.zeros(self.n_bins, dtype=torch.float64, device=gap.device)
-        return sums.index_add_(0, bins, gap).abs().sum() / len(gap)
-
-
-def equal_mass_bins(confidence: Tensor, n_bins: int = CALIBRATION_BINS) -> Tensor:
-    """Bin of each sample when samples are sorted and cut into bins of equal mass.
-
-    Args:
-        confidence: shape (n_samples,).
-        n_bins: number of bins.
-
-    Returns:
-        Bin numbers 0..n_bins - 1, shape (n_samples,). Equal confidences share the bin of their
-        mean rank; where all differ, the bins' sizes differ by at most one.
-    """
-    _, value, count = confidence.unique(return_inverse=True, return_counts=True)
-    end = count.cumsum(0)
-    twice_mean_rank = 2 * end - count - 1  # ranks end - count .. end - 1, an exact integer
-    bins: Tensor = twice_mean_rank * n_bins // max(2 * len(confidence), 1)
-    return bins.gather(0, value)
+        return sums.index_add_(0, bins.to(gap.device), gap).abs().sum() / len(gap)
 
 
 def make_metrics(n_classes: int) -> MetricCollection:

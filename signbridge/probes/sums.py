@@ -99,8 +99,6 @@ def equal_mass_bins(
 ) -> npt.NDArray[np.int64]:
     """Bin of each sample when samples are sorted and cut into bins of equal mass.
 
-    :func:`signbridge.probes.scores.equal_mass_bins` without torch.
-
     Args:
         confidence: shape (n_samples,).
         n_bins: number of bins.
