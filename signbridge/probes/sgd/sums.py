@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,9 +48,8 @@ class Sums:
             weight: (L, S, K, D).
             bias: (L, S, K), -inf for a class without training samples.
         """
-        size = max(1, _BYTES // (12 * bias.numel()))
-        for start in range(0, len(y), size):
-            self._add(x[start : start + size], y[start : start + size], weight, bias)
+        for part in _parts(len(y), bias):
+            self._add(x[part], y[part], weight, bias)
 
     def _add(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> None:
         logits = logits_of(x, weight, bias)
@@ -65,12 +65,16 @@ class Sums:
 
 def loss_sum(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Sum of the cross-entropy over a batch, (L, S), float64; arguments as of :meth:`Sums.add`."""
-    size = max(1, _BYTES // (12 * bias.numel()))
     total = torch.zeros(weight.shape[:2], dtype=torch.float64, device=weight.device)
-    for start in range(0, len(y), size):
-        part = slice(start, start + size)
+    for part in _parts(len(y), bias):
         total += losses(logits_of(x[part], weight, bias), y[part]).double().sum(0)
     return total
+
+
+def _parts(n_samples: int, bias: Tensor) -> Iterator[slice]:
+    """A batch in pieces whose logits stay small."""
+    size = max(1, _BYTES // (12 * bias.numel()))
+    return (slice(start, start + size) for start in range(0, n_samples, size))
 
 
 def losses(logits: Tensor, y: Tensor) -> Tensor:
