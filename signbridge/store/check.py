@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from signbridge.errors import first_line
 from signbridge.store import hdf
 from signbridge.store.checksums import (
     DIMENSION_ONLY,
@@ -333,8 +334,3 @@ def _value_problems(h5: h5py.File, values: dict[str, Any]) -> Iterator[Problem]:
     layers = list(values.get("layer", []))
     if len(set(layers)) != len(layers):
         yield Problem("layer", "a layer number occurs more than once")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type."""
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -16,11 +16,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from signbridge.errors import StoreError
+from signbridge.errors import StoreError, first_line
 from signbridge.store import hdf
 from signbridge.store.check import (
     DAMAGE,
-    first_line,
     identity_problem,
     is_newer_minor,
     quick_problems,

@@ -17,11 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from signbridge.errors import StoreError
+from signbridge.errors import StoreError, first_line
 from signbridge.store.check import (
     DAMAGE,
     Problem,
-    first_line,
     foreign_problem,
     full_problems,
     identity_problem,

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from signbridge.errors import StoreError
+from signbridge.errors import StoreError, first_line
 from signbridge.store import files
-from signbridge.store.check import DAMAGE, first_line, full_problems
+from signbridge.store.check import DAMAGE, full_problems
 from signbridge.store.final import Content, ShardFile, write_store_file
 from signbridge.store.guarded import Opener
 from signbridge.store.leftovers import unfinished
