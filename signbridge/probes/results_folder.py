@@ -20,6 +20,7 @@ from signbridge.errors import ProbeError
 from signbridge.files import publish, replace_file
 from signbridge.probes.io import TENSORS_FILE, WORDS_FILE
 from signbridge.probes.results_format import (
+    ANSWERS_FILE,
     COLUMNS,
     COMPARISON_COLUMNS,
     FORMAT,
@@ -185,6 +186,7 @@ class ResultsFolder:
             PREDICTIONS_FILE,
             TENSORS_FILE,
             WORDS_FILE,
+            ANSWERS_FILE,
             REPORT_FILE,
         ):
             (self.path / name).unlink(missing_ok=True)
@@ -196,7 +198,7 @@ class ResultsFolder:
 
     def _part_files(self) -> list[Path]:
         """All but the lock, and what a killed process had not yet given its name."""
-        found = [*self.parts.glob("*"), *self.path.glob(".*.tmp")]
+        found = [*self.parts.glob("*"), *self.path.glob(".*.[0-9]*.tmp")]
         return [file for file in found if file.name != LOCK_FILE]
 
     def remove_parts(self) -> None:

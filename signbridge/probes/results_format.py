@@ -2,6 +2,7 @@
 
 FORMAT = "signbridge-results"
 VERSION = "1.1"
+ANSWERS_FILE = "answers.csv"
 COLUMNS = (
     "feature",
     "layer",

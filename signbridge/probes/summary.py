@@ -19,6 +19,7 @@ from signbridge.probes.features import RESID_POST, TEXT
 from signbridge.probes.given_splits import split_file_record
 from signbridge.probes.io import save_probes
 from signbridge.probes.results_folder import ResultsFolder
+from signbridge.probes.results_format import ANSWERS_FILE
 from signbridge.probes.said import ZERO_SHOT, said_against_known, write_answers, zero_shot
 from signbridge.probes.scores import METRICS
 from signbridge.probes.selection import choose_layers, lower_median
@@ -77,7 +78,7 @@ def write_results(
     folder.write_scores(rows)
     compared = Comparisons({**scores, "majority": main.majority}, seed=config.seed)
     folder.write_comparisons(compared.rows())
-    answers = write_answers(store, folder.path / "answers.csv")
+    answers = write_answers(store, folder.path / ANSWERS_FILE)
 
     layers = [result for result in results if result.feature.kind == RESID_POST]
     accuracy = [intervals[result.feature.name]["accuracy"].value for result in layers]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from signbridge.probes.results_format import ANSWERS_FILE
 from signbridge.report import style
 from signbridge.report.blocks import number
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassAnswers", "class_answers", "naming_sentence", "said", "said_sentence"]
 
-ANSWERS_FILE = "answers.csv"
 _SHOWN = 3
 _LONGEST = 40
 

@@ -48,10 +48,12 @@ def test_another_protocol_is_refused_and_replaced_on_request(planted, tmp_path, 
     with pytest.raises(ProbeError, match=r"folds 3 there, 4 here.*overwrite=true"):
         train_probes(str(planted), str(folder), layers=[1], bootstrap=20, folds=4)
     (folder / "report.html").write_text("old")
+    (folder / "answers.csv").write_text("of a store with answers")
     (folder / "notes.txt").write_text("mine")
     train_probes(str(planted), str(folder), layers=[1], bootstrap=20, folds=4, overwrite=True)
     assert read(folder)[0]["protocol"]["folds"] == 4
     assert not (folder / "report.html").exists()
+    assert not (folder / "answers.csv").exists()
     assert (folder / "notes.txt").read_text() == "mine"
 
 
