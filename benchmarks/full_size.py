@@ -1,7 +1,7 @@
 """LLaVA-1.5-7B at full size, in NF4 on one GPU: what an extraction costs beside the other ways.
 
-    python -m benchmarks.full_size                  # one GPU with 24 GB or more; about 15 minutes
-    python -m benchmarks.full_size --config small   # the same code on a CPU, in a minute
+    python benchmarks/full_size.py                  # one GPU with 24 GB or more; about 15 minutes
+    python benchmarks/full_size.py --config small   # the same code on a CPU, in a minute
 
 The architecture is built from its configuration with random weights (speed and memory do not depend
 on their values) and quantised as a loaded checkpoint is; nothing is downloaded. While it is built,
@@ -45,10 +45,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from full_size_model import CONFIGS, multiply_adds, repeated, write_model_folder
 from rich.console import Console
 from torch import nn
 
-from benchmarks.full_size_model import CONFIGS, multiply_adds, repeated, write_model_folder
 from signbridge.images import open_images
 from signbridge.store import Shard
 from signbridge.vlm import module

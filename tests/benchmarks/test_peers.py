@@ -1,6 +1,5 @@
 """benchmarks/peers.py with the bundled model: other ways to read the layers find our vectors."""
 
-import importlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,15 +12,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def peers():
-    before = sys.path[:]
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("peers")
-    finally:
-        sys.path[:] = before
-        for name in ("peers", "ways", "extraction"):
-            sys.modules.pop(name, None)
+def peers(script):
+    return script("peers")
 
 
 @pytest.fixture(scope="module")
