@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
-from signbridge import open_store
+from signbridge import commands, open_store
 from signbridge.cli import main
 from signbridge.images import open_images
 
@@ -81,6 +81,7 @@ def test_the_choice_on_the_real_sample():
 def test_the_split_and_the_score(kaggle, tmp_path, monkeypatch):
     """The config's own settings but for the model: one split, StandardScaler, C = 1."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "_report", lambda results, *others: results)  # tested elsewhere
     config = str(__file__).replace("tests/test_original_study.py", "configs/original-study.yaml")
     overrides = ["--model", "tiny", "--layers", "[1,3,5,7]", "--max_new_tokens", "2"]
     assert (

@@ -48,10 +48,8 @@ def test_the_wheel_holds_code_and_assets_alone(wheel):
 def test_the_installed_wheel_extracts_and_probes(wheel, tmp_path):
     """Installed into a folder of its own, so that neither checkout nor editable install helps."""
     site = tmp_path / "site"
-    run(
-        sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site),
-        str(wheel), cwd=tmp_path,
-    )  # fmt: skip
+    with zipfile.ZipFile(wheel) as archive:  # all that pip does with a wheel of plain Python
+        archive.extractall(site)
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "import signbridge; print(signbridge.__file__)\n"
@@ -61,7 +59,7 @@ def test_the_installed_wheel_extracts_and_probes(wheel, tmp_path):
         "from signbridge.report import html\n"
         "from signbridge.report.results import load_results\n"
         "from signbridge.probes import train_probes\n"
-        "folder = train_probes('a.h5', 'results', folds=2, bootstrap=20)\n"
+        "folder = train_probes('a.h5', 'results', folds=2, bootstrap=20, permutations=0)\n"
         "print(load_results(folder).path)\n"
         "sys.exit(status)"
     )

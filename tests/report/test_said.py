@@ -1,6 +1,5 @@
 import csv
 import json
-import shutil
 
 import pytest
 
@@ -10,8 +9,8 @@ from signbridge.report.said import class_answers, naming_sentence, said_sentence
 
 
 @pytest.fixture
-def silent(results_dir, tmp_path):
-    return shutil.copytree(results_dir, tmp_path / "silent")
+def silent(make_results):
+    return make_results(class_names=list("AB"), layers=range(2))
 
 
 @pytest.fixture
