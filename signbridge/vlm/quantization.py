@@ -86,7 +86,7 @@ def keep_compute_dtype(model: nn.Module, compute_dtype: torch.dtype) -> None:
     """Make 4-bit layers on a CPU compute in the dtype that the store will name.
 
     On a processor with AVX512-BF16, bitsandbytes (0.50) computes them in bfloat16 whatever dtype
-    was asked for, so the vectors would depend on the processor, by up to 3 % of a layer's output.
+    was asked for, so the vectors would depend on the processor (by about 1 %, see docs/method.md).
     """
     if compute_dtype == torch.bfloat16:
         return
