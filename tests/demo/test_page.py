@@ -46,9 +46,16 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, address):
+@pytest.fixture(scope="module")
+def context(browser):
+    """One for all pages, so that the browser keeps Gradio's scripts."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context, address):
     page = context.new_page()
     page.set_default_timeout(WAIT)
     page.outside = []
@@ -65,7 +72,7 @@ def page(browser, address):
     page.goto(address)
     page.wait_for_selector("#upload input[type=file]", state="attached")
     yield page
-    context.close()
+    page.close()
 
 
 def line_holds(page, text):
