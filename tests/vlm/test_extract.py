@@ -1,59 +1,15 @@
-import os
-import signal
-import subprocess
-import sys
-from dataclasses import replace
-
 import h5py
 import numpy as np
 import pytest
 import xarray
-from rich.console import Console
 
 from signbridge import open_store
-from signbridge.errors import Interrupted, ModelError, SignBridgeError, StoreError
+from signbridge.errors import ModelError, SignBridgeError, StoreError
 from signbridge.images import open_images
-from signbridge.store.merge import extend_store
-from signbridge.vlm import module as module_of_batches
-from signbridge.vlm.extract import _trainer, extract_activations, resolve_layers
+from signbridge.vlm.extract import _trainer, resolve_layers
 from signbridge.vlm.forward import CaptureRequest, run_batch
 from signbridge.vlm.module import ExtractionModule
 from signbridge.vlm.prompts import DEFAULT_PROMPT
-
-
-@pytest.fixture(scope="module")
-def few():
-    """Forty images: ten letters with four each."""
-    return open_images("sample", classes=10, per_class=4)
-
-
-def extract(images, tiny, path, **options):
-    options = {"quantization": "none", "num_workers": 0, "shard_size": 16} | options
-    return extract_activations(
-        images, tiny, path, console=Console(file=open(os.devnull, "w")), **options
-    )
-
-
-def content(path):
-    with open_store(path) as store:
-        return {
-            "vectors": {k: store.layer(k) for k in store.layers},
-            "baselines": {name: store.feature(name) for name in store.baselines},
-            "labels": store.labels,
-            "ids": store.sample_ids,
-            "responses": store.responses,
-            "provenance": store.provenance,
-        }
-
-
-def assert_same_content(ours, wanted):
-    np.testing.assert_equal(content(ours), content(wanted))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, few, tiny):
-    path = tmp_path_factory.mktemp("store") / "finished.h5"
-    return extract(few, tiny, path, max_new_tokens=3, store_dtype="float32")
 
 
 def test_the_store_holds_what_the_model_gives(finished, few, tiny, model, prepare):
@@ -107,7 +63,7 @@ def test_xarray_opens_it_with_named_dimensions(finished):
         assert data["vision"].dims == ("sample", "vision_feature")
 
 
-def test_vectors_do_not_depend_on_what_else_is_asked_for(finished, few, tiny, tmp_path):
+def test_vectors_do_not_depend_on_what_else_is_asked_for(finished, few, tiny, tmp_path, extract):
     silent = extract(
         few, tiny, tmp_path / "a.h5", layers=[5, 2], store_dtype="float32", num_workers=2
     )
@@ -118,7 +74,7 @@ def test_vectors_do_not_depend_on_what_else_is_asked_for(finished, few, tiny, tm
             np.testing.assert_array_equal(ours.layer(k), wanted.layer(k))
 
 
-def test_nf4_runs_end_to_end(few, tiny, tmp_path):
+def test_nf4_runs_end_to_end(few, tiny, tmp_path, extract):
     path = extract(few, tiny, tmp_path / "a.h5", quantization="nf4", max_new_tokens=2)
     with open_store(path) as store:
         assert store.provenance["quantization"] == "nf4"
@@ -132,7 +88,7 @@ class Stop(Exception):
 
 
 def test_a_run_that_died_continues_and_ends_with_the_same_content(
-    finished, few, tiny, tmp_path, monkeypatch
+    finished, few, tiny, tmp_path, monkeypatch, extract, assert_same_content
 ):
     path = tmp_path / "a.h5"
     options = {"max_new_tokens": 3, "store_dtype": "float32"}
@@ -161,7 +117,9 @@ def test_a_run_that_died_continues_and_ends_with_the_same_content(
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
 
 
-def test_a_finished_store_is_left_alone_without_loading_the_model(finished, few, tiny, monkeypatch):
+def test_a_finished_store_is_left_alone_without_loading_the_model(
+    finished, few, tiny, monkeypatch, extract
+):
     before = finished.read_bytes()
     monkeypatch.setattr(
         "signbridge.vlm.module.load_model", lambda *a, **k: pytest.fail("weights were loaded")
@@ -181,7 +139,7 @@ def test_a_finished_store_is_left_alone_without_loading_the_model(finished, few,
         ({"store_dtype": "float16"}, "store_dtype"),
     ],
 )
-def test_another_protocol_is_refused_by_name(finished, few, tiny, change, key):
+def test_another_protocol_is_refused_by_name(finished, few, tiny, change, key, extract):
     before = finished.read_bytes()
     options = {"max_new_tokens": 3, "store_dtype": "float32"} | change
     with pytest.raises(StoreError, match=key):
@@ -189,7 +147,7 @@ def test_another_protocol_is_refused_by_name(finished, few, tiny, change, key):
     assert finished.read_bytes() == before
 
 
-def test_other_images_are_refused_and_overwrite_is_explicit(few, tiny, tmp_path):
+def test_other_images_are_refused_and_overwrite_is_explicit(few, tiny, tmp_path, extract):
     path = extract(few, tiny, tmp_path / "a.h5", layers=[0])
     other = open_images("sample", classes=10, per_class=4, seed=1)
     with pytest.raises(StoreError, match="seed"):
@@ -199,7 +157,7 @@ def test_other_images_are_refused_and_overwrite_is_explicit(few, tiny, tmp_path)
         assert list(store.sample_ids) == list(other.sample_id)
 
 
-def test_an_overflow_names_sample_layer_and_remedy(few, tiny, tmp_path, monkeypatch):
+def test_an_overflow_names_sample_layer_and_remedy(few, tiny, tmp_path, monkeypatch, extract):
     step = ExtractionModule.predict_step
 
     def loud(self, batch, batch_idx):
@@ -215,7 +173,7 @@ def test_an_overflow_names_sample_layer_and_remedy(few, tiny, tmp_path, monkeypa
     assert "layer 6" in str(caught.value)
 
 
-def test_an_image_that_vanishes_during_the_run(tmp_path, tiny, images):
+def test_an_image_that_vanishes_during_the_run(tmp_path, tiny, images, extract):
     for k in range(12):
         folder = tmp_path / "images" / "AB"[k % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +201,7 @@ def test_an_image_that_vanishes_during_the_run(tmp_path, tiny, images):
         ({"strategy": "ddp_spawn"}, "'ddp_spawn'"),
     ],
 )
-def test_arguments_that_make_no_sense(few, tiny, tmp_path, options, said):
+def test_arguments_that_make_no_sense(few, tiny, tmp_path, options, said, extract):
     with pytest.raises(ModelError, match=said):
         extract(few, tiny, tmp_path / "a.h5", **options)
     assert list(tmp_path.iterdir()) == []
@@ -252,105 +210,6 @@ def test_arguments_that_make_no_sense(few, tiny, tmp_path, options, said):
 def test_resolve_layers_sorts():
     assert resolve_layers([31, 8], 32) == (8, 31)
     assert resolve_layers("all", 3) == (0, 1, 2)
-
-
-COMMAND = """
-import sys
-from signbridge.vlm import module
-from signbridge.cli import main
-
-step = module.ExtractionModule.predict_step
-def slow(self, batch, batch_idx):
-    import time
-    print("batch", flush=True)
-    time.sleep(0.2)
-    return step(self, batch, batch_idx)
-module.ExtractionModule.predict_step = slow
-sys.exit(main(sys.argv[1:], command="extract"))
-"""
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_continue(tmp_path, number, status):
-    """The whole process group gets it, loader processes too, as from a terminal or SLURM."""
-    options = ["--quantization", "none", "--batch_size", "4", "--num_workers", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *options],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout.readline() == "batch\n"
-    os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=100)
-    assert process.returncode == status, said
-    assert said.splitlines()[-1].startswith("Stopped; ")
-    assert "run the same command to continue" in said.splitlines()[-1]
-    assert "Traceback" not in said
-    assert not (tmp_path / "activations" / "tiny-sample.h5").exists()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_consolidation_keeps_every_shard(few, tiny, tmp_path, monkeypatch, number):
-    def consolidate(self):
-        os.kill(os.getpid(), number)
-
-    path = tmp_path / "a.h5"
-    before = signal.getsignal(signal.SIGTERM)
-    with monkeypatch.context() as patch:
-        patch.setattr("signbridge.vlm.run.StoreWriter.consolidate", consolidate)
-        with pytest.raises(Interrupted, match="run the same command") as caught:
-            extract(few, tiny, path, layers=[0])
-    assert caught.value.exit_status == 128 + number
-    assert signal.getsignal(signal.SIGTERM) == before
-    monkeypatch.setattr(
-        ExtractionModule, "predict_step", lambda *_: pytest.fail("a shard was made again")
-    )
-    extract(few, tiny, path, layers=[0])
-    assert path.is_file()
-
-
-def test_adding_layers_extracts_only_what_is_missing(finished, few, tiny, tmp_path, monkeypatch):
-    path = tmp_path / "a.h5"
-    options = {"max_new_tokens": 3, "store_dtype": "float32"}
-    extract(few, tiny, path, layers=[1, 4], **options)
-    asked = []
-    run = module_of_batches.run_batch
-    monkeypatch.setattr(
-        module_of_batches,
-        "run_batch",
-        lambda model, inputs, token, request: (
-            asked.append(request),
-            run(model, inputs, token, request),
-        )[1],
-    )
-    extract(few, tiny, path, **options)
-    assert {request.layers for request in asked} == {(0, 2, 3, 5, 6, 7)}
-    assert {request.max_new_tokens for request in asked} == {0}  # the answers are there
-    assert_same_content(path, finished)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
-    asked.clear()
-    extract(few, tiny, path, layers=[3], **options)  # all of it is there
-    assert asked == []
-    with open_store(path) as store:
-        assert store.layers == tuple(range(8))
-
-
-def test_layers_of_another_protocol_are_not_added(few, tiny, tmp_path):
-    path = extract(few, tiny, tmp_path / "a.h5", layers=[1])
-    with pytest.raises(StoreError, match="position"):
-        extract(few, tiny, path, layers=[1, 2], position="image_mean")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
-
-
-def test_adding_refuses_other_samples_before_the_model_runs(few, tiny, tmp_path, monkeypatch):
-    path = extract(few, tiny, tmp_path / "a.h5", layers=[1])
-    regrouped = replace(few, group=np.arange(len(few)))
-    monkeypatch.setattr(ExtractionModule, "predict_step", lambda *_: pytest.fail("ran"))
-    with pytest.raises(StoreError, match="group"):
-        extract(regrouped, tiny, path, layers=[1, 2])
 
 
 def test_torchrun_inside_a_slurm_job_keeps_its_own_ranks(monkeypatch):
@@ -368,25 +227,7 @@ def test_torchrun_inside_a_slurm_job_keeps_its_own_ranks(monkeypatch):
     assert not environment.auto_requeue
 
 
-def join_and_die(target):
-    extend_store(target.base, target.path)
-    raise Stop
-
-
-def test_a_run_killed_while_adding_leaves_nothing_behind_in_the_end(
-    few, tiny, tmp_path, monkeypatch
-):
-    path = extract(few, tiny, tmp_path / "a.h5", layers=[1])
-    with monkeypatch.context() as patch:
-        patch.setattr("signbridge.vlm.adding.Target.join", join_and_die)
-        with pytest.raises(Stop):
-            extract(few, tiny, path, layers=[2])
-    assert len(list(tmp_path.iterdir())) == 2
-    extract(few, tiny, path, layers=[1, 2])
-    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
-
-
-def test_the_advice_after_an_overflow_can_be_followed(few, tiny, tmp_path, monkeypatch):
+def test_the_advice_after_an_overflow_can_be_followed(few, tiny, tmp_path, monkeypatch, extract):
     """Parts without one finished shard do not hold a run to its first settings."""
     step = ExtractionModule.predict_step
 
@@ -403,7 +244,7 @@ def test_the_advice_after_an_overflow_can_be_followed(few, tiny, tmp_path, monke
         assert store.layer(0)[0, 0] == 70_000
 
 
-def test_a_damaged_finished_store_is_not_called_complete(few, tiny, tmp_path):
+def test_a_damaged_finished_store_is_not_called_complete(few, tiny, tmp_path, extract):
     path = extract(few, tiny, tmp_path / "a.h5", layers=[0])
     with h5py.File(path, "r+") as file:
         file["resid_post"][7, 0, 5] += 1
