@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from signbridge.errors import ProbeError
 from signbridge.probes.results_format import COMPARISON_COLUMNS
+from signbridge.report.table_files import number_in, read_table
 
 __all__ = ["ALPHA", "Comparison", "p_text", "read_comparisons"]
 
 ALPHA = 0.05
-_AGAIN = "run train_probes again to make the folder anew"
 
 
 @dataclass(frozen=True)
@@ -88,42 +87,21 @@ def read_comparisons(path: Path) -> tuple[Comparison, ...]:
     """
     if not path.exists():
         return ()
-    rows = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in COMPARISON_COLUMNS if c not in (reader.fieldnames or ())]
-            if missing:
-                raise ProbeError(f"{path} lacks the column {missing[0]!r}: {_AGAIN}.")
-            for row in reader:
-                cells = {
-                    key: _number(row[key], key, path, reader.line_num)
-                    for key in COMPARISON_COLUMNS[4:]
-                }
-                count = cells["n_comparisons"]
-                rows.append(
-                    Comparison(
-                        family=row["family"] or "",
-                        a=row["a"] or "",
-                        b=row["b"] or "",
-                        metric=row["metric"] or "",
-                        difference=cells["difference"],
-                        ci_low=cells["ci_low"],
-                        ci_high=cells["ci_high"],
-                        p=cells["p"],
-                        p_corrected=cells["p_corrected"],
-                        n_comparisons=int(count) if math.isfinite(count) else None,
-                    )
-                )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ProbeError(f"{path} cannot be read ({error}): {_AGAIN}.") from error
-    return tuple(rows)
 
+    def comparison(row: Mapping[str, str | None], line: int) -> Comparison:
+        cells = {key: number_in(row, key, path, line) for key in COMPARISON_COLUMNS[4:]}
+        count = cells["n_comparisons"]
+        return Comparison(
+            family=row["family"] or "",
+            a=row["a"] or "",
+            b=row["b"] or "",
+            metric=row["metric"] or "",
+            difference=cells["difference"],
+            ci_low=cells["ci_low"],
+            ci_high=cells["ci_high"],
+            p=cells["p"],
+            p_corrected=cells["p_corrected"],
+            n_comparisons=int(count) if math.isfinite(count) else None,
+        )
 
-def _number(cell: str | None, column: str, path: Path, line: int) -> float:
-    try:
-        return float(cell) if cell and cell.strip() else math.nan
-    except ValueError:
-        raise ProbeError(
-            f"{path}, line {line}: {column} is {cell!r}, not a number: {_AGAIN}."
-        ) from None
+    return read_table(path, COMPARISON_COLUMNS, comparison)

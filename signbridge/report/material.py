@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError, SignBridgeError
-from signbridge.report.results import SITE
 
 if TYPE_CHECKING:
     from signbridge.report.results import Results
@@ -50,9 +49,8 @@ class Material:
             (len(rows), width).
         """
         assert self.store is not None
-        feature, _, layer = name.partition("/")
-        whole = self.store.layer(int(layer)) if feature == SITE else self.store.feature(name)
-        return np.asarray(whole[rows])
+        # Reading it whole and picking is faster than picking from the file.
+        return np.asarray(self.store.feature(name)[rows])
 
 
 @contextmanager

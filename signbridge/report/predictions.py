@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
+from signbridge.report.table_files import AGAIN
 
 if TYPE_CHECKING:
     import h5py
 
 __all__ = ["Predictions", "read_predictions", "require_file"]
-
-_AGAIN = "run train_probes again to make the folder anew"
 
 
 def require_file(path: Path) -> None:
@@ -76,12 +75,12 @@ class Predictions:
                     dataset[self.feature_names.index(feature)], dtype=np.float32
                 )
         except (OSError, KeyError) as error:
-            raise ProbeError(f"{self.path} cannot be read ({error}): {_AGAIN}.") from error
+            raise ProbeError(f"{self.path} cannot be read ({error}): {AGAIN}.") from error
         finite = probability[np.isfinite(probability)]
         if finite.size and (finite.min() < -1e-3 or finite.max() > 1 + 1e-3):
             raise ProbeError(
                 f"{self.path} holds values outside 0..1 in the probabilities of {feature!r}: "
-                f"{_AGAIN}."
+                f"{AGAIN}."
             )
         return probability
 
@@ -124,7 +123,7 @@ def read_predictions(path: Path) -> Predictions:
         with h5py.File(path, "r") as file:
             return _predictions(file, path)
     except (OSError, KeyError, RuntimeError, UnicodeDecodeError, TypeError) as error:
-        raise ProbeError(f"{path} is not a whole predictions file ({error}): {_AGAIN}.") from error
+        raise ProbeError(f"{path} is not a whole predictions file ({error}): {AGAIN}.") from error
 
 
 def _predictions(file: h5py.File, path: Path) -> Predictions:
@@ -146,16 +145,16 @@ def _predictions(file: h5py.File, path: Path) -> Predictions:
     n, n_classes = len(predictions.sample_id), len(predictions.class_names)
     expected = (len(predictions.feature_names), n, n_classes)
     if n == 0 or n_classes == 0:
-        raise ProbeError(f"{path} holds no samples or no classes: {_AGAIN}.")
+        raise ProbeError(f"{path} holds no samples or no classes: {AGAIN}.")
     shape = tuple(file["probability"].shape)
     if shape != expected:
         raise ProbeError(
             f"{path} has probabilities of shape {shape} where "
-            f"its own coordinates say {expected}: {_AGAIN}."
+            f"its own coordinates say {expected}: {AGAIN}."
         )
     for name in ("label", "fold", "group"):
         if getattr(predictions, name).shape != (n,):
-            raise ProbeError(f"{path} does not hold one {name} for each sample: {_AGAIN}.")
+            raise ProbeError(f"{path} does not hold one {name} for each sample: {AGAIN}.")
     if predictions.label.min() < 0 or predictions.label.max() >= n_classes:
-        raise ProbeError(f"{path} holds a label that names no class: {_AGAIN}.")
+        raise ProbeError(f"{path} holds a label that names no class: {AGAIN}.")
     return predictions

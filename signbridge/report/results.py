@@ -7,7 +7,6 @@ through :func:`load_results`, so that a damaged or foreign folder is named befor
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from signbridge.errors import ProbeError
 from signbridge.probes.results_format import COLUMNS, FORMAT, TASK
 from signbridge.report.comparisons import Comparison, read_comparisons
 from signbridge.report.predictions import Predictions, read_predictions, require_file
+from signbridge.report.table_files import AGAIN, number_in, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,6 @@ SITE = "resid_post"
 RANDOM_WEIGHTS = "random_weights"
 UNTRAINED = ("chance", "majority")
 SAID = ("text", "forced_choice", "zero_shot")
-_AGAIN = "run train_probes again to make the folder anew"
 
 
 @dataclass(frozen=True)
@@ -255,7 +254,7 @@ def _read_summary(path: Path) -> Mapping[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ProbeError(f"{path} is not readable JSON ({error}): {_AGAIN}.") from error
+        raise ProbeError(f"{path} is not readable JSON ({error}): {AGAIN}.") from error
     if not isinstance(summary, dict) or summary.get("format") != FORMAT:
         raise ProbeError(
             f"{path} does not say format {FORMAT!r}: give a folder that train_probes wrote."
@@ -269,53 +268,37 @@ def _read_summary(path: Path) -> Mapping[str, Any]:
     for key, inner in (("store", None), ("protocol", "split"), ("best_layer", "layer")):
         if not isinstance(summary.get(key), dict) or (inner and inner not in summary[key]):
             name = f"{key}.{inner}" if inner else key
-            raise ProbeError(f"{path} lacks {name!r}: {_AGAIN}.")
+            raise ProbeError(f"{path} lacks {name!r}: {AGAIN}.")
     layer = summary["best_layer"]["layer"]
     if isinstance(layer, bool) or not isinstance(layer, int):
-        raise ProbeError(f"{path} gives {layer!r} as best_layer.layer, not a number: {_AGAIN}.")
+        raise ProbeError(f"{path} gives {layer!r} as best_layer.layer, not a number: {AGAIN}.")
     return summary
 
 
 def _read_scores(path: Path) -> tuple[Score, ...]:
     require_file(path)
-    rows: list[Score] = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            # Version 1.0 had no column "task": all its rows are scores of the labels.
-            needed = [c for c in COLUMNS if c != "task"]
-            missing = [c for c in needed if c not in (reader.fieldnames or ())]
-            if missing:
-                raise ProbeError(f"{path} lacks the column {missing[0]!r}: {_AGAIN}.")
-            for row in reader:
-                rows.append(_score(row, path, reader.line_num))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ProbeError(f"{path} cannot be read ({error}): {_AGAIN}.") from error
+    # Version 1.0 had no column "task": all its rows are scores of the labels.
+    needed = [c for c in COLUMNS if c != "task"]
+    rows = read_table(path, needed, lambda row, line: _score(row, path, line))
     if not rows:
-        raise ProbeError(f"{path} holds no scores: {_AGAIN}.")
-    return tuple(rows)
+        raise ProbeError(f"{path} holds no scores: {AGAIN}.")
+    return rows
 
 
 def _score(row: Mapping[str, str | None], path: Path, line: int) -> Score:
     def number(column: str) -> float:
-        text = (row[column] or "").strip()
-        try:
-            return float(text) if text else math.nan
-        except ValueError:
-            raise ProbeError(
-                f"{path}, line {line}: {column} is {text!r}, not a number: {_AGAIN}."
-            ) from None
+        return number_in(row, column, path, line)
 
     def count(column: str) -> int | None:
         value = number(column)
         if math.isnan(value):
             return None
         if not math.isfinite(value) or value != round(value) or value < 0:
-            raise ProbeError(f"{path}, line {line}: {column} is not a whole number: {_AGAIN}.")
+            raise ProbeError(f"{path}, line {line}: {column} is not a whole number: {AGAIN}.")
         return int(value)
 
     if row["C"] is None:
-        raise ProbeError(f"{path}, line {line}: the row is too short: {_AGAIN}.")
+        raise ProbeError(f"{path}, line {line}: the row is too short: {AGAIN}.")
     return Score(
         feature=row["feature"] or "",
         layer=count("layer"),
@@ -338,15 +321,15 @@ def _check_agreement(results: Results) -> None:
     names = results.store.get("class_names")
     if isinstance(names, list) and tuple(names) != results.class_names:
         raise ProbeError(
-            f"{path} and {results.predictions.path.name} name different classes: {_AGAIN}."
+            f"{path} and {results.predictions.path.name} name different classes: {AGAIN}."
         )
     if results.best_layer not in results.layers:
         raise ProbeError(
             f"{path} names layer {results.best_layer} as the best, which scores.csv does not "
-            f"hold: {_AGAIN}."
+            f"hold: {AGAIN}."
         )
     if results.best_feature not in results.predictions.feature_names:
         raise ProbeError(
             f"{results.predictions.path} has no predictions for the best layer "
-            f"({results.best_feature}): {_AGAIN}."
+            f"({results.best_feature}): {AGAIN}."
         )
