@@ -238,8 +238,8 @@ def flips(count, seed, servers, path, producer):
 
 
 def test_flipped_bytes_are_found_or_harmless(servers, whole, producer):
-    outcome = flips(80, 5, servers, whole, producer)
-    assert outcome["found"] >= 40
+    outcome = flips(200, 5, servers, whole, producer)
+    assert outcome["found"] >= 100
 
 
 def test_flipped_bytes_in_values_are_all_found(servers, make_store, producer):
