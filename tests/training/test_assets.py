@@ -48,6 +48,12 @@ def answers(model, processor, sample, prompt):
     return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
 
 
+@pytest.fixture(scope="module")
+def said(model, processor, sample):
+    """What it says to the product's own prompt."""
+    return answers(model, processor, sample, DEFAULT_PROMPT)
+
+
 def right(sample, number):
     """The right answer of every image to one question."""
     return [
@@ -73,14 +79,12 @@ def test_the_folder_is_what_the_script_would_write(model, processor):
     assert processor.tokenizer.get_vocab() == make_processor().tokenizer.get_vocab()
 
 
-def test_it_answers_the_products_prompt_with_one_gesture_word_and_stops(model, processor, sample):
-    said = answers(model, processor, sample, DEFAULT_PROMPT)
+def test_it_answers_the_products_prompt_with_one_gesture_word_and_stops(said):
     assert set(said) <= set(GESTURE.answers)
     assert len(set(said)) == len(GESTURE.answers)
 
 
-def test_it_is_right_about_photographs_that_it_never_saw(model, processor, sample):
-    said = answers(model, processor, sample, DEFAULT_PROMPT)
+def test_it_is_right_about_photographs_that_it_never_saw(said, sample):
     wanted = right(sample, 0)
     score = np.mean([a == b for a, b in zip(said, wanted, strict=True)])
     often = max(Counter(wanted).values()) / len(wanted)
@@ -97,8 +101,7 @@ def test_other_questions_are_answered_with_their_own_words(model, processor, sam
     assert score > often
 
 
-def test_in_four_bits_it_says_nearly_the_same(model, processor, sample):
-    said = answers(model, processor, sample, DEFAULT_PROMPT)
+def test_in_four_bits_it_says_nearly_the_same(said, sample):
     description = describe_model(str(FOLDER))
     quantised = load_model(description, "cpu", quantization="nf4")
     in_four_bits = answers(quantised, description.processor, sample, DEFAULT_PROMPT)
