@@ -1,6 +1,6 @@
 """LLaVA-1.5-7B at full size, in NF4 on one GPU: what an extraction costs beside the other ways.
 
-    python benchmarks/full_size.py                  # one GPU with 24 GB or more; about 15 minutes
+    python benchmarks/full_size.py                  # one GPU with 24 GB or more; some 20 minutes
     python benchmarks/full_size.py --config small   # the same code on a CPU, in a minute
 
 The architecture is built from its configuration with random weights (speed and memory do not depend

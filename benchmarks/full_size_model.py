@@ -40,7 +40,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "batch_sizes": [1, 8, 16, 32, 64, 128],
         "deepest": [8, 16, 24, 31],
-        "images": 1024,
+        "images": 4096,
     },
     "small": {
         "text": {
