@@ -215,8 +215,10 @@ def train_probes(
             raise StoreError("--store or --control is empty: give the file of a store.")
         if path is not None:
             open_store(path).close()  # what is wrong with it is said before torch is loaded
+    from signbridge.probes.heap import keep_freed_memory
     from signbridge.probes.sweep import run_sweep
 
+    keep_freed_memory()
     with SweepProgress() as progress:
         results = run_sweep(config, progress)
     if is_first_process():

@@ -115,7 +115,11 @@ class Fitter:
         """Fits that the memory limit allows side by side."""
         n = self._largest()
         r = self.layers.features if self._streamed() else min(n, self.layers.features)
-        own = 0 if self._streamed() or len(self.codes) > 1 else 2 * n * r
+        own = 0
+        if not self._streamed() and len(self.codes) == 1:
+            # Basis, design, design in float32, what is kept of both when fits have ended; and the
+            # coordinates of all samples.
+            own = 4 * n * r + (self.weight.shape[2] * r if self.settings.decision else 0)
         per_fit = 8 * (own + self.classes * ((26 + len(self.settings.C)) * (r + 1) + 10 * n))
         return max(1, self.settings.memory_limit // per_fit)
 
