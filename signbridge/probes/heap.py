@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
 
     Solvers and bootstraps make and drop arrays of tens of megabytes thousands of times. Left to
     itself, glibc returns each to the system, which hands out cleared pages for the next: a fifth to
-    two fifths of the time of fits to 7,172 images on a CPU. At most a gigabyte that is free stays with
-    the process. It holds for the whole process, so commands call it and functions do not.
+    two fifths of the time of fits to 7,172 images on a CPU. At most a gigabyte that is free stays
+    with the process. It holds for the whole process, so commands call it and functions do not.
 
     Returns:
         Whether anything was set: not on other C libraries, nor where the user has set
