@@ -285,6 +285,7 @@ def test_run_refuses_probe_options_before_it_extracts(tmp_path, monkeypatch, cap
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_a_notebooks_environment_and_a_narrow_encoding_do_no_harm(tmp_path):
     odd = {"MPLBACKEND": "module://no.such.backend", "PYTHONIOENCODING": "latin-1"}
     # four images: so few get a map without UMAP, which compiles for seconds

@@ -146,6 +146,7 @@ def test_a_stopped_sweep_is_continued_in_the_control(planted, control, tmp_path,
         assert (whole / name).read_bytes() == (again / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_sgd_probes_the_control_too(planted, control, tmp_path):
     options = {"solver": "sgd", "max_steps": 60, "learning_rate": 0.3, "folds": 2, **QUICK}
     options |= {"layers": [2], "baselines": False, "compare_random": False}

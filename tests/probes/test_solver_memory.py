@@ -15,7 +15,7 @@ rng = np.random.default_rng(0)
 y = np.arange(samples) % 24
 X = rng.standard_normal((layers, samples, features), dtype=np.float32)
 train = np.stack([np.arange(samples) % 5 != fold for fold in range(5)])
-options = dict(train=train, standardise=True, coef=False, decision=True, max_iter=20)
+options = dict(train=train, standardise=True, coef=False, decision=True, max_iter=6)
 fit_logistic(X[:1, :200, :8], y[:200], 0.1, **options | {"train": train[:, :200]})  # libraries load
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 fit_logistic(X, y, 0.1, memory_limit=limit, **options)

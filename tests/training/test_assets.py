@@ -91,7 +91,14 @@ def test_it_is_right_about_photographs_that_it_never_saw(said, sample):
     assert score > often + 0.3
 
 
-@pytest.mark.parametrize("number", range(1, len(QUESTIONS)))
+@pytest.mark.parametrize(
+    "number",
+    [
+        1,
+        5,
+        *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 3, 4, *range(6, len(QUESTIONS)))),
+    ],
+)
 def test_other_questions_are_answered_with_their_own_words(model, processor, sample, number):
     question = QUESTIONS[number]
     said = answers(model, processor, sample, question.prompt)
