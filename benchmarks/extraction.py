@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,31 +34,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MIDDLE_SIZE: dict[str, dict[str, Any]] = {
+    "text": {
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+    },
+    "vision": {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "image_size": 112,
+        "patch_size": 14,
+    },
+}
 
-def middle_sized_model(folder: Path) -> Any:
+
+def middle_sized_model(folder: Path) -> None:
     """Write a random LLaVA whose forward pass takes far longer than anything around it."""
     import torch
-    from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+    from full_size_model import write_model_folder
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-    from signbridge.vlm.description import TINY_FOLDER
-
-    shutil.copytree(TINY_FOLDER, folder, dirs_exist_ok=True)
-    config: Any = LlavaConfig.from_pretrained(folder)
-    text, vision = config.text_config, config.vision_config
-    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 512, 1408, 16
-    text.num_attention_heads = text.num_key_value_heads = 8
-    text.head_dim = 64
-    vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers = 256, 1024, 6
-    vision.image_size, vision.patch_size = 112, 14
-    processor: Any = AutoProcessor.from_pretrained(folder, backend="pil")
-    processor.patch_size = 14
-    processor.image_processor.size = {"shortest_edge": 112}
-    processor.image_processor.crop_size = {"height": 112, "width": 112}
+    write_model_folder(folder, MIDDLE_SIZE)
     torch.manual_seed(0)
-    for old in folder.glob("*.safetensors"):
-        old.unlink()
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
+    model: Any = LlavaForConditionalGeneration
+    model(LlavaConfig.from_pretrained(folder)).save_pretrained(folder)
 
 
 def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
@@ -68,10 +71,8 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
     from rich.console import Console
 
     from signbridge.images import open_images
-    from signbridge.store import Shard
     from signbridge.vlm import module
-    from signbridge.vlm.batch_size import BatchLimit
-    from signbridge.vlm.batches import SpanDataset, SpanSampler
+    from signbridge.vlm.batches import Span, SpanDataset
     from signbridge.vlm.description import describe_model
     from signbridge.vlm.extract import extract_activations
     from signbridge.vlm.families import position_ids
@@ -87,8 +88,7 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
         model = load_model(description, "cpu", quantization="none")
         images = open_images("sample")
         dataset = SpanDataset(images, description.processor, DEFAULT_PROMPT)
-        spans = SpanSampler([Shard(0, 0, n_images)], BatchLimit(8))
-        batches: list[Any] = [dataset[span] for span in spans]
+        batches: list[Any] = [dataset[span] for span in Span(0, 0, n_images).pieces(8)]
         request = CaptureRequest(tuple(range(description.n_layers)))
 
         def bare(batch: Any) -> None:

@@ -50,10 +50,9 @@ from rich.console import Console
 from torch import nn
 
 from signbridge.images import open_images
-from signbridge.store import Shard
 from signbridge.vlm import module
-from signbridge.vlm.batch_size import BatchLimit, is_out_of_memory
-from signbridge.vlm.batches import SpanDataset, SpanSampler
+from signbridge.vlm.batch_size import is_out_of_memory
+from signbridge.vlm.batches import Span, SpanDataset
 from signbridge.vlm.description import ModelDescription, describe_model
 from signbridge.vlm.extract import extract_activations
 from signbridge.vlm.families import decoder_layers, position_ids
@@ -182,14 +181,16 @@ class Bench:
 
     def batches(self, n_images: int, batch: int) -> list[dict[str, torch.Tensor]]:
         """Prepared batches on the device; eight different ones at most, repeated."""
-        dataset = SpanDataset(repeated(self.images, n_images), self.description.processor,
-                              DEFAULT_PROMPT)  # fmt: skip
+        dataset, spans = self._dataset(n_images), Span(0, 0, n_images).pieces(batch)
         made: list[dict[str, torch.Tensor]] = []
-        spans = list(SpanSampler([Shard(0, 0, n_images)], BatchLimit(batch)))
         for span in spans[:8]:
             prepared: Any = dataset[span]
             made.append(self._on_device(prepared.inputs))
         return [made[k % len(made)] for k in range(len(spans))]
+
+    def _dataset(self, n_images: int) -> SpanDataset:
+        images = repeated(self.images, n_images)
+        return SpanDataset(images, self.description.processor, DEFAULT_PROMPT)
 
     def _on_device(self, inputs: Any) -> dict[str, torch.Tensor]:
         return {
@@ -199,9 +200,7 @@ class Bench:
 
     def prepared_per_second(self, n_images: int) -> float:
         """Images that one process decodes and prepares in a second."""
-        dataset = SpanDataset(repeated(self.images, n_images), self.description.processor,
-                              DEFAULT_PROMPT)  # fmt: skip
-        spans = list(SpanSampler([Shard(0, 0, n_images)], BatchLimit(16)))
+        dataset, spans = self._dataset(n_images), Span(0, 0, n_images).pieces(16)
         dataset[spans[0]]
         began = time.perf_counter()
         for span in spans:

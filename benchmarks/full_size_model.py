@@ -69,7 +69,12 @@ def write_model_folder(folder: Path, config: dict[str, Any]) -> None:
     """Write configuration and processor of a LLaVA, and no weights."""
     from transformers import AutoProcessor, LlavaConfig
 
-    shutil.copytree(TINY_FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.md"))
+    shutil.copytree(
+        TINY_FOLDER,
+        folder,
+        ignore=shutil.ignore_patterns("*.safetensors", "*.md"),
+        dirs_exist_ok=True,
+    )
     llava: Any = LlavaConfig.from_pretrained(folder)
     for part, values in (
         (llava.text_config, config["text"]),

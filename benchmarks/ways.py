@@ -56,22 +56,16 @@ class Workbench:
 
     def __post_init__(self) -> None:
         from signbridge.images import open_images
+        from signbridge.vlm.batches import Span, SpanDataset
         from signbridge.vlm.description import describe_model
         from signbridge.vlm.load import load_model
         from signbridge.vlm.prompts import DEFAULT_PROMPT
 
         self.description = describe_model(self.setting.model)
         self.images = open_images("sample")
+        dataset: Any = SpanDataset(self.images, self.description.processor, DEFAULT_PROMPT)
         self.inputs = [
-            dict(
-                self.description.processor(
-                    text=[DEFAULT_PROMPT] * len(rows),
-                    images=[self.images.load(row) for row in rows],
-                    padding=True,
-                    return_tensors="pt",
-                )
-            )
-            for rows in self.setting.batches()
+            dataset[Span(0, rows.start, rows.stop)].inputs for rows in self.setting.batches()
         ]
         self.model = load_model(self.description, "cpu", quantization="none")
         for tensor in self.model.state_dict().values():

@@ -204,7 +204,9 @@ def extract_activations(
                 trainer.predict(module, datamodule=data, return_predictions=False)
             trainer.strategy.barrier("all shards are written")
             if trainer.is_global_zero:
-                run.finish(**({"batch_size": limit.images} if data.shards else {}))
+                if data.shards:
+                    run.note(batch_size=limit.images)
+                run.finish()
     except RuntimeError as error:
         raise _in_one_sentence(error, trainer, output) from error
     finally:

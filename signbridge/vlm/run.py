@@ -85,14 +85,14 @@ class ExtractionRun:
             self.writer = self._store_writer(trainer.global_rank)
         return outcome[trainer.global_rank :: trainer.world_size]
 
-    def finish(self, **info: Any) -> None:
-        """Make one file of the shards; the first process calls this once all have written.
-
-        Args:
-            **info: recorded besides, now that it is known.
-        """
+    def note(self, **info: Any) -> None:
+        """Record what was not known at the beginning."""
         assert self.writer is not None
         self.writer.info.update(info)
+
+    def finish(self) -> None:
+        """Make one file of the shards; the first process calls this once all have written."""
+        assert self.writer is not None
         if self.writer.complete and self._target.base is None:
             self.say(f"{self._output} is complete already")
             return
