@@ -46,6 +46,10 @@ class BarOrLines:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar down."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
