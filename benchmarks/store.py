@@ -1,6 +1,6 @@
 """How fast the activation store writes and reads, as ratios to named peers in the same run.
 
-    python benchmarks/store.py [--samples 2048] [--layers 32] [--hidden 4096] [--repeats 3]
+    python benchmarks/store.py [--samples 4096] [--layers 32] [--hidden 4096] [--repeats 3]
 
 Peers: ``numpy.save`` of the same arrays, one file per shard, each fsynced; ``numpy.memmap`` of one
 array ``(sample, layer, hidden)``; a SQLite table with a BLOB per sample and layer, committed once
@@ -108,14 +108,6 @@ class Bench:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def warm_up(self) -> None:
-        """Write as much and remove it, so that whoever is timed writes into memory just used.
-
-        On a virtual machine memory that the host has to give first is several times as slow.
-        """
-        self.numpy_save()
-        self.remove("*.npy")
-
     def remove(self, pattern: str) -> None:
         """Remove files."""
         for path in self.folder.glob(pattern):
@@ -147,8 +139,8 @@ class Bench:
             writer.write_shard(shard.index, {"resid_post": self.rows[: len(shard)]})
 
     def write_overlapping(self, writer: StoreWriter) -> None:
-        """The same from two threads: one shard is hashed and synced while the next is written."""
-        with ThreadPoolExecutor(max_workers=2) as pool:
+        """The same, three shards at a time: one is synced while two are hashed and written."""
+        with ThreadPoolExecutor(max_workers=3) as pool:
             for done in [
                 pool.submit(
                     writer.write_shard, shard.index, {"resid_post": self.rows[: len(shard)]}
@@ -233,22 +225,29 @@ class Bench:
 def repeat(bench: Bench, times: Times) -> None:
     """Measure everything once."""
 
-    def note(name: str, function: Callable[[], Any]) -> None:
-        if name.startswith("write"):
-            bench.warm_up()
+    def note(name: str, function: Callable[[], Any], undo: str = "") -> None:
+        """Time a call; after one that is not timed, where its files are named to be removed.
+
+        On a virtual machine, memory that the host has to give first is several times as slow, so
+        everybody writes into memory that the same call has just used.
+        """
+        if undo:
+            function()
+            bench.remove(undo)
         times.setdefault(name, []).append(timed(function))
 
-    note("write: numpy.save", bench.numpy_save)
+    shards = "store.h5.parts/shard-*"
+    note("write: numpy.save", bench.numpy_save, "*.npy")
     bench.remove("*.npy")
     with bench.open_writer() as writer:
-        note("write: shards", lambda: bench.write_overlapping(writer))
-        bench.remove("store.h5.parts/shard-*")
-        note("write: numpy.save again", bench.numpy_save)
+        note("write: shards", lambda: bench.write_overlapping(writer), shards)
+        bench.remove(shards)
+        note("write: numpy.save again", bench.numpy_save, "*.npy")
         bench.remove("*.npy")
-        note("write: shards, one thread", lambda: bench.write_shards(writer))
+        note("write: shards, one thread", lambda: bench.write_shards(writer), shards)
         note("write: resume check", writer.pending)
         note("write: consolidate", writer.consolidate)
-    note("write: SQLite", bench.sqlite_write)
+    note("write: SQLite", bench.sqlite_write, "peer.sqlite")
     bench.memmap_write()
     for kind in ("layers", "epoch"):
         for peer in ("read", "unchecked", "memmap", "sqlite"):
@@ -290,7 +289,7 @@ def machine() -> str:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--samples", type=int, default=2048)
+    parser.add_argument("--samples", type=int, default=4096)
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3)

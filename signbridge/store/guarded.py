@@ -6,20 +6,30 @@ import contextlib
 import hashlib
 import io
 import os
+import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Opener = Callable[[Path], Any]
 _PAGE = 4096
-# Written between two requests to the disk to begin.
-_SYNC_BYTES = 16 << 20
+# Written between two requests to the system to begin with its part.
+_WRITE_OUT_BYTES = 4 << 20
 
 
 def open_raw(path: Path) -> io.FileIO:
     """Create a file for unbuffered reading and writing."""
     return io.FileIO(path, "x+")
+
+
+@dataclass
+class _Unasked:
+    """What was written since the disk was last asked to begin: how much, and between where."""
+
+    size: int = 0
+    low: int = sys.maxsize
+    high: int = 0
 
 
 class GuardedFile(io.RawIOBase):
@@ -40,6 +50,7 @@ class GuardedFile(io.RawIOBase):
         self._file = (opener or open_raw)(path)
         self._position = 0
         self._end = 0
+        self._unasked = _Unasked()
         self._pages: dict[int, bytearray] = {}  # written since the error
         self.error: OSError | None = None
 
@@ -85,6 +96,7 @@ class GuardedFile(io.RawIOBase):
                 done = 0
                 while done < len(view):
                     done += self._file.write(view[done:]) or 0
+                self._begin_writing_out(self._position, self._position + done)
             except OSError as error:
                 self.error = error
         if self.error is not None:
@@ -111,12 +123,10 @@ class GuardedFile(io.RawIOBase):
     def write_blocks(self, blocks: Iterable[tuple[int, memoryview]]) -> str:
         """Write blocks of bytes that HDF5 has left room for, and hash the whole file on the way.
 
-        Hashing runs beside writing, and so does the disk, which is asked for what is written again
-        and again rather than for all of it at the end.
+        A block is hashed while the processor still has it in its cache.
 
         Args:
-            blocks: Offsets, ascending, and bytes, which may change once the next but one is asked
-                for.
+            blocks: Offsets, ascending, and bytes, which may change once the next is asked for.
 
         Returns:
             SHA-256 of the file, in hexadecimal.
@@ -126,31 +136,33 @@ class GuardedFile(io.RawIOBase):
         """
         self.raise_error()
         digest = hashlib.sha256()
-        position = written = 0
-        with ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as syncer:
-            hashing: Future[None] = hasher.submit(lambda: None)
-            syncing: Future[None] | None = None
-            for offset, block in blocks:
-                between = self._read_range(position, offset)
-                hashing.result()
-                digest.update(between)
-                hashing = hasher.submit(digest.update, block)
-                self._file.seek(offset)
-                done = 0
-                while done < len(block):
-                    done += self._file.write(block[done:]) or 0
-                position = offset + len(block)
-                written += len(block)
-                if written >= _SYNC_BYTES and (syncing is None or syncing.done()):
-                    if syncing is not None:
-                        syncing.result()
-                    syncing = syncer.submit(os.fsync, self._file.fileno())
-                    written = 0
-            hashing.result()
-            digest.update(self._read_range(position, self._end))
-            if syncing is not None:
-                syncing.result()
+        position = 0
+        for offset, block in blocks:
+            digest.update(self._read_range(position, offset))
+            digest.update(block)
+            self.seek(offset)
+            self.write(block)
+            self.raise_error()
+            position = offset + len(block)
+        digest.update(self._read_range(position, self._end))
         return digest.hexdigest()
+
+    def _begin_writing_out(self, start: int, stop: int) -> None:
+        """Let the disk begin with what was written, rather than with all of it at the fsync.
+
+        The advice that a range is no longer needed makes Linux start to write it out, without
+        waiting; what is not on the disk yet stays in memory.
+        """
+        unasked = self._unasked
+        unasked.size += stop - start
+        unasked.low, unasked.high = min(unasked.low, start), max(unasked.high, stop)
+        if unasked.size < _WRITE_OUT_BYTES:
+            return
+        self._unasked = _Unasked()
+        if hasattr(os, "posix_fadvise"):
+            where = unasked.low, unasked.high - unasked.low
+            with contextlib.suppress(OSError):  # advice, no more
+                os.posix_fadvise(self._file.fileno(), *where, os.POSIX_FADV_DONTNEED)
 
     def _read_range(self, start: int, stop: int) -> bytearray:
         data = bytearray(max(0, stop - start))

@@ -242,9 +242,9 @@ class StoreWriter:
         if not 0 <= index < len(self.shards):
             raise StoreError(f"There is no shard {index} to write to {self.path}: see 'pending'.")
         shard = self._shards[index]
-        checked = checked_shard(shard, data, self.spec, self.samples)
+        checked = checked_shard(shard, data, self.spec, len(self.samples.class_names))
         with files.clear_errors(self._parts.folder, finished=_KEPT):
-            write_shard_file(self._parts, shard, checked, self.spec, self._opener)
+            write_shard_file(self._parts, shard, checked, self.spec, self.samples, self._opener)
 
     _opener: Opener | None = None  # replaced in tests
 
