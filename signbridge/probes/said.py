@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.files import replace_file
 from signbridge.probes.answers import AnswerCount, count_answers
 from signbridge.probes.bootstrap import paired_difference
 from signbridge.probes.features import FORCED_CHOICE, SAID, TEXT
@@ -60,11 +62,12 @@ def write_answers(store: Store, path: Path) -> list[AnswerCount]:
     if store.responses is None:
         return []
     counts = count_answers(store.responses, np.asarray(store.labels), store.class_names)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["class_name", "answer", "count", "share", "names_class"])
-        writer.writeheader()
-        for row in counts:
-            writer.writerow({**asdict(row), "names_class": str(row.names_class).lower()})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["class_name", "answer", "count", "share", "names_class"])
+    writer.writeheader()
+    for row in counts:
+        writer.writerow({**asdict(row), "names_class": str(row.names_class).lower()})
+    replace_file(path, text.getvalue().encode())
     return counts
 
 

@@ -130,7 +130,7 @@ def test_overwrite_and_run_with_two_workers(alone, tmp_path):
     assert process.returncode == 0
     (tmp_path / "run.py").write_text(SCRIPT.replace('"extract"', '"run"'))
     options = command(tmp_path, 2)[2:]
-    more = ["--overwrite", "true", "--results", "out", "--folds", "2"]
+    more = ["--overwrite", "true", "--results", "out", "--folds", "2", "--forced_choice", "false"]
     done = subprocess.run(
         [sys.executable, "run.py", *options, *more],
         cwd=tmp_path,
