@@ -97,11 +97,11 @@ def _read_and_hash(
     if h5py.check_string_dtype(dataset.dtype) is not None:
         texts = hdf.get_rows(dataset, low, high)
         return texts, [block_sha256(texts[i : i + rows]) for i in range(0, high - low, rows)]
-    values = np.empty((high - low, *dataset.shape[1 if layer is None else 2 :]), dataset.dtype)
     step = rows * _PIECE
     if high - low <= step:
-        values[:] = hdf.get_rows(dataset, low, high, layer)
+        values = np.asarray(hdf.get_rows(dataset, low, high, layer))
         return values, [block_sha256(values[i : i + rows]) for i in range(0, len(values), rows)]
+    values = np.empty((high - low, *dataset.shape[1 if layer is None else 2 :]), dataset.dtype)
     digests: list[Future[str]] = []
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
         for begin in range(0, len(values), step):
