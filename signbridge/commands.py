@@ -396,12 +396,15 @@ def merge(stores: list[str], output: str = "", overwrite: bool = False) -> None:
         output: the store to make (-o).
         overwrite: replace a file that is there already.
     """
+    from signbridge.progress import CountingStages
     from signbridge.store.info import merged_line
     from signbridge.store.merge import merge_stores
 
     if not output:
         raise StoreError("merge needs the name of the store to make: signbridge merge A B -o C.")
-    print(merged_line(merge_stores(stores, output, overwrite=overwrite), len(stores)))
+    with CountingStages() as progress:
+        merged = merge_stores(stores, output, overwrite, progress)
+    print(merged_line(merged, len(stores)))
 
 
 def _check_results_folder(option: str, folder: str | None) -> None:

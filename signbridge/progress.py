@@ -112,3 +112,35 @@ class Counting(BarOrLines):
         elif done < total:
             left = duration(passed / max(1, done) * (total - done))
             self._say(f"{self._what}: {done:,} of {total:,}, about {left} left")
+
+
+class CountingStages:
+    """Shows how far each of several counts has come, one after the other; a context manager.
+
+    Args:
+        console: see :class:`BarOrLines`.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console
+        self._what = ""
+        self._counting: Counting | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar of the last stage down."""
+        if self._counting is not None:
+            self._counting.close()
+            self._counting = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say what is under way, how many are done and of how many."""
+        if self._counting is None or what != self._what:
+            self.close()
+            self._what, self._counting = what, Counting(what, self._console)
+        self._counting(done, total)

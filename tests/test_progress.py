@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from signbridge import progress as progress_module
-from signbridge.progress import Counting
+from signbridge.progress import Counting, CountingStages
 
 
 @pytest.fixture
@@ -46,3 +46,29 @@ def test_what_is_over_at_once_shows_nothing(clock):
         clock[0] += 1
         progress(10, 10)
     assert text.getvalue() == ""
+
+
+def test_every_stage_has_its_own_clock(clock):
+    text = io.StringIO()
+    with CountingStages(Console(file=text)) as progress:
+        for what, first in (("making the file", 100.0), ("verifying the file", 200.0)):
+            for second in range(0, 80, 20):
+                clock[0] = first + second
+                progress(what, 10 + second, 100)
+    assert text.getvalue().splitlines() == [
+        "making the file: 50 of 100, about 40 s left",
+        "verifying the file: 50 of 100, about 40 s left",
+    ]
+
+
+def test_the_bar_of_a_stage_that_is_over_is_taken_down(clock):
+    text = io.StringIO()
+    with CountingStages(Console(file=text, force_terminal=True, width=100)) as progress:
+        for what in ("one", "two"):
+            progress(what, 1, 10)
+            clock[0] += 1
+            progress(what, 5, 10)
+    assert "one" in text.getvalue()
+    assert text.getvalue().index("one") < text.getvalue().index("two")
+    with CountingStages(Console(file=text)):  # nothing was begun
+        pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from signbridge.store.schema import (
     Values,
 )
 from signbridge.store.shards import all_finite
+from signbridge.store.stages import Progress
 
 # What h5py raises on damaged files.
 DAMAGE = (
@@ -200,9 +201,7 @@ def _shard_problems(h5: h5py.File, path: Path) -> Iterator[Problem]:
             yield Problem(str(shard), f"this shard has {found} bytes instead of {size}")
 
 
-def full_problems(
-    h5: h5py.File, path: Path, progress: Callable[[int, int], None] | None = None
-) -> Iterator[Problem]:
+def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -> Iterator[Problem]:
     """Check every value against its checksum, and what must hold between the values.
 
     Args:

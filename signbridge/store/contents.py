@@ -29,6 +29,7 @@ from signbridge.store.checked import CheckedBlocks
 from signbridge.store.checksums import dimension_names, dtype_name
 from signbridge.store.rows import open_hdf5
 from signbridge.store.schema import CHECKSUMS, RESID_POST, SampleTable, StoreSpec, Values
+from signbridge.store.stages import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,6 +44,7 @@ class StoreFile:
     Args:
         path: The store's file.
         verify: As in :func:`signbridge.store.open_store`.
+        progress: As in :func:`signbridge.store.open_store`.
 
     Attributes:
         path: The store's file.
@@ -51,7 +53,12 @@ class StoreFile:
         StoreError: As in :func:`signbridge.store.open_store`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], verify: Verify = "read") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        verify: Verify = "read",
+        progress: Progress | None = None,
+    ) -> None:
         if verify not in ("none", "quick", "read", "full"):
             raise StoreError(
                 f"verify={verify!r} is not known: use 'none', 'quick', 'read' or 'full'."
@@ -66,12 +73,12 @@ class StoreFile:
         self._closed = False
         _OPEN_STORES.add(self)
         try:
-            self._check(verify)
+            self._check(verify, progress)
         except BaseException:
             self.close()
             raise
 
-    def _check(self, verify: Verify) -> None:
+    def _check(self, verify: Verify, progress: Progress | None) -> None:
         with self._reading():
             h5 = self._handle()
             problem = identity_problem(h5, str(self.path))
@@ -89,7 +96,7 @@ class StoreFile:
             if not found and verify == "full":
                 from signbridge.store.verify import verify_store
 
-                found = verify_store(self.path)
+                found = verify_store(self.path, progress)
             if found:
                 raise StoreError(
                     f"{self.path} is damaged: {found[0]}; run 'signbridge verify {self.path}' for "

@@ -33,6 +33,7 @@ from signbridge.store.schema import (
     Variable,
     block_edges,
 )
+from signbridge.store.stages import Progress
 
 
 class RowSource(Protocol):
@@ -74,10 +75,21 @@ class Content:
         return tuple(sizes[dim] for dim in variable.dims)
 
 
-def write_store_file(target: Path, content: Content, opener: Opener | None = None) -> None:
+def write_store_file(
+    target: Path,
+    content: Content,
+    opener: Opener | None = None,
+    progress: Progress | None = None,
+) -> None:
     """Write a complete store to ``target``, which must not exist, and fsync it.
 
     Memory stays bounded: one block of rows at a time. On any error ``target`` is removed.
+
+    Args:
+        target: The file.
+        content: What goes into it.
+        opener: Opens it; replaced in tests.
+        progress: Called with samples done and samples to do.
 
     Raises:
         OSError: If the system refuses to write.
@@ -87,7 +99,7 @@ def write_store_file(target: Path, content: Content, opener: Opener | None = Non
     try:
         try:
             with h5py.File(file, "w") as h5:
-                _fill(h5, content, file)
+                _fill(h5, content, file, progress)
         except Exception:
             if file.error is not None:  # the cause, rather than what HDF5 made of it
                 raise file.error from None
@@ -100,7 +112,7 @@ def write_store_file(target: Path, content: Content, opener: Opener | None = Non
         raise
 
 
-def _fill(h5: h5py.File, content: Content, file: GuardedFile) -> None:
+def _fill(h5: h5py.File, content: Content, file: GuardedFile, progress: Progress | None) -> None:
     h5.attrs["format"] = FORMAT
     h5.attrs["format_version"] = FORMAT_VERSION
     h5.attrs["complete"] = np.int8(0)
@@ -120,7 +132,7 @@ def _fill(h5: h5py.File, content: Content, file: GuardedFile) -> None:
     with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
         tables = {v.name: _table(v, content.shape(v), pool) for v in variables}
         _put_known(h5, tables, content, file)
-        _put_captured(h5, tables, content, file)
+        _put_captured(h5, tables, content, file, progress)
         hdf.write_info(h5, content.info)
         _write_shard_list(h5, content.shards)
         for name in (INFO, SHARDS):
@@ -162,7 +174,11 @@ def _put_known(
 
 
 def _put_captured(
-    h5: h5py.File, tables: Mapping[str, ChecksumTable], content: Content, file: GuardedFile
+    h5: h5py.File,
+    tables: Mapping[str, ChecksumTable],
+    content: Content,
+    file: GuardedFile,
+    progress: Progress | None,
 ) -> None:
     before: list[Future[str]] = []
     datasets = {v.name: h5[v.name] for v in content.spec.captured}  # opening them again is slow
@@ -180,6 +196,8 @@ def _put_captured(
         for future in before:  # at most two blocks wait in memory to be hashed
             future.result()
         before = hashing
+        if progress:
+            progress(stop, len(content.samples))
 
 
 def _virtual_layout(variable: Variable, content: Content) -> h5py.VirtualLayout | None:

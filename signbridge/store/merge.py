@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from signbridge.errors import StoreError
 from signbridge.store import files
-from signbridge.store.final import Content, write_store_file
+from signbridge.store.final import Content
 from signbridge.store.parts import Parts, spec_identity
 from signbridge.store.provenance import differing_keys, plain
+from signbridge.store.publish import publish_store
 from signbridge.store.reader import Store, open_store
 from signbridge.store.schema import RESID_POST, SampleTable, StoreSpec, Values, Variable
-from signbridge.store.shards import shard_space
-from signbridge.store.writer import verify_written
+from signbridge.store.stages import StageProgress, stage
 
 # Where the images came from may differ between stores of different samples.
 SAMPLE_KEYS = frozenset(
@@ -33,6 +33,7 @@ def merge_stores(
     paths: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     overwrite: bool = False,
+    progress: StageProgress | None = None,
 ) -> Path:
     """Join stores of equal provenance into one.
 
@@ -45,6 +46,7 @@ def merge_stores(
         paths: Two or more finished stores.
         output: The file to write.
         overwrite: Whether ``output`` may be replaced.
+        progress: Told how far verifying the stores, making the file and verifying it have come.
 
     Returns:
         The path of the new store.
@@ -71,11 +73,15 @@ def merge_stores(
         raise StoreError(
             f"{target} exists already: choose another output file or give --overwrite true."
         )
-    _join(paths, target)
+    _join(paths, target, progress)
     return target
 
 
-def extend_store(base: str | os.PathLike[str], extra: str | os.PathLike[str]) -> None:
+def extend_store(
+    base: str | os.PathLike[str],
+    extra: str | os.PathLike[str],
+    progress: StageProgress | None = None,
+) -> None:
     """Put what ``extra`` holds of the same samples, or other samples, into ``base``, atomically.
 
     Whoever reads ``base`` meanwhile keeps the old file.
@@ -83,12 +89,13 @@ def extend_store(base: str | os.PathLike[str], extra: str | os.PathLike[str]) ->
     Args:
         base: The store to extend.
         extra: The store to take from; it stays.
+        progress: As in :func:`merge_stores`.
 
     Raises:
         StoreError: As :func:`merge_stores` does; then ``base`` is as it was.
     """
     _refuse_the_same_file([base, extra])
-    _join([base, extra], Path(base).absolute())
+    _join([base, extra], Path(base).absolute(), progress)
 
 
 def _is_same_file(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
@@ -106,7 +113,9 @@ def _refuse_the_same_file(paths: Sequence[str | os.PathLike[str]]) -> None:
                 raise StoreError(f"{which}: name every store once to merge them.")
 
 
-def _join(paths: Sequence[str | os.PathLike[str]], target: Path) -> None:
+def _join(
+    paths: Sequence[str | os.PathLike[str]], target: Path, progress: StageProgress | None
+) -> None:
     with ExitStack() as stack:
         # A second process that joins to the same file would lose what this one joins.
         parts = Parts(target)
@@ -115,27 +124,16 @@ def _join(paths: Sequence[str | os.PathLike[str]], target: Path) -> None:
         stack.callback(parts.unlock)
         stack.callback(parts.drop_if_empty)
         # Copying would give what is damaged new checksums that match.
-        stores = [stack.enter_context(open_store(path, verify="full")) for path in paths]
+        stores = [
+            stack.enter_context(open_store(p, "full", stage(progress, f"verifying {p}")))
+            for p in paths
+        ]
         same = [set(s.sample_ids) == set(stores[0].sample_ids) for s in stores]
         content = _join_columns(stores) if all(same) else _join_rows(stores)
-        _write(content, target)
-
-
-def _write(content: Content, target: Path) -> None:
-    temporary = files.temporary_name(target)
-    try:
         with files.clear_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             files.remove_stale_temporaries(target.parent, f"{target.name}.tmp-")
-            n_classes = len(content.samples.class_names)
-            files.check_space(target, shard_space(content.spec, len(content.samples), n_classes))
-            write_store_file(temporary, content)
-            verify_written(temporary, target)
-            files.replace(temporary, target)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+        publish_store(target, content, progress=progress)
 
 
 # -- the same samples, other layers or baselines --------------------------------------------------

@@ -14,9 +14,12 @@ from signbridge.errors import StoreError
 from signbridge.store.contents import StoreFile, Verify
 from signbridge.store.rows import picked_rows, row_indices
 from signbridge.store.schema import CHUNK_ROWS, RESID_POST
+from signbridge.store.stages import Progress
 
 
-def open_store(path: str | os.PathLike[str], verify: Verify = "read") -> Store:
+def open_store(
+    path: str | os.PathLike[str], verify: Verify = "read", progress: Progress | None = None
+) -> Store:
     """Open a finished activation store for reading.
 
     Args:
@@ -26,6 +29,7 @@ def open_store(path: str | os.PathLike[str], verify: Verify = "read") -> Store:
             compares every block of values with its checksum the first time it is read; ``"full"``
             does all that and reads everything once before it returns; ``"none"`` only looks
             whether it is a store.
+        progress: With ``"full"``, called with the blocks done and the blocks to do.
 
     Returns:
         The store, a context manager.
@@ -35,7 +39,7 @@ def open_store(path: str | os.PathLike[str], verify: Verify = "read") -> Store:
             or fails the check. With ``"read"`` and ``"full"`` reading raises it too, naming the
             variable and the rows that are damaged.
     """
-    return Store(path, verify=verify)
+    return Store(path, verify, progress)
 
 
 class Store(StoreFile):
@@ -47,6 +51,7 @@ class Store(StoreFile):
     Args:
         path: The store's file.
         verify: As in :func:`open_store`.
+        progress: As in :func:`open_store`.
 
     Attributes:
         path: The store's file.

@@ -13,7 +13,6 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -28,8 +27,8 @@ from signbridge.store.check import (
 from signbridge.store.files import os_error
 from signbridge.store.rows import DamagedFileError, open_hdf5
 from signbridge.store.schema import FORMAT
+from signbridge.store.stages import Progress
 
-Progress = Callable[[int, int], None]
 _MAX_PROBLEMS = 1000
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Where the root attributes lie, as far as can be told when HDF5 cannot open a file.

@@ -8,18 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from signbridge.errors import StoreError, first_line
+from signbridge.errors import StoreError
 from signbridge.store import files
-from signbridge.store.check import DAMAGE, full_problems
-from signbridge.store.final import Content, ShardFile, write_store_file
+from signbridge.store.final import Content, ShardFile
 from signbridge.store.guarded import Opener
 from signbridge.store.leftovers import unfinished
 from signbridge.store.parts import Parts, samples_identity, spec_identity
 from signbridge.store.provenance import checked_provenance, refuse_difference
+from signbridge.store.publish import publish_store
 from signbridge.store.reader import Store, open_store
-from signbridge.store.rows import open_hdf5
 from signbridge.store.schema import SHARDS, SampleTable, Shard, StoreSpec
 from signbridge.store.shards import ShardRows, checked_shard, shard_space, write_shard_file
+from signbridge.store.stages import StageProgress, stage
 
 _KEPT = "what was finished is kept, and the same command continues from there"
 
@@ -44,6 +44,8 @@ class StoreWriter:
             continued even so.
         rank: Number of this worker.
         keep_shards: Whether the store will refer to its shards rather than copy them.
+        progress: Told how far verifying and making the file have come, which take minutes for a
+            large store.
 
     Attributes:
         complete: Whether the output is already there with the same provenance and samples.
@@ -64,6 +66,7 @@ class StoreWriter:
         overwrite: bool = False,
         rank: int = 0,
         keep_shards: bool = False,
+        progress: StageProgress | None = None,
     ) -> None:
         if shard_size < 1:
             raise StoreError(f"The shard size {shard_size} makes no sense: give at least 1.")
@@ -73,6 +76,7 @@ class StoreWriter:
         self.info = dict(info or {})
         self.rank, self.keep_shards = rank, keep_shards
         self.complete = False
+        self._progress = progress
         self._parts = Parts(self.path)
         self._shards: list[Shard] = []
         with files.clear_errors(self.path):
@@ -137,7 +141,8 @@ class StoreWriter:
             StoreError: If it is another store, or damaged and cannot be mended.
         """
         try:
-            store = open_store(self.path, verify="full")
+            telling = stage(self._progress, "verifying what is there")
+            store = open_store(self.path, "full", telling)
         except StoreError as error:
             if self._has_shards_to_mend_it():
                 return False
@@ -222,8 +227,14 @@ class StoreWriter:
             StoreError: If the parts cannot be read.
         """
         mine = [s for s in self.shards if s.index % world_size == rank]
+        pending: list[Shard] = []
         with files.clear_errors(self._parts.folder):
-            return [s for s in mine if not self._parts.is_whole(s)]
+            for number, shard in enumerate(mine, 1):
+                if not self._parts.is_whole(shard):
+                    pending.append(shard)
+                if self._progress:
+                    self._progress("verifying finished shards", number, len(mine))
+        return pending
 
     def write_shard(self, index: int, data: Mapping[str, Any]) -> None:
         """Store one shard, durably; several threads may store different shards at once.
@@ -268,20 +279,18 @@ class StoreWriter:
             return self.path
         keep = self.keep_shards if keep_shards is None else keep_shards
         self._require_all()
-        temporary = files.temporary_name(self.path)
+        source = ShardRows(self._parts, self._shards)
         try:
-            with files.clear_errors(self.path, finished=_KEPT):
-                if not keep:
-                    n_classes = len(self.samples.class_names)
-                    space = shard_space(self.spec, len(self.samples), n_classes)
-                    files.check_space(self.path, space)
-                self._write(temporary, keep)
-                verify_written(temporary, self.path)
-                files.replace(temporary, self.path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+            shards = self._shard_files() if keep else ()
+            publish_store(
+                self.path,
+                Content(self.spec, self.samples, self.provenance, self.info, source, shards),
+                opener=self._opener,
+                progress=self._progress,
+                finished=_KEPT,
+            )
+        finally:
+            source.close()
         self.complete = True
         self._clean_up(keep)
         return self.path
@@ -293,24 +302,6 @@ class StoreWriter:
                 f"{len(missing)} of {len(self._shards)} shards of {self.path} are missing: run the "
                 "same command again to make them."
             )
-
-    def _write(self, temporary: Path, keep: bool) -> None:
-        source = ShardRows(self._parts, self._shards)
-        try:
-            write_store_file(
-                temporary,
-                Content(
-                    self.spec,
-                    self.samples,
-                    self.provenance,
-                    self.info,
-                    source,
-                    self._shard_files() if keep else (),
-                ),
-                self._opener,
-            )
-        finally:
-            source.close()
 
     def _shard_files(self) -> list[ShardFile]:
         found = []
@@ -341,33 +332,6 @@ class StoreWriter:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def verify_written(temporary: Path, path: Path) -> None:
-    """Check every value of a file just written, before it takes its place at ``path``.
-
-    Raises:
-        StoreError: If it does not verify.
-    """
-    try:
-        _drop_cached(temporary)
-        with open_hdf5(temporary) as h5:
-            problem: object = next(full_problems(h5, temporary), None)
-    except DAMAGE as error:
-        problem = first_line(error)
-    if problem is not None:
-        raise StoreError(
-            f"The file written for {path} does not verify ({problem}), so it was discarded: check "
-            "disk and memory, then run the same command again."
-        )
-
-
-def _drop_cached(path: Path) -> None:
-    """Ask the system to read the file from the disk again, not from what it still holds of it."""
-    if not hasattr(os, "posix_fadvise"):
-        return
-    with suppress(OSError), path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def estimated_bytes(spec: StoreSpec, n_samples: int, n_classes: int) -> int:

@@ -14,6 +14,7 @@ from signbridge.store.leftovers import adding_path, tidy_addings
 from signbridge.store.merge import extend_store
 from signbridge.store.parts import samples_identity
 from signbridge.store.provenance import checked_provenance, refuse_difference
+from signbridge.store.stages import StageProgress
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class Target:
             # the new layers as shards and as a file, then the joined file beside the base
             check_space(self.base, 3 * new + self.base.stat().st_size)
 
-    def join(self) -> None:
+    def join(self, progress: StageProgress | None = None) -> None:
         """Put the new layers into the base, atomically, and remove the file that held them."""
         if self.base is not None:
-            extend_store(self.base, self.path)
+            extend_store(self.base, self.path, progress)
             self.path.unlink()
 
     def tidy(self) -> list[str]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from signbridge.errors import SignBridgeError, StoreError
 from signbridge.images import ImageSet
+from signbridge.progress import CountingStages
 from signbridge.store import SampleTable, Shard, StoreSpec, StoreWriter, estimated_bytes
 from signbridge.vlm.adding import Target
 from signbridge.words import counted, size
@@ -60,6 +61,7 @@ class ExtractionRun:
         self._keep_shards = keep_shards
         self._shard_size = shard_size
         self._console = console
+        self._stages = CountingStages(console)
         self.writer: StoreWriter | None = None
 
     def begin(self, trainer: Trainer) -> list[Shard]:
@@ -96,8 +98,9 @@ class ExtractionRun:
         if self.writer.complete and self._target.base is None:
             self.say(f"{self._output} is complete already")
             return
-        self.writer.consolidate()
-        self._target.join()
+        with self._stages:
+            self.writer.consolidate()
+            self._target.join(self._stages)
         path = self._target.base or self._output
         self.say(f"wrote {size(path.stat().st_size)} to {path}")
 
@@ -117,14 +120,16 @@ class ExtractionRun:
             overwrite=self._overwrite,
             keep_shards=self._keep_shards,
             rank=rank,
+            progress=self._stages,
         )
 
     def _open(self) -> list[Shard]:
         for left in self._target.tidy():
             self.say(f"left by an earlier command: {left}; it continues there, or remove it")
         self._target.check_space(self._spec, self._samples)
-        self.writer = self._store_writer(rank=0)
-        pending = self.writer.pending()
+        with self._stages:
+            self.writer = self._store_writer(rank=0)
+            pending = self.writer.pending()
         if not self.writer.complete:
             self._announce(pending)
         return pending

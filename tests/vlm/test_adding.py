@@ -61,7 +61,7 @@ class Stop(Exception):
     pass
 
 
-def join_and_die(target):
+def join_and_die(target, progress):
     extend_store(target.base, target.path)
     raise Stop
 
