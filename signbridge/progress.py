@@ -27,7 +27,21 @@ _SECONDS_BEFORE_BAR = 0.5
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-class BarOrLines:
+class _Closing:
+    """A context manager that closes itself at the end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take down what is shown."""
+        raise NotImplementedError
+
+
+class BarOrLines(_Closing):
     """What shows how far work has come; a context manager, so that the bar is taken down.
 
     Args:
@@ -41,12 +55,6 @@ class BarOrLines:
         self._console = console or Console(stderr=True, quiet=not is_first_process())
         self._started = self._said = time.monotonic()
         self._bar: Progress | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Take the bar down."""
@@ -114,7 +122,7 @@ class Counting(BarOrLines):
             self._say(f"{self._what}: {done:,} of {total:,}, about {left} left")
 
 
-class CountingStages:
+class CountingStages(_Closing):
     """Shows how far each of several counts has come, one after the other; a context manager.
 
     Args:
@@ -125,12 +133,6 @@ class CountingStages:
         self._console = console
         self._what = ""
         self._counting: Counting | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Take the bar of the last stage down."""
