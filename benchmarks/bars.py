@@ -2,8 +2,8 @@
 
     python benchmarks/bars.py [--quick]
 
-Runs ``store.py``, then ``extraction.py`` for the overhead and for the memory: a quarter of an hour
-on two cores, which should be idle. ``--quick`` does the same with little data in a minute; such
+Runs ``store.py``, then ``extraction.py`` for the overhead and for the memory: ten minutes on
+two cores, which should be idle. ``--quick`` does the same with little data in a minute; such
 numbers say that it runs, no more.
 """
 

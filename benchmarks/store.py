@@ -14,6 +14,7 @@ its checksums, unless it says "unchecked".
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import platform
 import shutil
@@ -149,6 +150,11 @@ class Bench:
             ]:
                 done.result()
 
+    def hash_all(self) -> None:
+        """SHA-256 of the same bytes and nothing else: the least that one thread needs."""
+        for a, b in self.edges:
+            hashlib.sha256(self.rows[: b - a].data).hexdigest()
+
     def memmap_write(self) -> None:
         """The array that memmap reads; not timed."""
         shape = (self.n, *self.rows.shape[1:])
@@ -245,6 +251,7 @@ def repeat(bench: Bench, times: Times) -> None:
         note("write: numpy.save again", bench.numpy_save, "*.npy")
         bench.remove("*.npy")
         note("write: shards, one thread", lambda: bench.write_shards(writer), shards)
+        note("write: SHA-256 alone", bench.hash_all)
         note("write: resume check", writer.pending)
         note("write: consolidate", writer.consolidate)
     note("write: SQLite", bench.sqlite_write, "peer.sqlite")

@@ -95,13 +95,16 @@ class Counting(BarOrLines):
     Args:
         what: what is under way: ``reading images``.
         console: see :class:`BarOrLines`.
+
+    Attributes:
+        what: what is under way.
     """
 
     _is_transient = True
 
     def __init__(self, what: str, console: Console | None = None) -> None:
         super().__init__(console)
-        self._what = what
+        self.what = what
 
     def _columns(self) -> list[ProgressColumn]:
         return [
@@ -116,10 +119,10 @@ class Counting(BarOrLines):
         passed = self._passed()
         if self._console.is_terminal:
             if self._bar is not None or (passed >= _SECONDS_BEFORE_BAR and done < total):
-                self._show(self._what, done, total)
+                self._show(self.what, done, total)
         elif done < total:
             left = duration(passed / max(1, done) * (total - done))
-            self._say(f"{self._what}: {done:,} of {total:,}, about {left} left")
+            self._say(f"{self.what}: {done:,} of {total:,}, about {left} left")
 
 
 class CountingStages(_Closing):
@@ -131,7 +134,6 @@ class CountingStages(_Closing):
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console
-        self._what = ""
         self._counting: Counting | None = None
 
     def close(self) -> None:
@@ -142,7 +144,7 @@ class CountingStages(_Closing):
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Say what is under way, how many are done and of how many."""
-        if self._counting is None or what != self._what:
+        if self._counting is None or self._counting.what != what:
             self.close()
-            self._what, self._counting = what, Counting(what, self._console)
+            self._counting = Counting(what, self._console)
         self._counting(done, total)

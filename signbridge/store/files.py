@@ -100,6 +100,22 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def let_go(file: int, start: int = 0, size: int = 0) -> None:
+    """Tell the system that a range of an open file is not needed in memory, where it listens.
+
+    Linux begins to write out what of it is not on the disk yet, without waiting, and forgets what
+    is, so that it is read from the disk again.
+
+    Args:
+        file: The file's descriptor.
+        start: First byte of the range.
+        size: Its bytes; 0 for all to the end.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # advice, no more
+            os.posix_fadvise(file, start, size, os.POSIX_FADV_DONTNEED)
+
+
 def free_bytes(path: Path) -> int:
     """Free space on the file system that would hold ``path``, whose folder may not exist yet."""
     folder = path

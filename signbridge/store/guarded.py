@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from signbridge.store.files import let_go
+
 Opener = Callable[[Path], Any]
 _PAGE = 4096
 # Written between two requests to the system to begin with its part.
@@ -148,21 +150,14 @@ class GuardedFile(io.RawIOBase):
         return digest.hexdigest()
 
     def _begin_writing_out(self, start: int, stop: int) -> None:
-        """Let the disk begin with what was written, rather than with all of it at the fsync.
-
-        The advice that a range is no longer needed makes Linux start to write it out, without
-        waiting; what is not on the disk yet stays in memory.
-        """
+        """Let the disk begin with what was written, rather than with all of it at the fsync."""
         unasked = self._unasked
         unasked.size += stop - start
         unasked.low, unasked.high = min(unasked.low, start), max(unasked.high, stop)
         if unasked.size < _WRITE_OUT_BYTES:
             return
         self._unasked = _Unasked()
-        if hasattr(os, "posix_fadvise"):
-            where = unasked.low, unasked.high - unasked.low
-            with contextlib.suppress(OSError):  # advice, no more
-                os.posix_fadvise(self._file.fileno(), *where, os.POSIX_FADV_DONTNEED)
+        let_go(self._file.fileno(), unasked.low, unasked.high - unasked.low)
 
     def _read_range(self, start: int, stop: int) -> bytearray:
         data = bytearray(max(0, stop - start))

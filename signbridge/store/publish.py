@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,7 +55,8 @@ def publish_store(
 def _verify(temporary: Path, path: Path, progress: Progress | None) -> None:
     """Check every value of a file just written, before it takes its place at ``path``."""
     try:
-        _drop_cached(temporary)
+        with suppress(OSError), temporary.open("rb") as file:
+            files.let_go(file.fileno())  # so that the disk is read, not what the system still holds
         with open_hdf5(temporary) as h5:
             problem: object = next(full_problems(h5, temporary, progress), None)
     except DAMAGE as error:
@@ -66,11 +66,3 @@ def _verify(temporary: Path, path: Path, progress: Progress | None) -> None:
             f"The file written for {path} does not verify ({problem}), so it was discarded: check "
             "disk and memory, then run the same command again."
         )
-
-
-def _drop_cached(path: Path) -> None:
-    """Ask the system to read the file from the disk again, not from what it still holds of it."""
-    if not hasattr(os, "posix_fadvise"):
-        return
-    with suppress(OSError), path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
