@@ -3,7 +3,7 @@
 
 import sys
 
-from signbridge.cli import main
+from signbridge.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(command="extract"))

@@ -70,16 +70,16 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
     import torch
     from rich.console import Console
 
+    from signbridge.extraction import module
+    from signbridge.extraction.batches import Span, SpanDataset
+    from signbridge.extraction.extract import extract_activations
+    from signbridge.extraction.host import HostCopy
     from signbridge.images import open_images
-    from signbridge.vlm import module
-    from signbridge.vlm.batches import Span, SpanDataset
-    from signbridge.vlm.description import describe_model
-    from signbridge.vlm.extract import extract_activations
-    from signbridge.vlm.families import position_ids
-    from signbridge.vlm.forward import CaptureRequest, run_batch
-    from signbridge.vlm.host import HostCopy
-    from signbridge.vlm.load import load_model
-    from signbridge.vlm.prompts import DEFAULT_PROMPT
+    from signbridge.model.description import describe_model
+    from signbridge.model.families import position_ids
+    from signbridge.model.forward import CaptureRequest, run_batch
+    from signbridge.model.load import load_model
+    from signbridge.model.prompts import DEFAULT_PROMPT
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -182,8 +182,8 @@ def replace_images(images: Any, n_images: int) -> Any:
 
 PEAK = """
 import json, sys
-from signbridge.cli import main
-from signbridge.vlm import extract
+from signbridge.cli.main import main
+from signbridge.extraction import extract
 
 def clear():
     with open("/proc/self/clear_refs", "w") as file:  # 5: forget the peak so far

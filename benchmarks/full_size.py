@@ -49,15 +49,15 @@ from full_size_model import CONFIGS, multiply_adds, repeated, write_model_folder
 from rich.console import Console
 from torch import nn
 
+from signbridge.extraction import module
+from signbridge.extraction.batch_size import is_out_of_memory
+from signbridge.extraction.batches import Span, SpanDataset
+from signbridge.extraction.extract import extract_activations
 from signbridge.images import open_images
-from signbridge.vlm import module
-from signbridge.vlm.batch_size import is_out_of_memory
-from signbridge.vlm.batches import Span, SpanDataset
-from signbridge.vlm.description import ModelDescription, describe_model
-from signbridge.vlm.extract import extract_activations
-from signbridge.vlm.families import decoder_layers, position_ids
-from signbridge.vlm.load import load_model
-from signbridge.vlm.prompts import DEFAULT_PROMPT
+from signbridge.model.description import ModelDescription, describe_model
+from signbridge.model.families import decoder_layers, position_ids
+from signbridge.model.load import load_model
+from signbridge.model.prompts import DEFAULT_PROMPT
 
 ANSWER = 20
 

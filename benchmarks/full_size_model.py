@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from signbridge.images import ImageSet
-from signbridge.vlm.description import TINY_FOLDER
+from signbridge.model.description import TINY_FOLDER
 
 CONFIGS: dict[str, dict[str, Any]] = {
     # llava-hf/llava-1.5-7b-hf: Vicuna 7B behind CLIP ViT-L/14 at 336 pixels.

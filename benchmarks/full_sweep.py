@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from signbridge.probes.dataset.features import Feature, FeatureSource
 from signbridge.probes.engines import ExactEngine
-from signbridge.probes.features import Feature, FeatureSource
 from signbridge.store import SampleTable, StoreSpec, StoreWriter, open_store
 
 SHARD = 256

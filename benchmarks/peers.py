@@ -269,8 +269,8 @@ def normed(vectors: Vectors, setting: Setting) -> Vectors:
     """The decoder's final norm of vectors, shape (images, hidden)."""
     import torch
 
-    from signbridge.vlm.description import describe_model
-    from signbridge.vlm.load import load_model
+    from signbridge.model.description import describe_model
+    from signbridge.model.load import load_model
 
     model: Any = load_model(describe_model(setting.model), "cpu", quantization="none")
     with torch.inference_mode():

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from solver import make
 
+from signbridge.probes.dataset.features import FeatureSource, select_features
+from signbridge.probes.dataset.splits import make_split
 from signbridge.probes.engines import ExactEngine
-from signbridge.probes.features import FeatureSource, select_features
 from signbridge.probes.sgd.engine import SgdEngine
-from signbridge.probes.splits import make_split
 from signbridge.store import SampleTable, Store, StoreSpec, StoreWriter, open_store
 
 CASES = {"wide": (2, 300, 4096, 20), "tall": (1, 6250, 4096, 24), "long": (2, 20000, 256, 24)}

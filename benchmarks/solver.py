@@ -27,7 +27,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from signbridge.probes.logistic import fit_logistic
+from signbridge.probes.exact.logistic import fit_logistic
 
 Floats = NDArray[np.float64]
 BASE = {"layers": 8, "samples": 240, "features": 2048, "classes": 10}

@@ -23,16 +23,16 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from signbridge.probes.bootstrap import ClusterBootstrap, Scored, paired_difference
 from signbridge.probes.comparisons import ALPHA
-from signbridge.probes.logistic import fit_logistic
-from signbridge.probes.permutation import Labellings, Relabelling, summarise
-from signbridge.probes.score_probe import held_out_hits
-from signbridge.probes.scores import METRICS
-from signbridge.probes.sign_flips import SignFlips
-from signbridge.probes.splits import make_split
-from signbridge.probes.sums import group_sums, metrics_of_sums
-from signbridge.report.rates import share_intervals
+from signbridge.probes.controls.permutation import Labellings, Relabelling, summarise
+from signbridge.probes.controls.score_probe import held_out_hits
+from signbridge.probes.dataset.splits import make_split
+from signbridge.probes.exact.logistic import fit_logistic
+from signbridge.statistics.bootstrap import ClusterBootstrap, Scored, paired_difference
+from signbridge.statistics.rates import share_intervals
+from signbridge.statistics.scores import METRICS
+from signbridge.statistics.sign_flips import SignFlips
+from signbridge.statistics.sums import group_sums, metrics_of_sums
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

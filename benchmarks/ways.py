@@ -55,11 +55,11 @@ class Workbench:
     model: Any = field(init=False)
 
     def __post_init__(self) -> None:
+        from signbridge.extraction.batches import Span, SpanDataset
         from signbridge.images import open_images
-        from signbridge.vlm.batches import Span, SpanDataset
-        from signbridge.vlm.description import describe_model
-        from signbridge.vlm.load import load_model
-        from signbridge.vlm.prompts import DEFAULT_PROMPT
+        from signbridge.model.description import describe_model
+        from signbridge.model.load import load_model
+        from signbridge.model.prompts import DEFAULT_PROMPT
 
         self.description = describe_model(self.setting.model)
         self.images = open_images("sample")
@@ -79,8 +79,8 @@ class Workbench:
 
 def capture(bench: Workbench) -> Reader:
     """SignBridge's hooks, one batch to arrays on the host."""
-    from signbridge.vlm.forward import CaptureRequest, run_batch
-    from signbridge.vlm.host import HostCopy
+    from signbridge.extraction.host import HostCopy
+    from signbridge.model.forward import CaptureRequest, run_batch
 
     request = CaptureRequest(tuple(range(len(bench.layers))))
     token = bench.description.image_token_id
@@ -98,14 +98,14 @@ def extraction(bench: Workbench) -> Reader:
     import h5py
     from rich.console import Console
 
-    from signbridge.vlm.extract import extract_activations
+    from signbridge.extraction.extract import extract_activations
 
     folder = tempfile.TemporaryDirectory()
     images = replace_images(bench.images, bench.setting.n_images)
 
     def read(_batch: int) -> Vectors:
         # The folder lives as long as this function refers to it.
-        with mock.patch("signbridge.vlm.module.load_model", return_value=bench.model):
+        with mock.patch("signbridge.extraction.module.load_model", return_value=bench.model):
             store = extract_activations(
                 images,
                 bench.description,

@@ -2,6 +2,8 @@ import os
 
 import pytest
 
+pytest_plugins = ("fixtures.models", "fixtures.results")
+
 # One thread a process: the tests' matrices are small, and two busy cores make OpenMP wait for
 # itself. No test may reach for the network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

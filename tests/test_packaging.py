@@ -53,11 +53,11 @@ def test_the_installed_wheel_extracts_and_probes(wheel, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "import signbridge; print(signbridge.__file__)\n"
-        "from signbridge.cli import main\n"
+        "from signbridge.cli.main import main\n"
         "options = ['--classes', '3', '--per_class', '6', '--quantization', 'none']\n"
         "status = main(['extract', *options, '--layers', '[1,6]', '--output', 'a.h5'])\n"
         "from signbridge.report import html\n"
-        "from signbridge.report.results import load_results\n"
+        "from signbridge.results.results import load_results\n"
         "from signbridge.probes import train_probes\n"
         "folder = train_probes('a.h5', 'results', folds=2, bootstrap=20, permutations=0)\n"
         "print(load_results(folder).path)\n"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from signbridge.images import near_duplicate_groups, open_images
-from signbridge.images.kaggle import LETTERS, TEST_FILE, read_csv
+from signbridge.images.sources.kaggle import LETTERS, TEST_FILE, read_csv
 from training.questions import ANSWERS
 
 SIDE = 28

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from signbridge.vlm.prompts import DEFAULT_PROMPT
+from signbridge.model.prompts import DEFAULT_PROMPT
 
 OPEN, CLOSE = "USER: <image>\n", "\nASSISTANT:"
 

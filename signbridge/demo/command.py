@@ -1,6 +1,6 @@
 """The command: check what was asked for, load model and probes once, and serve the page.
 
-Nothing heavy is imported until it runs, as for all of :mod:`signbridge.commands`.
+Nothing heavy is imported until it runs, as for all of :mod:`signbridge.cli.commands`.
 """
 
 from __future__ import annotations

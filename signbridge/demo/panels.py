@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from signbridge.demo.reading import Reading
-from signbridge.report.style import COLOURS, INK, MUTED
+from signbridge.report.figures.style import COLOURS, INK, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 from signbridge.errors import ModelError, ProbeError
-from signbridge.probes.io import Probes, load_probes
-from signbridge.probes.said import zero_shot_shares
-from signbridge.vlm.capture import Position
-from signbridge.vlm.choice import ClassAnswers, class_answers
-from signbridge.vlm.description import ModelDescription, describe_model
-from signbridge.vlm.forward import CaptureRequest, run_batch
-from signbridge.vlm.load import load_model
-from signbridge.vlm.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
-from signbridge.vlm.threads import threads_for
+from signbridge.model.answers import ClassAnswers, class_answers
+from signbridge.model.capture import Position
+from signbridge.model.description import ModelDescription, describe_model
+from signbridge.model.forward import CaptureRequest, run_batch
+from signbridge.model.load import load_model
+from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
+from signbridge.model.threads import threads_for
+from signbridge.probes.controls.said import zero_shot_shares
+from signbridge.results.probes import Probes, load_probes
 
 MAX_NEW_TOKENS = 20
 

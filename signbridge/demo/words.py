@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from signbridge.demo.reading import Reading
-from signbridge.probes.answers import names_class
+from signbridge.probes.dataset.answers import names_class
 
 
 def said_and_known(reading: Reading, slot: int) -> str:

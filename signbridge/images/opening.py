@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import ImagesError
-from signbridge.images import folder, kaggle, sample
-from signbridge.images.candidates import Candidates
 from signbridge.images.decode import EXTENSIONS, OTHER_IMAGE_EXTENSIONS
 from signbridge.images.groups import (
     DEFAULT_THRESHOLD,
@@ -23,7 +21,10 @@ from signbridge.images.groups import (
 from signbridge.images.imageset import ImageSet
 from signbridge.images.sampling import choose_classes, notes_on_counts, queues
 from signbridge.images.scan import Progress, scan_files
-from signbridge.words import counted
+from signbridge.images.sources import folders as folder
+from signbridge.images.sources import kaggle, sample
+from signbridge.images.sources.candidates import Candidates
+from signbridge.runtime.words import counted
 
 _LAYOUTS = {"signer": "class/signer", "signer/class": "signer/class"}
 

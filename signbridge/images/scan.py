@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from signbridge.errors import ImagesError
-from signbridge.images.candidates import Candidates
 from signbridge.images.decode import BadImageError, decode, grey_pixels, read_image_bytes
+from signbridge.images.sources.candidates import Candidates
 
 Progress = Callable[[int, int], None]
 """Called with (files read, files to read)."""

@@ -9,46 +9,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from signbridge.probes.bootstrap import ClusterBootstrap as ClusterBootstrap
-    from signbridge.probes.bootstrap import Interval as Interval
     from signbridge.probes.config import SweepConfig as SweepConfig
-    from signbridge.probes.data import ActivationDataModule as ActivationDataModule
-    from signbridge.probes.estimator import LogisticProbe as LogisticProbe
-    from signbridge.probes.features import Feature as Feature
-    from signbridge.probes.io import Probe as Probe
-    from signbridge.probes.io import Probes as Probes
-    from signbridge.probes.io import load_probes as load_probes
-    from signbridge.probes.io import save_probes as save_probes
-    from signbridge.probes.logistic import fit_logistic as fit_logistic
-    from signbridge.probes.module import LinearProbes as LinearProbes
-    from signbridge.probes.result import LogisticFit as LogisticFit
-    from signbridge.probes.scores import LayerScores as LayerScores
-    from signbridge.probes.scores import score as score
-    from signbridge.probes.splits import Split as Split
-    from signbridge.probes.splits import make_split as make_split
+    from signbridge.probes.dataset.data_module import ActivationDataModule as ActivationDataModule
+    from signbridge.probes.dataset.features import Feature as Feature
+    from signbridge.probes.dataset.splits import Split as Split
+    from signbridge.probes.dataset.splits import make_split as make_split
+    from signbridge.probes.exact.estimator import LogisticProbe as LogisticProbe
+    from signbridge.probes.exact.logistic import fit_logistic as fit_logistic
+    from signbridge.probes.exact.result import LogisticFit as LogisticFit
+    from signbridge.probes.sgd.module import LinearProbes as LinearProbes
     from signbridge.probes.sweep import run_sweep as run_sweep
     from signbridge.probes.sweep import train_probes as train_probes
+    from signbridge.results.probes import Probe as Probe
+    from signbridge.results.probes import Probes as Probes
+    from signbridge.results.probes import load_probes as load_probes
+    from signbridge.results.probes import save_probes as save_probes
+    from signbridge.statistics.bootstrap import ClusterBootstrap as ClusterBootstrap
+    from signbridge.statistics.bootstrap import Interval as Interval
+    from signbridge.statistics.scores import LayerScores as LayerScores
+    from signbridge.statistics.scores import score as score
 
 _HOMES = {
-    "ActivationDataModule": "data",
-    "ClusterBootstrap": "bootstrap",
-    "Feature": "features",
-    "Interval": "bootstrap",
-    "LayerScores": "scores",
-    "LinearProbes": "module",
-    "LogisticFit": "result",
-    "LogisticProbe": "estimator",
-    "Probe": "io",
-    "Probes": "io",
-    "Split": "splits",
-    "SweepConfig": "config",
-    "fit_logistic": "logistic",
-    "load_probes": "io",
-    "make_split": "splits",
-    "run_sweep": "sweep",
-    "save_probes": "io",
-    "score": "scores",
-    "train_probes": "sweep",
+    "ActivationDataModule": "signbridge.probes.dataset.data_module",
+    "ClusterBootstrap": "signbridge.statistics.bootstrap",
+    "Feature": "signbridge.probes.dataset.features",
+    "Interval": "signbridge.statistics.bootstrap",
+    "LayerScores": "signbridge.statistics.scores",
+    "LinearProbes": "signbridge.probes.sgd.module",
+    "LogisticFit": "signbridge.probes.exact.result",
+    "LogisticProbe": "signbridge.probes.exact.estimator",
+    "Probe": "signbridge.results.probes",
+    "Probes": "signbridge.results.probes",
+    "Split": "signbridge.probes.dataset.splits",
+    "SweepConfig": "signbridge.probes.config",
+    "fit_logistic": "signbridge.probes.exact.logistic",
+    "load_probes": "signbridge.results.probes",
+    "make_split": "signbridge.probes.dataset.splits",
+    "run_sweep": "signbridge.probes.sweep",
+    "save_probes": "signbridge.results.probes",
+    "score": "signbridge.statistics.scores",
+    "train_probes": "signbridge.probes.sweep",
 }
 
 __all__ = sorted(_HOMES)
@@ -56,7 +56,7 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"signbridge.probes.{_HOMES[name]}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

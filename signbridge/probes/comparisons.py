@@ -1,9 +1,9 @@
 """Which layers differ, and from what: paired differences with corrected p-values.
 
 Every difference is one of the same samples, its interval from the same draws
-(:func:`signbridge.probes.bootstrap.paired_difference`), its p-value from sign flips of whole groups
-(:mod:`signbridge.probes.sign_flips`). The intervals are those of one difference alone; what is
-corrected for the number of comparisons in a family are the p-values.
+(:func:`signbridge.statistics.bootstrap.paired_difference`), its p-value from sign flips of whole
+groups (:mod:`signbridge.statistics.sign_flips`). The intervals are those of one difference alone;
+what is corrected for the number of comparisons in a family are the p-values.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from signbridge.probes.bootstrap import Scored, paired_difference
-from signbridge.probes.features import RESID_POST
-from signbridge.probes.sign_flips import FLIPS, Family, SignFlips
+from signbridge.probes.dataset.features import RESID_POST
+from signbridge.statistics.bootstrap import Scored, paired_difference
+from signbridge.statistics.sign_flips import FLIPS, Family, SignFlips
 
 ALPHA = 0.05
 """Layers are candidates for the peak down to this p-value."""

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from signbridge.errors import ProbeError
-from signbridge.probes.given_splits import choose_split, file_sha256
+from signbridge.probes.dataset.given_splits import choose_split, file_sha256
+from signbridge.probes.dataset.splits import SplitName
 from signbridge.probes.sgd import LEARNING_RATES
-from signbridge.probes.splits import SplitName
 
 if TYPE_CHECKING:
     from signbridge.store import Store

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from signbridge.probes.given_splits import shared_groups
-from signbridge.probes.grouping import Grouping, grouping
-from signbridge.words import counted
+from signbridge.probes.dataset.given_splits import shared_groups
+from signbridge.runtime.words import counted
+from signbridge.store.grouping import Grouping, grouping
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
-    from signbridge.probes.plan import Plan
+    from signbridge.probes.dataset.plan import Plan
 
 
 def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from signbridge.probes.features import MEMORY_BYTES, Feature, FeatureSource
-from signbridge.probes.splits import IntArray
+from signbridge.probes.dataset.features import MEMORY_BYTES, Feature, FeatureSource
+from signbridge.probes.dataset.splits import IntArray
 
 Fold = tuple[IntArray, IntArray]
 
@@ -142,7 +142,7 @@ class ExactEngine:
         penalties: Sequence[float],
     ) -> Iterator[HeldOut]:
         """See :class:`Engine`."""
-        from signbridge.probes.logistic import fit_logistic
+        from signbridge.probes.exact.logistic import fit_logistic
 
         per_fold = 8 * len(source) * len(penalties) * source.n_samples * n_classes
         step = max(1, self.memory_bytes // 4 // per_fold)
@@ -182,7 +182,7 @@ class ExactEngine:
         rows: IntArray | None = None,
     ) -> Fitted:
         """See :class:`Engine`."""
-        from signbridge.probes.logistic import fit_logistic
+        from signbridge.probes.exact.logistic import fit_logistic
 
         one_fold = np.zeros((1, source.n_samples), dtype=bool)
         one_fold[0, slice(None) if rows is None else rows] = True

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.probes.features import Feature
-from signbridge.probes.io import Probe
+from signbridge.probes.dataset.features import Feature
+from signbridge.results.probes import Probe
 
 if TYPE_CHECKING:
     from signbridge.probes.missed import Record
-    from signbridge.probes.results_folder import ResultsFolder
+    from signbridge.results.folder import ResultsFolder
 
 
 @dataclass(frozen=True, eq=False)

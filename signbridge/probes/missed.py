@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from signbridge.probes.features import Feature
+    from signbridge.probes.dataset.features import Feature
 
 Record = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
     from signbridge.probes.engines import Engine
-    from signbridge.probes.results_folder import ResultsFolder
+    from signbridge.results.folder import ResultsFolder
 
 T = TypeVar("T")
 

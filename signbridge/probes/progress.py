@@ -11,8 +11,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from signbridge.progress import BarOrLines
-from signbridge.words import counted, duration
+from signbridge.runtime.progress import BarOrLines
+from signbridge.runtime.words import counted, duration
 
 
 class SweepProgress(BarOrLines):
@@ -21,7 +21,7 @@ class SweepProgress(BarOrLines):
     Nothing is shown before the sweep says that there is something to do.
 
     Args:
-        console: see :class:`~signbridge.progress.BarOrLines`.
+        console: see :class:`~signbridge.runtime.progress.BarOrLines`.
     """
 
     def _columns(self) -> list[ProgressColumn]:

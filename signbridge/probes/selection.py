@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
+from signbridge.probes.dataset.features import FeatureSource
+from signbridge.probes.dataset.splits import IntArray, Split
 from signbridge.probes.engines import Engine, HeldOut
-from signbridge.probes.features import FeatureSource
 from signbridge.probes.missed import Record, missed_record
-from signbridge.probes.scores import PROBABILITY_FLOOR
-from signbridge.probes.splits import IntArray, Split
+from signbridge.statistics.scores import PROBABILITY_FLOOR
 
 
 @dataclass(frozen=True, eq=False)

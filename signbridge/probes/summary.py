@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.probes.bootstrap import ClusterBootstrap, Interval, Scored, paired_difference
 from signbridge.probes.comparisons import Comparisons
+from signbridge.probes.controls.extra_scores import ExtraScores
+from signbridge.probes.controls.said import ZERO_SHOT, said_against_known, write_answers, zero_shot
+from signbridge.probes.dataset.features import RESID_POST, TEXT
+from signbridge.probes.dataset.given_splits import split_file_record
 from signbridge.probes.description import describe
-from signbridge.probes.extra_scores import ExtraScores
-from signbridge.probes.features import RESID_POST, TEXT
-from signbridge.probes.given_splits import split_file_record
-from signbridge.probes.io import save_probes
-from signbridge.probes.results_folder import ResultsFolder
-from signbridge.probes.results_format import ANSWERS_FILE
-from signbridge.probes.said import ZERO_SHOT, said_against_known, write_answers, zero_shot
-from signbridge.probes.scores import METRICS
 from signbridge.probes.selection import choose_layers, lower_median
 from signbridge.probes.sgd.words import words_of_sgd
+from signbridge.results.folder import ResultsFolder
+from signbridge.results.format import ANSWERS_FILE
+from signbridge.results.probes import save_probes
+from signbridge.statistics.bootstrap import ClusterBootstrap, Interval, Scored, paired_difference
+from signbridge.statistics.scores import METRICS
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
-    from signbridge.probes.extras import Extras
+    from signbridge.probes.controls.extras import Extras
+    from signbridge.probes.dataset.plan import Plan
+    from signbridge.probes.dataset.splits import Split
     from signbridge.probes.feature_result import FeatureResult
-    from signbridge.probes.plan import Plan
-    from signbridge.probes.splits import Split
     from signbridge.store import Store
 
 SKLEARN_WORK = 2.5e8

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Literal
 
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SolverName, SweepConfig
-from signbridge.probes.control import Control, open_control
-from signbridge.probes.feature_result import FeatureResult
-from signbridge.probes.features import (
+from signbridge.probes.controls.random_weights import Control, open_control
+from signbridge.probes.dataset.features import (
     RANDOM_WEIGHTS,
     RESID_POST,
     Feature,
     FeatureSource,
     select_features,
 )
-from signbridge.probes.io import Probe
+from signbridge.probes.dataset.plan import Plan, make_plan
+from signbridge.probes.dataset.splits import SplitName
+from signbridge.probes.feature_result import FeatureResult
 from signbridge.probes.missed import missed_record, records_of
-from signbridge.probes.plan import Plan, make_plan
 from signbridge.probes.processes import Recorded, processes_of
-from signbridge.probes.results_folder import ResultsFolder
 from signbridge.probes.selection import Evaluation, evaluate, lower_median
 from signbridge.probes.sgd import COPIES
-from signbridge.probes.splits import SplitName
+from signbridge.results.folder import ResultsFolder
+from signbridge.results.probes import Probe
 
 if TYPE_CHECKING:
     from signbridge.probes.engines import Engine
@@ -138,7 +138,7 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
             parts = team.share(engine, folder)
             work = _work(config, store, control, chosen)
             results = _probe(config, engine, work, plan, chosen, parts, progress)
-            from signbridge.probes.extras import measure_extras
+            from signbridge.probes.controls.extras import measure_extras
             from signbridge.probes.summary import write_results
 
             def stage(what: str, batch: Sequence[Feature]) -> None:

@@ -2,7 +2,7 @@
 
 Importing this package is light: matplotlib, UMAP and the rest are loaded by the function that needs
 them. Each figure is a function in the module of its name, for example
-``from signbridge.report.layer_curve import layer_curve``.
+``from signbridge.report.figures.layer_curve import layer_curve``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from signbridge.report.html import write_report as write_report
-    from signbridge.report.results import Results as Results
-    from signbridge.report.results import load_results as load_results
     from signbridge.report.terminal import print_table as print_table
+    from signbridge.results.results import Results as Results
+    from signbridge.results.results import load_results as load_results
 
 _HOMES = {
-    "Results": "results",
-    "load_results": "results",
-    "print_table": "terminal",
-    "write_report": "html",
+    "Results": "signbridge.results.results",
+    "load_results": "signbridge.results.results",
+    "print_table": "signbridge.report.terminal",
+    "write_report": "signbridge.report.html",
 }
 
 __all__ = ["Results", "load_results", "print_table", "write_report"]
@@ -29,5 +29,5 @@ __all__ = ["Results", "load_results", "print_table", "write_report"]
 def __getattr__(name: str) -> Any:
     """Import a function on first use."""
     if name in _HOMES:
-        return getattr(import_module(f"signbridge.report.{_HOMES[name]}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'signbridge.report' has no attribute {name!r}")

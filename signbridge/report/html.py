@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Literal
 
 from signbridge.errors import ProbeError
-from signbridge.files import replace_file
-from signbridge.report.cka_figure import CKA_MOST, cka_figure
-from signbridge.report.class_grid import class_grid
-from signbridge.report.confusion import confusion
-from signbridge.report.differences import differences_figure
-from signbridge.report.layer_curve import layer_curve
-from signbridge.report.leakage import leakage_figure
+from signbridge.report.figures.cka import CKA_MOST, cka_figure
+from signbridge.report.figures.class_grid import class_grid
+from signbridge.report.figures.confusion import confusion
+from signbridge.report.figures.differences import differences_figure
+from signbridge.report.figures.layer_curve import layer_curve
+from signbridge.report.figures.leakage import leakage_figure
+from signbridge.report.figures.memorisation import memorisation_figure, selectivity_figure
+from signbridge.report.figures.peak import peak_figure
+from signbridge.report.figures.plot import Plot
+from signbridge.report.figures.reliability import reliability_figure
+from signbridge.report.figures.subsample import independent_rows
+from signbridge.report.figures.umap import umap_figure
+from signbridge.report.figures.umap_strip import STRIP_MOST, umap_strip
 from signbridge.report.material import Material, open_material
-from signbridge.report.memorisation import memorisation_figure, selectivity_figure
-from signbridge.report.page import render_page
-from signbridge.report.peak_figure import peak_figure
-from signbridge.report.plot import Plot
-from signbridge.report.reliability import reliability_figure
-from signbridge.report.results import SITE, Results, load_results
-from signbridge.report.said import said
-from signbridge.report.subsample import independent_rows
-from signbridge.report.umap_figure import umap_figure
-from signbridge.report.umap_strip import STRIP_MOST, umap_strip
+from signbridge.report.text.page import render_page
+from signbridge.report.text.said import said
+from signbridge.results.results import SITE, Results, load_results
+from signbridge.runtime.files import replace_file
 
 __all__ = ["write_report"]
 

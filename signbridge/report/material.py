@@ -14,7 +14,7 @@ import numpy.typing as npt
 from signbridge.errors import ProbeError, SignBridgeError
 
 if TYPE_CHECKING:
-    from signbridge.report.results import Results
+    from signbridge.results.results import Results
     from signbridge.store import Store
 
 __all__ = ["Material", "open_material"]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from signbridge import __version__
 
 if TYPE_CHECKING:
-    from signbridge.report.plot import Drawing, Plot
+    from signbridge.report.figures.plot import Drawing, Plot
 
 __all__ = ["fill_template", "pairs", "plot_words", "thumbnails", "words"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from signbridge.report import style
-from signbridge.report.findings import find
-from signbridge.report.key_figures import key_figures
-from signbridge.report.results import RANDOM_WEIGHTS, SITE, Results, load_results
-from signbridge.report.tables import Row, score_rows
+from signbridge.report.figures import style
+from signbridge.report.text.findings import find
+from signbridge.report.text.key_figures import key_figures
+from signbridge.report.text.tables import Row, score_rows
+from signbridge.results.results import RANDOM_WEIGHTS, SITE, Results, load_results
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from signbridge.errors import StoreError
-from signbridge.files import fsync_folder, publish
+from signbridge.runtime.files import fsync_folder, publish
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[^-]*)-(?P<pid>\d+)-[0-9a-f]+\Z")
 _READ_SIZE = 1 << 18  # stays in the cache of the processor, which is twice as fast

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from signbridge.runtime.words import counted, duration, size
 from signbridge.store.leftovers import Unfinished, addings, unfinished
 from signbridge.store.reader import Store, open_store
 from signbridge.store.schema import SHARDS
-from signbridge.words import counted, duration, size
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from signbridge.errors import StoreError
-from signbridge.files import fsync_folder
+from signbridge.runtime.files import fsync_folder
 from signbridge.store import files
 from signbridge.store.checksums import block_sha256
 from signbridge.store.provenance import plain, refuse_difference

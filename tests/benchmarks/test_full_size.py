@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from signbridge.images import open_images
-from signbridge.vlm.description import describe_model
-from signbridge.vlm.load import load_model
+from signbridge.model.description import describe_model
+from signbridge.model.load import load_model
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from signbridge.extraction.extract import extract_activations
 from signbridge.images import open_images
+from signbridge.model.description import describe_model
 from signbridge.probes import fit_logistic
-from signbridge.probes.features import Feature
-from signbridge.probes.io import Probe, save_probes
-from signbridge.vlm.description import describe_model
-from signbridge.vlm.extract import extract_activations
+from signbridge.probes.dataset.features import Feature
+from signbridge.results.probes import Probe, save_probes
 
 ROWS_PER_CLASS = 4
 

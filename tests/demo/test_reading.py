@@ -8,7 +8,7 @@ from signbridge.demo.reading import Reader
 from signbridge.demo.words import said_and_known
 from signbridge.errors import ModelError, ProbeError
 from signbridge.images import open_images
-from signbridge.probes.io import load_probes
+from signbridge.results.probes import load_probes
 from signbridge.store import open_store
 
 

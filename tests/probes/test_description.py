@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from signbridge.probes import SweepConfig
+from signbridge.probes.dataset.plan import make_plan
 from signbridge.probes.description import describe
-from signbridge.probes.plan import make_plan
 from signbridge.store import open_store
 
 

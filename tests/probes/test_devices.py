@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from signbridge.probes import fit_logistic
+from signbridge.probes.dataset.features import Feature, FeatureSource
 from signbridge.probes.engines import ExactEngine
-from signbridge.probes.features import Feature, FeatureSource
 from signbridge.probes.sgd.engine import SgdEngine
 from signbridge.store import open_store
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, recall_score
 
-from signbridge.report.class_grid import class_grid, typical_images
 from signbridge.report.classes import class_recall, confusion_counts, top_confusions
-from signbridge.report.confusion import confusion
-from signbridge.report.results import Results, load_results
+from signbridge.report.figures.class_grid import class_grid, typical_images
+from signbridge.report.figures.confusion import confusion
+from signbridge.results.results import Results, load_results
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from signbridge.cli import main
+from signbridge.cli.main import main
 from signbridge.errors import ProbeError
 from signbridge.report.compare import write_comparison
 from signbridge.report.compare.differences import differences

@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 
 from signbridge.errors import ProbeError, StoreError
-from signbridge.report import umap_figure, umap_strip, write_report
-from signbridge.report.results import load_results
+from signbridge.report import write_report
+from signbridge.report.figures import umap as umap_figure
+from signbridge.report.figures import umap_strip
+from signbridge.results.results import load_results
 
 VOID = {"meta", "img", "br", "link", "input"}
 

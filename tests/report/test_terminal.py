@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from signbridge.report.results import load_results
 from signbridge.report.terminal import print_table
+from signbridge.results.results import load_results
 
 
 @pytest.mark.parametrize("width", [24, 30, 45, 60, 79, 200])

@@ -226,7 +226,7 @@ def test_the_same_content_made_again_is_no_replacement(make_store):
 
 def test_a_sweep_over_a_damaged_store_ends_with_one_sentence(tmp_path, producer, capsys):
     pytest.importorskip("lightning")
-    from signbridge.cli import main
+    from signbridge.cli.main import main
 
     path = tmp_path / "store.h5"
     producer.produce(str(path), n=N)

@@ -44,7 +44,7 @@ def test_info_on_an_unfinished_extraction(producer, tmp_path):
 
 @pytest.mark.parametrize("plan", ["{", "{}", '{"format": "signbridge-parts", "version": "1.0"}'])
 def test_info_on_a_damaged_plan_is_one_sentence(plan, tmp_path, capsys):
-    from signbridge.cli import main
+    from signbridge.cli.main import main
 
     (tmp_path / "s.h5.parts").mkdir()
     (tmp_path / "s.h5.parts" / "plan.json").write_text(plan)
@@ -142,10 +142,10 @@ def test_what_a_killed_clean_up_left_goes(base, producer, tmp_path):
 
 def test_the_extract_command_names_and_cleans(tmp_path, monkeypatch):
     pytest.importorskip("transformers")
+    from signbridge.extraction.extract import extract_activations
+    from signbridge.extraction.module import ExtractionModule
     from signbridge.images import open_images
-    from signbridge.vlm.description import describe_model
-    from signbridge.vlm.extract import extract_activations
-    from signbridge.vlm.module import ExtractionModule
+    from signbridge.model.description import describe_model
 
     class Stop(Exception):
         pass

@@ -110,10 +110,10 @@ def test_a_damaged_single_file_is_never_replaced_without_being_asked(producer, m
 
 def test_the_extract_command_makes_lost_shards_again(tmp_path, monkeypatch, capsys):
     pytest.importorskip("transformers")
+    from signbridge.extraction.extract import extract_activations
+    from signbridge.extraction.module import ExtractionModule
     from signbridge.images import open_images
-    from signbridge.vlm.description import describe_model
-    from signbridge.vlm.extract import extract_activations
-    from signbridge.vlm.module import ExtractionModule
+    from signbridge.model.description import describe_model
 
     images, tiny = open_images("sample", classes=2, per_class=6), describe_model("tiny")
     path = tmp_path / "kept.h5"

@@ -267,7 +267,7 @@ def test_the_choice_of_classes_keeps_its_type(chosen, merged, producer, tmp_path
 
 
 def test_the_command_says_what_it_made(make_store, tmp_path, monkeypatch, capsys):
-    from signbridge.cli import main
+    from signbridge.cli.main import main
 
     make_store("a.h5", n=20)
     make_store("b.h5", n=20, first=20)

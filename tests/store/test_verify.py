@@ -6,7 +6,7 @@ import shutil
 import h5py
 import pytest
 
-from signbridge.cli import main
+from signbridge.cli.main import main
 from signbridge.errors import StoreError
 from signbridge.store import StoreWriter, verify_store
 

@@ -17,7 +17,7 @@ def pytest_configure():
 def kaggle_folder(tmp_path_factory):
     """A test split of a few random images a letter, and two photographs of the sample."""
     from signbridge.images import open_images
-    from signbridge.images.kaggle import LETTERS
+    from signbridge.images.sources.kaggle import LETTERS
 
     random = np.random.default_rng(0)
     signs = [letter for letter in LETTERS if letter not in "JZ"] * 3

@@ -15,9 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from signbridge.images import near_duplicate_groups, open_images
-from signbridge.vlm.description import describe_model
-from signbridge.vlm.load import load_model
-from signbridge.vlm.prompts import DEFAULT_PROMPT
+from signbridge.model.description import describe_model
+from signbridge.model.load import load_model
+from signbridge.model.prompts import DEFAULT_PROMPT
 from training.questions import ANSWERS, GESTURE, QUESTIONS
 from training.stand_in import make_model, make_processor
 

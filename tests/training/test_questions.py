@@ -1,5 +1,5 @@
-from signbridge.images.kaggle import LETTERS
-from signbridge.vlm.prompts import DEFAULT_PROMPT
+from signbridge.images.sources.kaggle import LETTERS
+from signbridge.model.prompts import DEFAULT_PROMPT
 from training.questions import ANSWERS, GESTURE, QUESTIONS, UNKNOWN, vocabulary
 from training.stand_in import make_processor, words
 

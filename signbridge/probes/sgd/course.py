@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from signbridge.probes.sgd.sums import Sums
-from signbridge.probes.torch_model import BatchedLinearProbes
+from signbridge.probes.sgd.torch_model import BatchedLinearProbes
 
 RUNNING, TOLERANCE, VALIDATION, OBJECTIVE, OVERTAKEN, STEPS = range(6)
 REASONS = ("running", "tolerance", "validation", "objective", "overtaken", "max_steps")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from signbridge.probes.exact.nystroem import sketch_rank
 from signbridge.probes.sgd.course import Course, Index
 from signbridge.probes.sgd.moments import Curvature
-from signbridge.probes.solver.nystroem import sketch_rank
-from signbridge.probes.torch_model import BatchedLinearProbes
+from signbridge.probes.sgd.torch_model import BatchedLinearProbes
 
 MOMENTUM = 0.9
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.engines import Arrays
-from signbridge.probes.features import FeatureSource
 from signbridge.probes.sgd.order import IntArray
 
 WORK = 4e9
@@ -55,7 +55,7 @@ def optima(
     Returns:
         Objectives, shape (M, P), and answers, shape (M, P, n_test).
     """
-    from signbridge.probes.logistic import fit_logistic
+    from signbridge.probes.exact.logistic import fit_logistic
 
     train, test = fold
     mask = np.zeros(source.n_samples, dtype=bool)

@@ -11,16 +11,16 @@ import numpy.typing as npt
 import torch
 
 from signbridge.errors import ProbeError
-from signbridge.probes.data import ActivationDataModule
+from signbridge.probes.dataset.data_module import ActivationDataModule
+from signbridge.probes.dataset.features import MEMORY_BYTES, FeatureSource
+from signbridge.probes.dataset.splits import IntArray, Split
 from signbridge.probes.engines import Fitted, Fold, HeldOut, solver_threads
-from signbridge.probes.features import MEMORY_BYTES, FeatureSource
-from signbridge.probes.module import LinearProbes
 from signbridge.probes.sgd import LEARNING_RATES
 from signbridge.probes.sgd.course import REASONS
 from signbridge.probes.sgd.distance import affordable, optima
 from signbridge.probes.sgd.kept import KeepsCheckpoint, Kept, key_of
+from signbridge.probes.sgd.module import LinearProbes
 from signbridge.probes.sgd.team import Team, interruptible, quiet
-from signbridge.probes.splits import IntArray, Split
 
 _ARRAYS = ("probability", "converged", "relative_tolerance")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from signbridge.probes.splits import IntArray, inner_split
+from signbridge.probes.dataset.splits import IntArray, inner_split
 
 _PARTS = 5
 

@@ -12,12 +12,12 @@ import numpy.typing as npt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from signbridge.files import publish
-from signbridge.probes.module import LinearProbes
 from signbridge.probes.sgd.course import DONE
+from signbridge.probes.sgd.module import LinearProbes
+from signbridge.runtime.files import publish
 
 if TYPE_CHECKING:
-    from signbridge.probes.results_folder import ResultsFolder
+    from signbridge.results.folder import ResultsFolder
 
 _PREFIX = "sgd-"
 SECONDS = 30.0

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from signbridge.errors import ProbeError
-from signbridge.probes.features import FeatureSource
+from signbridge.probes.dataset.features import FeatureSource
+from signbridge.probes.dataset.standardise import Standardisation, from_moments
+from signbridge.probes.exact.nystroem import sketch_of_image, trial_matrix
 from signbridge.probes.sgd.order import IntArray
-from signbridge.probes.solver.nystroem import sketch_of_image, trial_matrix
-from signbridge.probes.standardise import Standardisation, from_moments
 
 Reduce = Callable[[Tensor, str], Tensor]
 """Sum (``sum``) or maximum (``max``) of a tensor over the processes."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from signbridge.probes.torch_model import logits_of
+from signbridge.probes.sgd.torch_model import logits_of
 
 _BYTES = 64 * 2**20
 

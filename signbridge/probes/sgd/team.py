@@ -21,7 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from signbridge.errors import Interrupted, ProbeError, SignBridgeError, first_line
-from signbridge.probes.results_folder import ResultsFolder
+from signbridge.results.folder import ResultsFolder
 
 if TYPE_CHECKING:
     from signbridge.probes.engines import Engine
@@ -214,11 +214,11 @@ class SharedFolder(ResultsFolder):
         self._folder, self._team = folder, team
 
     def save_part(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], words: Any) -> None:
-        """See :class:`~signbridge.probes.results_folder.ResultsFolder`."""
+        """See :class:`~signbridge.results.folder.ResultsFolder`."""
         self._team.first(lambda: self._folder.save_part(name, arrays, words))
 
     def load_part(self, name: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
-        """See :class:`~signbridge.probes.results_folder.ResultsFolder`."""
+        """See :class:`~signbridge.results.folder.ResultsFolder`."""
         return self._team.first(lambda: self._folder.load_part(name))
 
 

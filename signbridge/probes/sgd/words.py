@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from signbridge.words import counted
+from signbridge.runtime.words import counted
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from signbridge.report import style
-from signbridge.report.axes import layer_axis, layer_spots, per_cent_axis, points
 from signbridge.report.compare.differences import PairedDifference
 from signbridge.report.compare.looks import looks
 from signbridge.report.compare.runs import Run
-from signbridge.report.comparisons import p_text
-from signbridge.report.plot import Plot, Spot
+from signbridge.report.figures import style
+from signbridge.report.figures.axes import layer_axis, layer_spots, per_cent_axis, points
+from signbridge.report.figures.plot import Plot, Spot
+from signbridge.results.comparisons import p_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

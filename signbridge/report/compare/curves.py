@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from signbridge.report import style
-from signbridge.report.axes import layer_axis, layer_spots, per_cent_axis
 from signbridge.report.compare.looks import LEGEND_ROW, draw_legend, looks, with_interval
 from signbridge.report.compare.runs import Run, depth_axis
-from signbridge.report.plot import Plot, Spot
-from signbridge.report.results import SITE, Score
+from signbridge.report.figures import style
+from signbridge.report.figures.axes import layer_axis, layer_spots, per_cent_axis
+from signbridge.report.figures.plot import Plot, Spot
+from signbridge.results.results import SITE, Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from signbridge.probes.results_format import COMPARISON_COLUMNS
 from signbridge.report.compare.pairing import Pairing, pair_up
 from signbridge.report.compare.runs import Run
-from signbridge.report.comparisons import Comparison
-from signbridge.report.results import RANDOM_WEIGHTS, SITE
+from signbridge.results.comparisons import Comparison
+from signbridge.results.format import COMPARISON_COLUMNS
+from signbridge.results.results import RANDOM_WEIGHTS, SITE
 
 if TYPE_CHECKING:
-    from signbridge.probes.bootstrap import Scored
+    from signbridge.statistics.bootstrap import Scored
 
 __all__ = ["METRICS", "PairedDifference", "differences", "to_csv"]
 
@@ -108,8 +108,8 @@ def _families(one: Run, two: Run) -> Iterator[tuple[str, list[tuple[str, str]]]]
 
 
 def _compare(one: Run, two: Run, pairing: Pairing, metric: str) -> Iterator[PairedDifference]:
-    from signbridge.probes.bootstrap import ClusterBootstrap, paired_difference
-    from signbridge.probes.sign_flips import SignFlips
+    from signbridge.statistics.bootstrap import ClusterBootstrap, paired_difference
+    from signbridge.statistics.sign_flips import SignFlips
 
     bootstrap = ClusterBootstrap(pairing.group, repetitions=_DRAWS, seed=_SEED)
     families = []

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from signbridge.report import style
 from signbridge.report.compare.runs import Run, legend_texts
-from signbridge.report.results import Score
+from signbridge.report.figures import style
+from signbridge.results.results import Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,18 +10,18 @@ from typing import Any
 
 from signbridge import __version__
 from signbridge.errors import ProbeError
-from signbridge.files import replace_file
-from signbridge.report import style
-from signbridge.report.axes import points
 from signbridge.report.compare.by_layer import differences_by_layer
 from signbridge.report.compare.curves import curves_figure
 from signbridge.report.compare.differences import METRICS, PairedDifference, differences, to_csv
 from signbridge.report.compare.runs import Run, load_runs, warnings_of, what_differs
 from signbridge.report.compare.side_by_side import side_by_side
-from signbridge.report.comparisons import p_text
-from signbridge.report.key_figures import interval_text
-from signbridge.report.results import SITE
+from signbridge.report.figures import style
+from signbridge.report.figures.axes import points
 from signbridge.report.template import fill_template, plot_words
+from signbridge.report.text.key_figures import interval_text
+from signbridge.results.comparisons import p_text
+from signbridge.results.results import SITE
+from signbridge.runtime.files import replace_file
 
 __all__ = ["write_comparison"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from signbridge.errors import ProbeError
-from signbridge.probes.metric_names import METRICS
-from signbridge.report import style
-from signbridge.report.results import Results, load_results
+from signbridge.report.figures import style
+from signbridge.results.results import Results, load_results
+from signbridge.statistics.metric_names import METRICS
 
 __all__ = [
     "Difference",

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from signbridge.report import blocks, style
-from signbridge.report.axes import per_cent_axis
 from signbridge.report.compare.looks import LEGEND_ROW, draw_legend, looks, with_interval
 from signbridge.report.compare.runs import Run
-from signbridge.report.plot import Plot, Spot
-from signbridge.report.results import RANDOM_WEIGHTS, SITE, Score
+from signbridge.report.figures import style
+from signbridge.report.figures.axes import per_cent_axis
+from signbridge.report.figures.plot import Plot, Spot
+from signbridge.results import blocks
+from signbridge.results.results import RANDOM_WEIGHTS, SITE, Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,1 @@
+"""The command line: typed commands, the parser, one-sentence usage errors."""

@@ -1,0 +1,1 @@
+"""The Lightning predict loop that streams labelled images through a model into a store."""

@@ -1,0 +1,208 @@
+"""Batches of labelled images, made ready for the model, in the order of the store's shards."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from signbridge.errors import ModelError, SignBridgeError, first_line
+from signbridge.extraction.batch_size import BatchLimit
+from signbridge.images import ImageSet
+from signbridge.store import Shard
+
+# Below this many images, starting worker processes costs more than they save: a GPU waits for every
+# image that is prepared between its batches, while on a CPU the cores are the model's.
+_FEW_IMAGES = 512
+_FEW_FOR_A_GPU = 64
+
+
+@dataclass(frozen=True)
+class Span:
+    """A contiguous range of samples inside one shard, run as one batch."""
+
+    shard: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def pieces(self, images: int) -> list[Span]:
+        """Cut it into spans of at most so many images."""
+        return [
+            Span(self.shard, start, min(start + images, self.stop))
+            for start in range(self.start, self.stop, images)
+        ]
+
+
+@dataclass
+class PreparedBatch:
+    """The processor's tensors for one span.
+
+    Attributes:
+        span: which samples these are.
+        inputs: ``input_ids`` and ``attention_mask``, shape (batch, tokens), ``pixel_values``, and
+            whatever else the processor gives.
+    """
+
+    span: Span
+    inputs: dict[str, torch.Tensor]
+
+    def pin_memory(self) -> PreparedBatch:
+        """Copy the tensors to page-locked memory; the DataLoader calls this for a GPU."""
+        self.inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
+        return self
+
+
+class SpanSampler(Sampler[Span]):
+    """Cuts shards into batches that never cross a shard's edge, by the limit of the moment.
+
+    A batch's samples then depend on the shard and the batch size alone, not on which worker runs
+    it or on where an earlier run was stopped, and with them every rounding error of the batch.
+    It has no length: how many batches there will be depends on the memory they meet.
+
+    Args:
+        shards: the shards to cut.
+        limit: the most images of a batch.
+    """
+
+    def __init__(self, shards: Sequence[Shard], limit: BatchLimit) -> None:
+        self._shards = shards
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[Span]:
+        for shard in self._shards:
+            start = shard.start
+            while start < shard.stop:
+                stop = min(start + self._limit.images, shard.stop)
+                yield Span(shard.index, start, stop)
+                start = stop
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C and a cluster's SIGTERM reach the whole process group; the parent ends the batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class SpanDataset(Dataset[Any]):
+    """The item of a span is its images, decoded and run through the processor.
+
+    An error is returned, not raised: a DataLoader worker would bury its one sentence in a
+    traceback. :class:`SpanDataModule` raises it in the main process.
+    """
+
+    def __init__(self, images: ImageSet, processor: Any, prompt: str) -> None:
+        self._images = images
+        self._processor = processor
+        self._prompt = prompt
+
+    def __getitem__(self, span: Span) -> PreparedBatch | SignBridgeError:
+        try:
+            pictures = [self._images.load(row) for row in range(span.start, span.stop)]
+        except SignBridgeError as error:
+            return error
+        try:
+            inputs = self._processor(
+                text=[self._prompt] * len(pictures),
+                images=pictures,
+                padding=True,
+                return_tensors="pt",
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return ModelError(
+                f"The model's processor cannot prepare {self._images.sample_id[span.start]} "
+                f"({first_line(error)}): fetch its processor files again, or give another model."
+            )
+        return PreparedBatch(span, dict(inputs))
+
+
+class SpanDataModule(LightningDataModule):
+    """Serves this worker's share of the shards that are still to be made.
+
+    Args:
+        images: the labelled images.
+        processor: the model's processor.
+        prompt: the question, with the processor's own image token.
+        limit: the most images of a forward pass.
+        begin: called with the trainer once the processes of the run know each other; returns
+            the shards that this process is to make.
+        num_workers: processes that decode and prepare images; None chooses.
+
+    Attributes:
+        shards: this process's shards, known after ``setup``.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        processor: Any,
+        prompt: str,
+        limit: BatchLimit,
+        begin: Callable[[Trainer], Sequence[Shard]],
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        # A worker may find nothing left to do; the others must not care.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._dataset = SpanDataset(images, processor, prompt)
+        self._limit = limit
+        self._begin = begin
+        self._num_workers = num_workers
+        self.shards: list[Shard] = []
+
+    def setup(self, stage: str) -> None:
+        """Learn this process's shards."""
+        assert self.trainer is not None
+        self.shards = list(self._begin(self.trainer))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Return a loader of prepared batches, one per item."""
+        assert self.trainer is not None
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        workers = self._num_workers
+        if workers is None:
+            images = sum(len(shard) for shard in self.shards)
+            few = images < (_FEW_FOR_A_GPU if on_gpu else _FEW_IMAGES)
+            workers = 0 if few else min(8, usable_cores() // self.trainer.num_devices - 1)
+        return DataLoader(
+            self._dataset,
+            batch_size=None,
+            sampler=SpanSampler(self.shards, self._limit),
+            num_workers=max(0, workers),
+            worker_init_fn=_leave_signals_to_the_parent,
+            pin_memory=on_gpu,
+        )
+
+    def prepare(self, span: Span, device: torch.device) -> PreparedBatch:
+        """Prepare one batch in this process and move it to a device.
+
+        Raises:
+            SignBridgeError: if an image cannot be read or prepared.
+        """
+        return self.transfer_batch_to_device(self._dataset[span], device, 0)
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> PreparedBatch:
+        """Move a batch's tensors, or raise the error that a loader process met."""
+        if isinstance(batch, SignBridgeError):
+            raise batch
+        inputs = {
+            name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()
+        }
+        return PreparedBatch(batch.span, inputs)

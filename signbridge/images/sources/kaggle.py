@@ -1,0 +1,161 @@
+"""Sign Language MNIST in the CSV layout of Kaggle.
+
+A header ``label,pixel1,...,pixel784``, then one grey 28 × 28 image a row: its label (the letter's
+place in the alphabet, from 0) and 784 grey levels, 0 to 255. J (9) and Z (25) never occur, because
+those letters need motion.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from signbridge.errors import ImagesError
+from signbridge.images.sources.candidates import Candidates
+from signbridge.runtime.words import counted
+
+NAME = "sign-language-mnist"
+TRAIN_FILE, TEST_FILE = "sign_mnist_train.csv", "sign_mnist_test.csv"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+PIXELS = 784
+_COLUMNS = ["label", *(f"pixel{number}" for number in range(1, PIXELS + 1))]
+_ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
+_MOTION = {LETTERS.index("J"): "J", LETTERS.index("Z"): "Z"}
+
+
+def official_files(folder: Path) -> list[tuple[str, Path]]:
+    """Return (split, path) of the official files in a folder, the training part first.
+
+    Also found where unpacking put each into a folder of its own name.
+    """
+    found = []
+    for split, name in (("train", TRAIN_FILE), ("test", TEST_FILE)):
+        for path in (folder / name, folder / Path(name).stem / name):
+            if path.is_file():
+                found.append((split, path))
+                break
+    return found
+
+
+def csv_candidates(path: Path) -> Candidates:
+    """Read one CSV file; its split is the word "train" or "test" in its name, if there is one."""
+    words = set(re.split(r"[^a-z]+", path.stem.lower()))
+    named = [split for split in ("train", "test") if split in words]
+    split = named[0] if len(named) == 1 else ""
+    return _candidates(path.stem, [(split, split or path.stem, path)])
+
+
+def folder_candidates(folder: Path) -> Candidates:
+    """Read the official files of a folder; other CSV files in it are left out, and this is said."""
+    files = official_files(folder)
+    found = _candidates(NAME, [(split, split, path) for split, path in files])
+    others = sorted(
+        path.name
+        for path in folder.glob("*.csv")
+        if path.name not in {TRAIN_FILE, TEST_FILE} and not path.name.startswith(".")
+    )
+    if others:
+        found.notes.append(
+            f"{', '.join(others)} left out: of a folder only {TRAIN_FILE} and {TEST_FILE} are "
+            "read; give another file by its own path."
+        )
+    return found
+
+
+def _candidates(name: str, files: list[tuple[str, str, Path]]) -> Candidates:
+    tables = [(split, prefix, *read_csv(path)) for split, prefix, path in files]
+    return Candidates(
+        name=name,
+        sample_id=[f"{prefix}/{row}" for _, prefix, y, _ in tables for row in range(len(y))],
+        label=[LETTERS[number] for _, _, y, _ in tables for number in y],
+        source_split=list(chain.from_iterable([split] * len(y) for split, _, y, _ in tables)),
+        pixels=np.concatenate([pixels for *_, pixels in tables]),
+    )
+
+
+def read_csv(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Read a CSV of the Kaggle layout.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Labels, int64 (rows,), and pixels, uint8 (rows, 784).
+
+    Raises:
+        ImagesError: The file does not keep to the layout; the message names the line.
+    """
+    try:
+        with path.open(encoding=_ENCODING, errors="replace") as file:
+            _check_header(path, file.readline(100_000))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # no rows; integers written as floats
+                table = np.loadtxt(file, dtype=np.uint8, delimiter=",", comments=None, ndmin=2)
+    except OSError as error:
+        raise ImagesError(
+            f"{path} cannot be read ({error.strerror}); check the file and its permissions."
+        ) from None
+    except (ValueError, OverflowError, Warning):
+        table = None  # found out below, line by line, where
+    if table is None or table.shape[1] != PIXELS + 1:
+        raise _explain(path)
+    labels = table[:, 0].astype(np.int64)
+    if np.any((labels >= len(LETTERS)) | np.isin(labels, list(_MOTION))):
+        raise _explain(path)
+    return labels, np.ascontiguousarray(table[:, 1:])
+
+
+def _check_header(path: Path, header: str) -> None:
+    columns = [column.strip().strip("\"'") for column in header.strip().split(",")]
+    if columns != _COLUMNS:
+        beginning = re.sub(r"[^ -~]", "?", header.strip()[:40])
+        raise ImagesError(
+            f"{path} is no Sign Language MNIST CSV: line 1 must be label,pixel1,...,pixel{PIXELS} "
+            f"and it has {counted(len(columns), 'column')} beginning {beginning!r}."
+        )
+
+
+def _explain(path: Path) -> ImagesError:
+    """Find the first line that breaks the layout; only ever run on a file that does."""
+    rows = 0
+    with path.open(encoding=_ENCODING, errors="replace") as file:
+        next(file)
+        for number, line in enumerate(file, start=2):
+            text = line.rstrip("\n")
+            if not text:
+                continue
+            rows += 1
+            where = f"{path}, line {number}"
+            values = text.split(",")
+            if len(values) != PIXELS + 1:
+                return ImagesError(
+                    f"{where}: {len(values)} values instead of {PIXELS + 1}; the line is cut or "
+                    "ragged, so fetch the file again or repair it."
+                )
+            for column, value in zip(_COLUMNS, values, strict=True):
+                if not re.fullmatch(r"[ \t]*[+-]?[0-9]{1,1000}[ \t]*", value):
+                    return ImagesError(
+                        f"{where}: {column} is {value[:20]!r}, not a whole number; repair the line."
+                    )
+                if column == "label" and int(value) in _MOTION:
+                    return ImagesError(
+                        f"{where}: label {int(value)} is {_MOTION[int(value)]}, which needs motion "
+                        "and never occurs in Sign Language MNIST; number the letters A = 0 to "
+                        "Y = 24, with the gap at J."
+                    )
+                if column == "label" and not 0 <= int(value) < len(LETTERS):
+                    return ImagesError(
+                        f"{where}: label {int(value)} is outside 0 to 24 (A to Y); repair the line."
+                    )
+                if not 0 <= int(value) <= 255:
+                    return ImagesError(
+                        f"{where}: {column} is {int(value)}, outside 0 to 255; repair the line."
+                    )
+    if rows == 0:
+        return ImagesError(f"{path} has a header and no rows; fetch the file again.")
+    return ImagesError(f"{path} cannot be parsed as whole numbers with commas between them.")

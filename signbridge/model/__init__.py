@@ -1,0 +1,1 @@
+"""The vision-language model: load, quantise, prompt, where its parts are, forward pass, answers."""

@@ -1,0 +1,208 @@
+"""What a model is, known before its weights are loaded.
+
+Resuming, refusing and planning need the model's sizes, its parts and the fingerprint of its
+weights, not the weights: a finished store is recognised without loading them. (The fingerprint of a
+local folder does read its files once; files in the hub's cache carry it in their names.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from signbridge.errors import ModelError, first_line
+from signbridge.model.families import decoder_layers, image_token_id, vision_size
+from signbridge.model.model_folder import check_model_folder, check_processor_files
+from signbridge.model.quiet import quiet_transformers
+from signbridge.model.random_weights import initialiser, model_skeleton
+from signbridge.model.weights import Weights, check_weights, local_files, weights_sha256
+from signbridge.store.files import file_sha256
+
+TINY = "tiny"
+TINY_FOLDER = Path(__file__).parents[1] / "assets" / "tiny"
+"""The bundled stand-in, a model folder like any other; its README.md says what it is."""
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model's files, configuration, processor and shape, without its weights.
+
+    Attributes:
+        spec: the text that named it: ``tiny``, a hub id or a folder.
+        kind: ``tiny``, ``hub`` or ``folder``.
+        name: short name for file names.
+        folder: where its files lie on this disk.
+        revision: the hub's commit hash, or an empty string.
+        config: its transformers configuration.
+        processor: its transformers processor, with the PIL image backend and left padding.
+        skeleton: the model on the ``meta`` device: modules and shapes, no values.
+        weights: ``pretrained``, those of its files, or ``random``.
+        weights_seed: seed of random weights.
+    """
+
+    spec: str
+    kind: str
+    name: str
+    folder: Path
+    revision: str
+    config: Any
+    processor: Any
+    skeleton: PreTrainedModel
+    weights: Weights = "pretrained"
+    weights_seed: int = 0
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers."""
+        return len(decoder_layers(self.skeleton))
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return int(self.config.get_text_config().hidden_size)
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens of prompt and answer together, or None where the model does not say."""
+        length = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return length if isinstance(length, int) else None
+
+    @property
+    def vision_size(self) -> int | None:
+        """Width of the patch features entering the projector, or None where there are none."""
+        return vision_size(self.skeleton)
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the token that stands for one image patch."""
+        return image_token_id(self.config)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """One SHA-256 over the weight files; reads them once unless the hub's cache knows it."""
+        return weights_sha256(self.folder)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the attributes that say which model and processor made a store.
+
+        Pretrained weights are not called so: stores made before there were others lack the word.
+        """
+        image_processor = getattr(self.processor, "image_processor", None)
+        return {
+            "model": self.spec,
+            "model_kind": self.kind,
+            "model_class": type(self.skeleton).__name__,
+            "model_revision": self.revision,
+            **self._weights_record(),
+            "processor_class": type(self.processor).__name__,
+            "image_processor_class": type(image_processor).__name__,
+            "processor_backend": "pil",
+        }
+
+    def _weights_record(self) -> dict[str, Any]:
+        if self.weights == "pretrained":
+            return {"weights_sha256": self.weights_sha256}
+        return {
+            "weights": self.weights,
+            "weights_seed": self.weights_seed,
+            "weights_initialiser": initialiser(),
+            "config_sha256": file_sha256(self.folder / "config.json"),
+        }
+
+
+def describe_model(
+    spec: str, *, weights: Weights = "pretrained", weights_seed: int = 0
+) -> ModelDescription:
+    """Find a model and read everything about it but its weights.
+
+    Args:
+        spec: ``tiny``, a hub id (``owner/name`` or ``owner/name@revision``) or a local folder.
+        weights: ``pretrained``, or ``random`` for the same architecture freshly initialised, which
+            needs no weights on this disk.
+        weights_seed: seed of random weights.
+
+    Raises:
+        ModelError: if it cannot be found, is not a vision-language model with a stack of decoder
+            layers, or has no safetensors weights.
+    """
+    check_weights(weights, weights_seed)
+    if spec == TINY:
+        folder, revision = TINY_FOLDER, ""
+        kind, name = "tiny", TINY
+    else:
+        folder, revision = local_files(spec, weights=weights == "pretrained")
+        kind = "hub" if revision else "folder"
+        name = spec.partition("@")[0].rpartition("/")[2] if revision else folder.resolve().name
+    check_model_folder(folder, weights=weights == "pretrained")
+    if weights == "random":
+        name += "-random" + (str(weights_seed) if weights_seed else "")
+    config = _config(spec, folder)
+    skeleton = _skeleton(spec, config)
+    return ModelDescription(
+        spec=spec,
+        kind=kind,
+        name=name.lower(),
+        folder=folder,
+        revision=revision,
+        config=config,
+        processor=_processor(spec, folder),
+        skeleton=skeleton,
+        weights=weights,
+        weights_seed=weights_seed,
+    )
+
+
+def _config(spec: str, folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{spec} has a config.json that this version of transformers cannot use "
+            f"({first_line(error)}): code that ships with a model is never run here."
+        ) from error
+
+
+def _skeleton(spec: str, config: Any) -> PreTrainedModel:
+    try:
+        skeleton = model_skeleton(config)
+    except ValueError as error:
+        raise ModelError(
+            f"{spec} is a {config.model_type!r} model, which is no vision-language model: give one "
+            "of the LLaVA family such as llava-hf/llava-1.5-7b-hf."
+        ) from error
+    decoder_layers(skeleton)
+    image_token_id(config)
+    return skeleton
+
+
+def _processor(spec: str, folder: Path) -> Any:
+    from transformers import AutoProcessor
+
+    auto: Any = AutoProcessor
+    check_processor_files(folder)
+    try:
+        with quiet_transformers():
+            # Without a pinned backend, pixels would depend on whether torchvision is installed.
+            processor = auto.from_pretrained(folder, backend="pil", trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{spec} has no processor that transformers can load ({first_line(error)}): fetch its "
+            "preprocessor_config.json and the tokenizer's files again."
+        ) from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ModelError(f"{spec} has no processor for images and text together.")
+    if processor.tokenizer.pad_token is None:
+        if processor.tokenizer.eos_token is None:
+            raise ModelError(
+                f"The tokenizer of {spec} has no padding token: its folder needs "
+                "tokenizer_config.json, which names it."
+            )
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token  # the mask hides it
+    processor.tokenizer.padding_side = "left"
+    return processor

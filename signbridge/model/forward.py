@@ -1,0 +1,209 @@
+"""One batch through the model: residual stream, baselines and, where asked for, the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+
+from signbridge.errors import ModelError
+from signbridge.model.answers import ClassAnswers, end_ids, score_answers
+from signbridge.model.capture import Position, ResidualCapture
+from signbridge.model.families import (
+    decoder_layers,
+    position_ids,
+    projector,
+    tiles_per_image,
+)
+
+
+@dataclass(frozen=True)
+class CaptureRequest:
+    """What to read from each batch.
+
+    Attributes:
+        layers: 0-based decoder layers, ascending.
+        position: which token's vector is kept.
+        max_new_tokens: length of the greedy answer; 0 asks for none, and then neither logits nor
+            the layers above the deepest wanted one are computed.
+        vision: whether to read the baseline ``vision``.
+        answers: the class names to score as answers (forced choice), or None.
+    """
+
+    layers: tuple[int, ...]
+    position: Position = "last_prompt"
+    max_new_tokens: int = 0
+    vision: bool = True
+    answers: ClassAnswers | None = None
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one batch gave, on the model's device.
+
+    Attributes:
+        resid_post: shape (batch, layers, hidden).
+        projector: mean of the image tokens entering the decoder, float32, shape (batch, hidden).
+        vision: mean of the patch features entering the projector, float32, shape (batch, vision).
+        answer_ids: ids of the answer's tokens after the prompt, shape (batch, new), or None.
+        class_logprob: log-probability of each class name as the answer, float32, shape
+            (batch, classes), or None.
+    """
+
+    resid_post: torch.Tensor
+    projector: torch.Tensor
+    vision: torch.Tensor | None
+    answer_ids: torch.Tensor | None
+    class_logprob: torch.Tensor | None = None
+
+
+class _VisionMean(AbstractContextManager["_VisionMean"]):
+    """Reads the mean of the patch features that enter the projector."""
+
+    def __init__(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
+        self._projector = projector(model)
+        self._tiles = tiles_per_image(model, inputs)
+        self._batch = inputs["input_ids"].shape[0]
+        self.mean: torch.Tensor | None = None
+
+    def __enter__(self) -> _VisionMean:
+        assert self._projector is not None
+        self._handle = self._projector.register_forward_pre_hook(self._read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _read(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        features = args[0].to(torch.float32)
+        per_row = features.flatten(1, -2).mean(dim=1)
+        counts = self._tiles or [1] * self._batch
+        if sum(counts) != len(per_row):
+            raise ModelError(
+                f"The projector of this model takes {len(per_row)} rows of patches for "
+                f"{self._batch} images, so they cannot be told apart: try --batch_size 1."
+            )
+        self.mean = torch.stack([rows.mean(dim=0) for rows in per_row.split(counts)])
+
+
+class _MarkFinished(StoppingCriteria):
+    """Tells the capture after every new token which answers have ended; never stops by itself."""
+
+    def __init__(self, capture: ResidualCapture, end_ids: Sequence[int]) -> None:
+        self._capture = capture
+        self._end_ids = list(end_ids)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        ended = torch.isin(input_ids[:, -1], torch.tensor(self._end_ids, device=input_ids.device))
+        self._capture.unfinished &= ~ended
+        return torch.zeros_like(ended)
+
+
+class _ForcedChoice(AbstractContextManager["_ForcedChoice"]):
+    """Scores the class names after the first forward pass, when the cache holds just the prompt.
+
+    It reads the logits from the model itself: generation hands on logits that its own settings
+    (suppressed tokens, penalties) may have changed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        capture: ResidualCapture,
+        attention_mask: torch.Tensor,
+        answers: ClassAnswers,
+    ) -> None:
+        self._model = model
+        self._capture = capture
+        self._mask = attention_mask
+        self._answers = answers
+        self.cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+        self.class_logprob: torch.Tensor | None = None
+
+    def __enter__(self) -> _ForcedChoice:
+        self._handle = self._model.register_forward_hook(self._score)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _score(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if self._capture.paused or self.class_logprob is not None:
+            return
+        self._capture.paused = True
+        # With left padding, as the processor pads, the last token of every row is real.
+        self.class_logprob = score_answers(
+            self._model, self.cache, output.logits[:, -1], self._mask, self._answers
+        )
+        self._capture.paused = False
+
+
+@torch.inference_mode()
+def run_batch(
+    model: Any, inputs: dict[str, torch.Tensor], image_token: int, request: CaptureRequest
+) -> Captured:
+    """Run one batch and read what ``request`` asks for, with one prefill for all of it.
+
+    Args:
+        model: a loaded vision-language model.
+        inputs: the processor's tensors, on the model's device, ``input_ids`` and
+            ``attention_mask`` among them, shape (batch, tokens).
+        image_token: the id of the image token.
+        request: what to read.
+    """
+    mask = inputs["attention_mask"]
+    answering = request.max_new_tokens > 0
+    capture = ResidualCapture(
+        decoder_layers(model),
+        request.layers,
+        position=request.position,
+        attention_mask=mask,
+        image_mask=inputs["input_ids"] == image_token,
+        stop_after_deepest=not answering and request.answers is None,
+    )
+    seen = _VisionMean(model, inputs) if request.vision else nullcontext()
+    choice: _ForcedChoice | None = None
+    kept: dict[str, Any] = {"use_cache": answering}
+    if request.answers is not None:
+        choice = _ForcedChoice(model, capture, mask, request.answers)
+        kept = {"use_cache": True, "past_key_values": choice.cache}
+    answer_ids = None
+    with seen, capture, choice or nullcontext():
+        if answering:
+            answer_ids = _generate(model, inputs, capture, request.max_new_tokens, kept)
+        elif choice is not None:
+            model(**inputs, **position_ids(model, mask), **kept, logits_to_keep=1)
+        else:
+            model(**inputs, **position_ids(model, mask), **kept)
+    assert capture.projected is not None
+    return Captured(
+        resid_post=capture.vectors(),
+        projector=capture.projected,
+        vision=seen.mean if isinstance(seen, _VisionMean) else None,
+        answer_ids=answer_ids,
+        class_logprob=None if choice is None else choice.class_logprob,
+    )
+
+
+def _generate(
+    model: Any,
+    inputs: dict[str, torch.Tensor],
+    capture: ResidualCapture,
+    max_new_tokens: int,
+    kept: dict[str, Any],
+) -> torch.Tensor:
+    sequences = model.generate(
+        **inputs,
+        **kept,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        stopping_criteria=StoppingCriteriaList([_MarkFinished(capture, end_ids(model))]),
+    )
+    assert isinstance(sequences, torch.Tensor)
+    return sequences[:, inputs["input_ids"].shape[1] :]

@@ -1,0 +1,175 @@
+"""Load a described model's weights onto a device, quantised or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import psutil
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from signbridge.errors import ModelError, first_line
+from signbridge.model.description import ModelDescription
+from signbridge.model.families import decoder_layers
+from signbridge.model.quantization import (
+    ComputeDtype,
+    Quantization,
+    compute_dtype_for,
+    keep_compute_dtype,
+    nf4_config,
+    skipped_modules,
+    weight_bytes,
+)
+from signbridge.model.quiet import quiet_transformers
+from signbridge.model.random_weights import build_random_model
+
+
+def load_model(
+    description: ModelDescription,
+    device: torch.device | str,
+    *,
+    quantization: Quantization = "nf4",
+    compute_dtype: ComputeDtype = "auto",
+) -> Any:
+    """Load the weights and return the model in evaluation mode on ``device``.
+
+    Args:
+        description: from :func:`~signbridge.model.description.describe_model`.
+        device: where it runs.
+        quantization: ``nf4`` (4-bit NormalFloat, double quantised) or ``none``.
+        compute_dtype: dtype of the forward pass; ``auto`` goes by the device.
+
+    Raises:
+        ModelError: if bitsandbytes is missing, the memory does not suffice, or the weights are
+            unreadable or do not fit the configuration.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    auto: Any = AutoModelForImageTextToText
+    device = torch.device(device)
+    dtype = compute_dtype_for(compute_dtype, device)
+    skip = skipped_modules(description.skeleton)
+    _check_memory(
+        description, device, weight_bytes(description.skeleton, quantization, dtype, skip)
+    )
+    options: dict[str, Any] = {}
+    if description.weights == "random":
+        return _load_random(description, device, quantization, compute_dtype)
+    try:
+        with quiet_transformers():
+            if quantization == "nf4":
+                options["quantization_config"] = nf4_config(dtype, skip)
+            model, report = auto.from_pretrained(
+                description.folder,
+                dtype=dtype,
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported, and refused below with their names
+                **options,
+            )
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(f"{_too_large(description, device)}.") from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(
+            f"The weights of {description.spec} cannot be loaded ({first_line(error)})."
+        ) from error
+    _check_fit(description, model, report)
+    keep_compute_dtype(model, dtype)
+    return model.eval()
+
+
+def _load_random(
+    description: ModelDescription,
+    device: torch.device,
+    quantization: Quantization,
+    compute_dtype: ComputeDtype,
+) -> Any:
+    from transformers import GenerationConfig
+
+    try:
+        model = build_random_model(
+            description.config,
+            device,
+            seed=description.weights_seed,
+            quantization=quantization,
+            compute_dtype=compute_dtype,
+            skeleton=description.skeleton,
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(f"{_too_large(description, device)}.") from error
+    if (description.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(description.folder)
+    return model
+
+
+def _check_fit(description: ModelDescription, model: nn.Module, report: Mapping[str, Any]) -> None:
+    """Refuse weights that are not the configuration's; transformers fills gaps at random."""
+    advice = "the folder is incomplete, or its config.json is of another model"
+    mismatched = sorted({*report.get("mismatched_keys", ()), *_other_shapes(description, model)})
+    if mismatched:
+        name, stored, wanted = mismatched[0]
+        raise ModelError(
+            f"The weights of {description.spec} do not fit its config.json: {name} has shape "
+            f"{tuple(stored)} instead of {tuple(wanted)}{_more(mismatched)}; {advice}."
+        )
+    missing = sorted(report.get("missing_keys", ()))
+    if missing:
+        raise ModelError(
+            f"The weights of {description.spec} lack {missing[0]}{_more(missing)}, which its "
+            f"config.json asks for; {advice}."
+        )
+    layers = decoder_layers(description.skeleton)
+    place = next(name for name, part in description.skeleton.named_modules() if part is layers)
+    beyond = sorted(key for key in report.get("unexpected_keys", ()) if key.startswith(place))
+    above = [key for key in beyond if _layer_number(key, place) >= len(layers)]
+    if above:
+        raise ModelError(
+            f"The weights of {description.spec} have more decoder layers than the {len(layers)} "
+            f"of its config.json, such as {above[0]}; {advice}."
+        )
+
+
+def _other_shapes(
+    description: ModelDescription, model: nn.Module
+) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Quantised weights of another shape, which transformers does not compare: name, is, should."""
+    for name, value in model.named_parameters():
+        state = getattr(value, "quant_state", None)
+        if state is not None:
+            shape, wanted = (
+                tuple(state.shape),
+                tuple(description.skeleton.get_parameter(name).shape),
+            )
+            if shape != wanted:
+                yield name, shape, wanted
+
+
+def _layer_number(key: str, place: str) -> int:
+    number = key.removeprefix(f"{place}.").partition(".")[0]
+    return int(number) if number.isdigit() else -1
+
+
+def _more(keys: Sequence[Any]) -> str:
+    return f" (and {len(keys) - 1:,} more)" if len(keys) > 1 else ""
+
+
+def _check_memory(description: ModelDescription, device: torch.device, needed: int) -> None:
+    if device.type == "cuda":
+        available = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "cpu":
+        available = psutil.virtual_memory().available
+    else:
+        return
+    if needed > available:
+        raise ModelError(
+            f"{_too_large(description, device)}: its weights take {needed / 1e9:.1f} GB and "
+            f"{available / 1e9:.1f} GB are free."
+        )
+
+
+def _too_large(description: ModelDescription, device: torch.device) -> str:
+    return f"{description.spec} does not fit into the memory of {device} (try --quantization nf4)"

@@ -1,0 +1,1 @@
+"""What tells whether a score means anything: one file a control."""

@@ -1,0 +1,155 @@
+"""What the model says of the label, beside what a layer knows of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.probes.dataset.answers import AnswerCount, count_answers
+from signbridge.probes.dataset.features import FORCED_CHOICE, SAID, TEXT
+from signbridge.runtime.files import replace_file
+from signbridge.statistics.bootstrap import paired_difference
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from signbridge.probes.dataset.features import Feature
+    from signbridge.statistics.bootstrap import Interval, Scored
+    from signbridge.store import Store
+
+BITS = "usable_information"
+ZERO_SHOT = "zero_shot"
+"""Row of the scores for the forced choice as the model makes it, without any probe."""
+
+
+def zero_shot(
+    class_logprob: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """The forced choice as probabilities of the classes that occur, which share all of it.
+
+    Args:
+        class_logprob: shape (samples, classes).
+        labels: class indices of the samples, shape (samples,).
+
+    Returns:
+        Shape (samples, classes); 0 for classes without a sample.
+    """
+    present = np.unique(labels[labels >= 0])
+    shares = np.zeros(class_logprob.shape, dtype=np.float32)
+    shares[:, present] = zero_shot_shares(class_logprob[:, present])
+    return shares
+
+
+def zero_shot_shares(class_logprob: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Log-probabilities of the class names as shares that add up to 1, same shape."""
+    logits = class_logprob.astype(np.float64)
+    share = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(share / share.sum(axis=1, keepdims=True))
+
+
+def write_answers(store: Store, path: Path) -> list[AnswerCount]:
+    """Write the answers of every class, commonest first, as CSV.
+
+    Returns:
+        The rows; none, and no file, where the store holds no answers.
+    """
+    if store.responses is None:
+        return []
+    counts = count_answers(store.responses, np.asarray(store.labels), store.class_names)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["class_name", "answer", "count", "share", "names_class"])
+    writer.writeheader()
+    for row in counts:
+        writer.writerow({**asdict(row), "names_class": str(row.names_class).lower()})
+    replace_file(path, text.getvalue().encode())
+    return counts
+
+
+def said_against_known(
+    answers: Sequence[AnswerCount],
+    labels: npt.NDArray[np.int64],
+    scores: Mapping[str, Scored],
+    layer: Feature,
+) -> dict[str, Any] | None:
+    """Bits that a layer knows, that the answers say, and the differences.
+
+    Args:
+        answers: of every class, counted; empty where the store holds none.
+        labels: class indices of the samples that were scored.
+        scores: of every feature, by its name; of :data:`ZERO_SHOT` too where there is a choice.
+        layer: the decoder layer to speak of.
+
+    Returns:
+        Words for the summary, or None where the store holds nothing that was said.
+    """
+    if not any(name in scores for name in SAID):
+        return None
+    known = scores[layer.name]
+    found: dict[str, Any] = {
+        "layer": layer.layer,
+        "known": _value(known.intervals[BITS], "bits"),
+        "class_entropy": _entropy(labels),
+    }
+    for name in SAID:
+        if name in scores:
+            found[name] = {
+                **_value(scores[name].intervals[BITS], "bits"),
+                "known_minus_said": _value(paired_difference(known, scores[name], BITS), "bits"),
+            }
+    if TEXT in found and answers:
+        named = sum(row.count for row in answers if row.names_class)
+        found[TEXT]["names_class"] = named / sum(row.count for row in answers)
+        found[TEXT]["distinct_answers"] = len({row.answer for row in answers})
+    if FORCED_CHOICE in found and ZERO_SHOT in scores:
+        found[FORCED_CHOICE][ZERO_SHOT] = {
+            name: _value(scores[ZERO_SHOT].intervals[name]) for name in ("accuracy", BITS)
+        }
+    found["sentence"] = sentence(found)
+    return found
+
+
+def _value(interval: Interval, name: str = "value") -> dict[str, Any]:
+    return {name: interval.value, "ci": [interval.low, interval.high]}
+
+
+def sentence(said: Mapping[str, Any]) -> str:
+    """The one sentence that the numbers support.
+
+    Args:
+        said: what :func:`said_against_known` returns.
+    """
+    entropy = said["class_entropy"]
+    known = said["known"]["bits"]
+    parts = [
+        f"{name} {_bits(said[key]['bits'])}"
+        for key, name in ((TEXT, "the answer says"), (FORCED_CHOICE, "the forced choice tells"))
+        if key in said
+    ]
+    text = f"Layer {said['layer']} knows {_bits(known)} of {entropy:.1f} bits; {', '.join(parts)}."
+    more = said[TEXT if TEXT in said else FORCED_CHOICE]["known_minus_said"]
+    low, high = more["ci"]
+    if low > 0:
+        return f"{text} The layer knows more than is said: {_span(more['bits'], low, high)} bits."
+    if high < 0:
+        return f"{text} More is said than a linear probe finds in the layer."
+    return f"{text} The difference, {_span(more['bits'], low, high)} bits, may be chance."
+
+
+def _bits(value: float) -> str:
+    return f"{value:.1f}".replace("-", "−")
+
+
+def _span(value: float, low: float, high: float) -> str:
+    return f"{_bits(value)} ({_bits(low)} to {_bits(high)})"
+
+
+def _entropy(labels: npt.NDArray[np.int64]) -> float:
+    share = np.bincount(labels) / len(labels)
+    share = share[share > 0]
+    return float(-(share * np.log2(share)).sum())

@@ -1,0 +1,1 @@
+"""What probes are trained on: features, splits, the DataModule."""

@@ -1,0 +1,210 @@
+"""What a probe can be trained on, and how it is read from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.errors import ProbeError
+
+if TYPE_CHECKING:
+    from signbridge.store import Store
+
+RESID_POST = "resid_post"
+RANDOM_WEIGHTS = "random_weights"
+"""The decoder layers of a control store: the same architecture with random weights."""
+
+TEXT = "text"
+"""The words of the generated answer: :func:`signbridge.probes.dataset.answers.answer_words`."""
+FORCED_CHOICE = "forced_choice"
+"""The log-probability of each class name as the answer, the store's ``class_logprob``."""
+SAID = (TEXT, FORCED_CHOICE)
+
+MEMORY_BYTES = 4 * 2**30
+"""Default bound on the memory that features take."""
+
+
+@dataclass(frozen=True, order=True)
+class Feature:
+    """A vector per sample that probes are trained on.
+
+    Attributes:
+        kind: ``resid_post``, ``random_weights`` (the same layers of a control store) or the name of
+            a baseline (``pixels``, ``vision``, ``projector``), or what the model says (``text``,
+            ``forced_choice``).
+        layer: decoder layer of the first two; None for baselines.
+    """
+
+    kind: str
+    layer: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Readable name: ``resid_post/5`` or ``pixels``."""
+        return self.kind if self.layer is None else f"{self.kind}/{self.layer}"
+
+    @property
+    def stored_name(self) -> str:
+        """What its store calls it: the layers of a control are ``resid_post`` there."""
+        return f"{RESID_POST}/{self.layer}" if self.kind == RANDOM_WEIGHTS else self.name
+
+    @classmethod
+    def parse(cls, name: str | int) -> Feature:
+        """The feature of a name (``resid_post/5``, ``pixels``) or of a layer number.
+
+        Raises:
+            ProbeError: the name is neither.
+        """
+        if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
+            return cls(RESID_POST, int(name))
+        kind, _, layer = str(name).partition("/")
+        if kind in (RESID_POST, RANDOM_WEIGHTS):
+            if not layer.isdecimal():
+                raise ProbeError(f"feature {name!r} needs a layer number, as in {kind}/5.")
+            return cls(kind, int(layer))
+        if not kind or layer:
+            raise ProbeError(f"feature {name!r} is not known; use {RESID_POST}/LAYER or pixels.")
+        return cls(kind)
+
+
+def store_labels(store: Store) -> npt.NDArray[np.int64]:
+    """The store's labels as int64, shape (n_samples,).
+
+    Raises:
+        ProbeError: the store has no labels.
+    """
+    if store.labels is None or len(store.labels) == 0:
+        raise ProbeError(
+            f"{store.path} holds no labels; extract again from images whose class is known."
+        )
+    return np.asarray(store.labels, dtype=np.int64)
+
+
+def select_features(
+    store: Store, layers: Literal["all"] | Sequence[int] = "all", *, baselines: bool = True
+) -> list[Feature]:
+    """The features of a sweep: layers in ascending order, the store's baselines, what was said.
+
+    Args:
+        store: an open store.
+        layers: decoder layers, or ``all`` that the store holds.
+        baselines: whether to take the store's baselines and answers too.
+
+    Raises:
+        ProbeError: a layer that the store does not hold, or none at all.
+    """
+    held = [int(layer) for layer in store.layers]
+    if isinstance(layers, str):
+        if layers != "all":
+            raise ProbeError(f"layers must be all or a list of layer numbers, not {layers!r}.")
+        wanted = held
+    else:
+        wanted = sorted({int(layer) for layer in layers})
+    missing = [layer for layer in wanted if layer not in held]
+    if missing:
+        raise ProbeError(
+            f"{store.path} holds no layer {', '.join(map(str, missing))}; "
+            f"it holds {', '.join(map(str, held))}."
+        )
+    if not wanted:
+        raise ProbeError("no layer to probe: give at least one with layers, or all.")
+    chosen = [Feature(RESID_POST, layer) for layer in wanted]
+    if not baselines:
+        return chosen
+    said = ((TEXT, store.responses), (FORCED_CHOICE, store.class_logprob))
+    return [
+        *chosen,
+        *(Feature(str(name)) for name in store.baselines),
+        *(Feature(name) for name, values in said if values is not None),
+    ]
+
+
+def _said(store: Store, kind: str) -> npt.NDArray[Any]:
+    """What the model says, as a feature, shape (n_samples, n_features)."""
+    from signbridge.probes.dataset.answers import answer_words
+
+    values = answer_words(store.responses or [])[0] if kind == TEXT else store.class_logprob
+    return np.asarray(values)
+
+
+class FeatureSource:
+    """Features of one width, read from a store within a memory bound.
+
+    What fits is read once, a layer at a time, and kept in the stored dtype. What does not is read
+    again in blocks of consecutive samples that are aligned to the store's chunks.
+
+    Args:
+        store: an open store.
+        features: features to serve together; all of one width.
+        memory_bytes: bound on what is kept.
+
+    Raises:
+        ProbeError: no features, features of different width, or none that the store holds.
+    """
+
+    def __init__(
+        self, store: Store, features: Sequence[Feature], memory_bytes: int = MEMORY_BYTES
+    ) -> None:
+        if not features:
+            raise ProbeError("give at least one feature to read.")
+        self.store = store
+        self.features = tuple(features)
+        self.n_samples = int(store.n_samples)
+        self._kept: dict[Feature, npt.NDArray[Any]] = {}
+        heads = [self._read(feature, slice(0, 1)) for feature in self.features]
+        widths = {
+            feature.name: head.shape[1] for feature, head in zip(features, heads, strict=True)
+        }
+        if len(set(widths.values())) > 1:
+            listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise ProbeError(f"features served together must have one width ({listed}).")
+        self.n_features = int(heads[0].shape[1])
+        self.dtype = heads[0].dtype
+        size = self.n_samples * self.n_features * sum(head.itemsize for head in heads)
+        self.in_memory = size <= memory_bytes
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def _read(self, feature: Feature, rows: slice | None = None) -> npt.NDArray[Any]:
+        if feature.kind in SAID:
+            # Small, and the words of one answer are known only beside all others.
+            if feature not in self._kept:
+                self._kept[feature] = _said(self.store, feature.kind)
+            return self._kept[feature][slice(None) if rows is None else rows]
+        return cast("npt.NDArray[Any]", self.store.feature(feature.stored_name, rows=rows))
+
+    def array(self, feature: Feature) -> npt.NDArray[Any]:
+        """A whole feature, shape (n_samples, n_features), as stored; not to be changed."""
+        if feature in self._kept:
+            return self._kept[feature]
+        values = self._read(feature)
+        if not np.issubdtype(values.dtype, np.integer) and not np.isfinite(values).all():
+            self.refuse(feature, int(np.flatnonzero(~np.isfinite(values).all(1))[0]))
+        if self.in_memory:
+            self._kept[feature] = values
+        return values
+
+    def refuse(self, feature: Feature, sample: int) -> NoReturn:
+        """Say that a feature of a sample is not finite.
+
+        Raises:
+            ProbeError: always.
+        """
+        raise ProbeError(
+            f"{feature.name} of sample {self.store.sample_ids[sample]} in {self.store.path} is "
+            "not finite; run signbridge verify on the store and extract it again."
+        )
+
+    def block(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Consecutive samples, float32, shape (stop - start, len(self), n_features)."""
+        rows = slice(start, stop)
+        out = np.empty((stop - start, len(self), self.n_features), dtype=np.float32)
+        for number, feature in enumerate(self.features):
+            kept = self._kept.get(feature)
+            out[:, number] = self._read(feature, rows) if kept is None else kept[rows]
+        return out

@@ -1,0 +1,258 @@
+"""Cut a call's fits into batches that fit into memory, solve them, and collect the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from signbridge.errors import ProbeError
+from signbridge.probes.exact.design import BatchedDesign, Design, SharedDesign
+from signbridge.probes.exact.inputs import Layers
+from signbridge.probes.exact.jobs import Job, is_rotated, make_job
+from signbridge.probes.exact.lbfgs import Problem, minimise
+
+_ROUNDING = 2e-13  # share of the gradient's scale at zero that float64 rounding leaves
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose; see :func:`signbridge.probes.exact.logistic.fit_logistic`."""
+
+    C: Sequence[float]
+    fit_intercept: bool
+    standardise: bool
+    tol: float
+    max_iter: int
+    coef: bool
+    decision: bool
+    memory_limit: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Several jobs with one label vector, or one job with several; fits run job by job."""
+
+    jobs: list[Job]
+    labels: Tensor
+    present: Tensor  # (fits, classes)
+    V: Tensor  # (fits, penalties, classes, r + 1), penalties as in Settings.C
+
+
+class Fitter:
+    """One call's input and its results, each with the axes (layer, fold, labels, penalty).
+
+    Args:
+        layers: the features.
+        codes: (label vectors, samples) class indices.
+        weight: (label vectors, folds, samples) weights.
+        classes: number of classes.
+        settings: what the user chose.
+    """
+
+    def __init__(
+        self, layers: Layers, codes: Tensor, weight: Tensor, classes: int, settings: Settings
+    ) -> None:
+        self.layers = layers
+        self.settings = settings
+        self.codes = codes.to(layers.device)
+        self.weight = weight.to(layers.device)
+        self.classes = classes
+        P, F, N = weight.shape
+        D = layers.features
+        grid = (len(layers), F, P, len(settings.C))
+        self.coef = self._zeros(*grid, classes, D) if settings.coef else None
+        self.intercept = self._zeros(*grid, classes) if settings.coef else None
+        self.decision = self._zeros(*grid, N, classes) if settings.decision else None
+        self.mean = self._zeros(*grid[:2], D) if settings.standardise else None
+        self.deviation = self._zeros(*grid[:2], D) if settings.standardise else None
+        self.gradient_norm = torch.zeros(grid, dtype=torch.float64)
+        self.penalty_norm = torch.zeros(grid, dtype=torch.float64)
+        self.n_iter = torch.zeros(grid, dtype=torch.int64)
+        self.converged = torch.zeros(grid, dtype=torch.bool)
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(*shape, dtype=torch.float64, device=self.layers.device)
+
+    def run(self) -> None:
+        """Solve everything."""
+        P, F, _ = self.weight.shape
+        if P > 1 or self._streamed():
+            every = torch.arange(P, device=self.layers.device)
+            for layer in range(len(self.layers)):
+                X = self.layers[layer]
+                for fold in range(F):
+                    jobs = [self._job(X, layer, fold)]
+                    for labels in every.split(self._room()):
+                        self._collect(self._solve(jobs, labels), {layer: X})
+                    del jobs  # the next fold's features must not lie beside these
+            return
+        first = torch.zeros(1, dtype=torch.int64, device=self.layers.device)
+        for pairs in self._pairs():
+            jobs, loaded = [], {}
+            for layer, fold in pairs:
+                if layer not in loaded:
+                    loaded = {layer: self.layers[layer]}
+                jobs.append(self._job(loaded[layer], layer, fold))
+            self._collect(self._solve(jobs, first), loaded)
+
+    # -- cutting --------------------------------------------------------------------------------
+
+    def _largest(self) -> int:
+        return int((self.weight.sum(0) > 0).sum(1).max())
+
+    def _streamed(self) -> bool:
+        return not is_rotated(self._largest(), self.layers.features, self._fits)
+
+    @property
+    def _fits(self) -> int:
+        return len(self.codes) * len(self.settings.C)
+
+    def _room(self) -> int:
+        """Fits that the memory limit allows side by side."""
+        n = self._largest()
+        r = self.layers.features if self._streamed() else min(n, self.layers.features)
+        own = 0
+        if not self._streamed() and len(self.codes) == 1:
+            # Basis, design, design in float32, what is kept of both when fits have ended; and the
+            # coordinates of all samples.
+            own = 4 * n * r + (self.weight.shape[2] * r if self.settings.decision else 0)
+        per_fit = 8 * (own + self.classes * ((26 + len(self.settings.C)) * (r + 1) + 10 * n))
+        return max(1, self.settings.memory_limit // per_fit)
+
+    def _pairs(self) -> Iterator[list[tuple[int, int]]]:
+        folds = self.weight.shape[1]
+        pairs = [(layer, fold) for layer in range(len(self.layers)) for fold in range(folds)]
+        room = self._room()
+        for start in range(0, len(pairs), room):
+            yield pairs[start : start + room]
+
+    def _job(self, X: Tensor, layer: int, fold: int) -> Job:
+        job = make_job(
+            X,
+            layer,
+            fold,
+            self.weight[:, fold].mean(0),
+            fits=self._fits,
+            fit_intercept=self.settings.fit_intercept,
+            standardise=self.settings.standardise,
+            decision=self.settings.decision,
+            budget=self.settings.memory_limit,
+            seed=self.settings.seed,
+        )
+        if self.mean is not None and self.deviation is not None and job.scaling is not None:
+            self.mean[layer, fold] = job.scaling.mean
+            self.deviation[layer, fold] = job.scaling.deviation
+        return job
+
+    # -- solving --------------------------------------------------------------------------------
+
+    def _designs(self, jobs: list[Job]) -> tuple[Design, Design, Tensor]:
+        """The data in float64 and float32, and the spectrum (jobs, r + 1)."""
+        r = max(job.rank for job in jobs) + 1
+        spectrum = self._zeros(len(jobs), r)
+        for j, job in enumerate(jobs):
+            spectrum[j, : job.rank] = job.spectrum
+        spectrum[:, -1] = 1
+        if jobs[0].wide is not None and jobs[0].narrow is not None:
+            return jobs[0].wide, jobs[0].narrow, spectrum
+        Z = self._zeros(len(jobs), max(len(job.rows) for job in jobs), r)
+        for j, job in enumerate(jobs):
+            assert job.basis is not None
+            Z[j, : len(job.rows), : job.rank] = job.basis.Z
+        if self.settings.fit_intercept:
+            Z[..., -1] = 1
+        if len(jobs) == 1:
+            shared = SharedDesign(Z[0], spectrum[0])
+            return shared, shared.narrow(), spectrum
+        batched = BatchedDesign(Z, spectrum)
+        return batched, batched.narrow(), spectrum
+
+    def _targets(self, jobs: list[Job], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Class indices and weights (fits, n), padded with samples of weight zero."""
+        n = max(len(job.rows) for job in jobs)
+        weight = self._zeros(len(jobs), len(labels), n)
+        y = torch.zeros_like(weight, dtype=torch.int64)
+        for j, job in enumerate(jobs):
+            y[j, :, : len(job.rows)] = self.codes[labels][:, job.rows]
+            weight[j, :, : len(job.rows)] = self.weight[labels, job.fold][:, job.rows]
+        return y.flatten(0, 1), weight.flatten(0, 1)
+
+    def _solve(self, jobs: list[Job], labels: Tensor) -> _Batch:
+        """Solve the path of penalties, from strong to weak, each from the one before."""
+        wide, narrow, spectrum = self._designs(jobs)
+        y, weight = self._targets(jobs, labels)
+        total = weight.sum(1)
+        weight = weight / total[:, None]
+        present = self._zeros(len(y), self.classes).scatter_add_(1, y, weight) > 0
+        number = present.sum(1)
+        if bool((number < 2).any()):
+            fold = jobs[int((number < 2).nonzero()[0, 0]) // len(labels)].fold
+            raise ProbeError(
+                f"Fold {fold} has training samples of one class only: use fewer folds or classes "
+                "with more samples."
+            )
+        absent = None
+        if not bool(present.all()):
+            absent = torch.where(present, 0.0, -torch.inf)[:, :, None].to(weight)
+        # The gradient's scale at zero, the root of E ||z||^2, frees the floors of units.
+        scale = spectrum.sum(1).sqrt().repeat_interleave(len(labels))
+        # scikit-learn's binary objective has one row w = W1 - W0, so ||w||^2 = 2 ||W||^2.
+        binary = torch.where(number == 2, 2, 1)
+        grid = [(job.layer, job.fold, p) for job in jobs for p in labels.tolist()]
+        index = tuple(torch.tensor(axis) for axis in zip(*grid, strict=True))
+        most = torch.full_like(y[:, 0], self.settings.max_iter)
+        V = self._zeros(len(y), self.classes, spectrum.shape[1])
+        path = self._zeros(len(y), len(self.settings.C), *V.shape[1:])
+        for c in torch.tensor(self.settings.C).argsort().tolist():
+            problem = Problem(y, weight, binary / (self.settings.C[c] * total), absent)
+            solution = minimise(
+                wide,
+                problem,
+                V,
+                tol=self.settings.tol,
+                floor=_ROUNDING * scale,
+                max_iter=most,
+                narrow=narrow,
+            )
+            V = path[:, c] = solution.V
+            at = (*index, torch.tensor(c))
+            self.gradient_norm[at] = solution.gradient_norm.cpu()
+            self.penalty_norm[at] = solution.penalty_norm.cpu()
+            self.n_iter[at] = solution.n_iter.cpu()
+            self.converged[at] = solution.converged.cpu()
+        return _Batch(jobs, labels, present, path)
+
+    # -- collecting -----------------------------------------------------------------------------
+
+    def _collect(self, batch: _Batch, loaded: dict[int, Tensor]) -> None:
+        """Take the solutions back to features and to all samples."""
+        count = len(batch.labels)
+        for j, job in enumerate(batch.jobs):
+            part = slice(j * count, (j + 1) * count)
+            present = batch.present[part, None, :]
+            V = batch.V[part]
+            shape = V.shape[:3]  # (labels, penalties, classes)
+            inner = V[..., : job.rank].flatten(0, 2)
+            # A common shift of the intercepts is free: centre them over the classes present.
+            shift = (V[..., -1] * present).sum(-1) / present.sum(-1)
+            offset = torch.where(present, V[..., -1] - shift[..., None], -torch.inf)
+            X = torch.empty(0)
+            if self.coef is not None or job.basis is None:
+                if job.layer not in loaded:
+                    loaded.clear()
+                    loaded[job.layer] = self.layers[job.layer]
+                X = loaded[job.layer]
+            if self.decision is not None:
+                logits = job.logits(inner, X).unflatten(0, shape)
+                logits += offset[..., None]
+                self.decision[job.layer, job.fold, batch.labels] = logits.mT
+            if self.coef is not None and self.intercept is not None:
+                W = job.to_features(inner, X)
+                self.intercept[job.layer, job.fold, batch.labels] = offset - (
+                    W @ job.centre
+                ).unflatten(0, shape)
+                self.coef[job.layer, job.fold, batch.labels] = W.unflatten(0, shape)

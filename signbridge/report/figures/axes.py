@@ -1,0 +1,76 @@
+"""Axes that several figures share: layers along the bottom, shares and differences in per cent."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from signbridge.report.figures import style
+from signbridge.report.figures.plot import Spot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["layer_axis", "layer_spots", "per_cent_axis", "points"]
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{round(100 * difference, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def layer_axis(ax: Axes, layers: Sequence[int], most: int, label: str = "") -> None:
+    """Ticks at the layers, the labels thinned to at most ``most``."""
+    span = max(1, layers[-1] - layers[0])
+    ax.set_xlim(layers[0] - max(0.5, 0.03 * span), layers[-1] + max(0.5, 0.03 * span))
+    ticks = style.labels_at(layers, most)
+    ax.set_xticks(ticks, [str(t) for t in ticks])
+    ax.set_xticks(list(layers), minor=True)
+    ax.tick_params(which="minor", length=2)
+    if label:
+        ax.set_xlabel(label, loc="left")
+
+
+def per_cent_axis(axis: Any, *, signed: bool = False, bins: int = 5) -> None:
+    """Tick labels of shares in per cent, or of differences in points."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
+    if signed:
+        axis.set_major_formatter(
+            FuncFormatter(
+                lambda v, _: f"{100 * v:+.0f}".replace("-", "−") if abs(v) > 1e-9 else "0"
+            )
+        )
+    else:
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f}{style.PER_CENT}"))
+
+
+def layer_spots(ax: Axes, layers: Sequence[int], text: Callable[[int], str]) -> list[Spot]:
+    """One area of the picture for each layer, as high as the axes.
+
+    Args:
+        ax: Axes whose x is the layer.
+        layers: The layers, ascending.
+        text: What to show of a layer; nothing where it is empty.
+
+    Returns:
+        The areas.
+    """
+    box = ax.get_position()
+    low, high = ax.get_xlim()
+    edges = [
+        layers[0] - 0.5,
+        *((a + b) / 2 for a, b in itertools.pairwise(layers)),
+        layers[-1] + 0.5,
+    ]
+    spots = []
+    for i, layer in enumerate(layers):
+        start, stop = (
+            box.x0 + box.width * min(1, max(0, (e - low) / (high - low)))
+            for e in (edges[i], edges[i + 1])
+        )
+        if words := text(layer):
+            spots.append(Spot(start, 1 - box.y1, stop - start, box.height, words))
+    return spots

@@ -1,0 +1,228 @@
+"""One picture of every class with its held-out recall."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.report.classes import ClassRecall, class_recall
+from signbridge.report.figures import style
+from signbridge.report.figures.plot import Plot, Spot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from signbridge.results.results import Results
+
+__all__ = ["class_grid", "typical_images"]
+
+
+def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) -> Plot:
+    """Draw a grid of the classes: a typical image, the name and the recall at the best layer.
+
+    Args:
+        results: A results folder.
+        pixels: (n, side * side) grey images in the order of the predictions, or None to draw the
+            grid without images.
+
+    Returns:
+        The figure. Columns of its data: class, images, independent, scored, right, recall, ci_low,
+        ci_high, mostly_taken_for.
+    """
+    recalls = class_recall(results)
+    names = results.class_names
+    chosen = None if pixels is None else typical_images(pixels, results.predictions.label)
+    layer = results.best_layer
+
+    def draw(columns: int) -> Any:
+        return lambda figure: _draw(figure, layer, recalls, names, pixels, chosen, columns)
+
+    wide_columns, narrow_columns = _columns(8.0, names), _columns(4.2, names)
+    seen = [r for r in recalls if r.n_scored]
+    worst = sorted(seen, key=lambda r: (r.recall, r.index))[:3]
+    best = sorted(seen, key=lambda r: (-r.recall, r.index))[:3]
+    return Plot(
+        name="class_grid",
+        title="Class by class",
+        caption=(
+            f"Share of the held-out images of each class that the probe at layer {layer} reads "
+            "right"
+            + (", below the most typical image of the class" if chosen is not None else "")
+            + "; line: 95 % interval, which counts images of a group as copies of one another as "
+            "far as they are alike in being right."
+        ),
+        alt="Best: "
+        + ", ".join(f"{r.name} {100 * r.recall:.0f}{style.PER_CENT}" for r in best)
+        + "; worst: "
+        + ", ".join(f"{r.name} {100 * r.recall:.0f}{style.PER_CENT}" for r in worst)
+        + ".",
+        wide=style.render(draw(wide_columns), 8.0, _height(8.0, wide_columns, len(names), chosen)),
+        narrow=style.render(
+            draw(narrow_columns), 4.2, _height(4.2, narrow_columns, len(names), chosen)
+        ),
+        columns=(
+            *("class", "images", "independent", "scored", "right", "recall"),
+            *("ci_low", "ci_high", "mostly_taken_for"),
+        ),
+        rows=tuple(
+            (
+                r.name,
+                r.n_images,
+                r.n_groups,
+                r.n_scored,
+                r.n_right,
+                *("" if math.isnan(v) else v for v in (r.recall, r.low, r.high)),
+                "" if r.taken_for is None else names[r.taken_for],
+            )
+            for r in recalls
+        ),
+    )  # fmt: skip
+
+
+def typical_images(pixels: npt.NDArray[np.uint8], label: npt.NDArray[np.int64]) -> dict[int, int]:
+    """The image of each class that is nearest to the class mean, after removing brightness.
+
+    Args:
+        pixels: (n, p) grey images.
+        label: (n,) class indices.
+
+    Returns:
+        Row of the chosen image by class index.
+    """
+    chosen = {}
+    for k in np.unique(label):
+        rows = np.flatnonzero(label == k)
+        images = pixels[rows].astype(np.float32)
+        images -= images.mean(axis=1, keepdims=True)
+        images /= np.maximum(images.std(axis=1, keepdims=True), 1e-6)
+        distance = ((images - images.mean(axis=0)) ** 2).sum(axis=1)
+        chosen[int(k)] = int(rows[distance.argmin()])
+    return chosen
+
+
+_PAD = 0.07  # space between cells, inches
+_TEXT = 0.46  # height of name, number and bar below the image, inches
+_TOP = 0.56
+
+
+def _columns(width: float, names: tuple[str, ...]) -> int:
+    """Columns that leave room for the names, filled evenly; many classes get small cells."""
+    longest = float(np.quantile([len(name) for name in names], 0.9))
+    largest = 1.3 if len(names) <= 40 else 0.8
+    cell = min(largest, max(0.64, 0.25 + 0.085 * longest))
+    most = max(3, int((width - 0.03) / cell))
+    return math.ceil(len(names) / math.ceil(len(names) / most))
+
+
+def _cell(width: float, columns: int) -> float:
+    return min(1.3, (width - 0.03) / columns)
+
+
+def _height(width: float, columns: int, n: int, chosen: object) -> float:
+    image = _cell(width, columns) - _PAD if chosen is not None else 0.0
+    return _TOP + math.ceil(n / columns) * (image + _TEXT) + 0.02
+
+
+def _draw(
+    figure: Figure,
+    layer: int,
+    recalls: list[ClassRecall],
+    names: tuple[str, ...],
+    pixels: npt.NDArray[np.uint8] | None,
+    chosen: dict[int, int] | None,
+    columns: int,
+) -> list[Spot]:
+    from matplotlib.patches import Rectangle
+
+    width, height = figure.get_size_inches()
+    style.heading(
+        figure,
+        f"Held-out recall of every class, layer {layer}",
+        "bar and number: share of the class's images read right · line: 95 % interval"
+        if width > 6
+        else "bar, number: share read right · line: 95 % interval",
+    )
+    # One axes in inches, from the top left: every cell is then placed in plain units.
+    ax: Any = figure.add_axes((0, 0, 1, 1))
+    ax.set_xlim(0, width)
+    ax.set_ylim(height, 0)
+    ax.axis("off")
+    cell = _cell(width, columns)
+    side = cell - _PAD
+    image_height = side if chosen is not None else 0.0
+    widest = {r.index: style.fit(figure, r.name, side, 9, "bold") for r in recalls}
+    # Short names stand beside their number, long ones above it.
+    beside = all(
+        style.text_width(figure, widest[r.index], 9, "bold") <= side - 0.42 for r in recalls
+    )
+    spots = []
+    for i, r in enumerate(recalls):
+        x = 0.03 + (i % columns) * cell
+        y = _TOP + (i // columns) * (image_height + _TEXT)
+        if chosen is not None and pixels is not None:
+            ax.add_patch(Rectangle((x, y), side, side, facecolor=style.FAINT, linewidth=0))
+            if r.index in chosen:
+                image = pixels[chosen[r.index]]
+                edge = math.isqrt(image.size)
+                ax.imshow(
+                    image[: edge * edge].reshape(edge, edge),
+                    cmap="gray",
+                    vmin=0,
+                    vmax=255,
+                    extent=(x, x + side, y + side, y),
+                    interpolation="nearest",
+                    aspect="auto",
+                    zorder=2,
+                )
+        y += image_height
+        percent = f"{100 * r.recall:.0f}{style.PER_CENT}" if r.n_scored else "–"
+        style.text(ax, x, y + 0.115, widest[r.index], size=9, weight="bold", va="center")
+        if beside:
+            style.text(ax, x + side, y + 0.115, percent, size=8.5, va="center", ha="right")
+            bar = (x, y + 0.215, side)
+        else:
+            style.text(ax, x + side, y + 0.265, percent, size=8, va="center", ha="right")
+            bar = (x, y + 0.225, side - 0.42)
+        for length, colour in ((1.0, style.FAINT), (r.recall, style.COLOURS["blue"])):
+            if length > 0:  # false for NaN too
+                ax.add_patch(
+                    Rectangle(bar[:2], bar[2] * length, 0.07, facecolor=colour, linewidth=0)
+                )
+        if math.isfinite(r.low) and math.isfinite(r.high):
+            middle = bar[1] + 0.035
+            ax.plot(
+                [bar[0] + bar[2] * r.low, bar[0] + bar[2] * r.high],
+                [middle, middle],
+                color=style.INK,
+                linewidth=1.1,
+                solid_capstyle="butt",
+                zorder=4,
+            )
+        spots.append(
+            Spot(
+                x / width,
+                (y - image_height) / height,
+                side / width,
+                (image_height + 0.3) / height,
+                _tip(r, names),
+                None if chosen is None else chosen.get(r.index),
+            )
+        )
+    # imshow moves the limits.
+    ax.set_xlim(0, width)
+    ax.set_ylim(height, 0)
+    return spots
+
+
+def _tip(r: ClassRecall, names: tuple[str, ...]) -> str:
+    lines = [f"{style.printable(r.name)}: {r.n_right} of {r.n_scored} read right"]
+    if math.isfinite(r.low) and math.isfinite(r.high):
+        lines.append(f"95 % interval {100 * r.low:.0f} to {100 * r.high:.0f}{style.PER_CENT}")
+    groups = f" in {r.n_groups} groups" if r.n_groups != r.n_images else ""
+    lines.append(f"{r.n_images} images{groups}")
+    if r.taken_for is not None:
+        lines.append(f"else mostly read as {style.printable(names[r.taken_for])}")
+    return "\n".join(lines)

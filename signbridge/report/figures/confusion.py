@@ -1,0 +1,141 @@
+"""The confusion matrix of the best layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.report.classes import confusion_counts
+from signbridge.report.figures import style
+from signbridge.report.figures.plot import Plot, Spot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from signbridge.results.results import Results
+
+__all__ = ["confusion"]
+
+_NUMBERS_UP_TO = 26
+_MOST_SPOTS = 4000
+_BLUES = ("#ffffff", "#cfe1f2", "#6baed6", "#2171b5", "#08306b")
+
+
+def confusion(results: Results) -> Plot:
+    """Draw the row-normalised confusion matrix of the best layer's held-out predictions.
+
+    Args:
+        results: A results folder.
+
+    Returns:
+        The figure. Columns of its data: true, predicted, count, share (of the true class).
+    """
+    counts = confusion_counts(results)
+    totals = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    names = results.class_names
+    layer = results.best_layer
+
+    def draw(narrow: bool) -> Any:
+        return lambda figure: _draw(figure, layer, counts, share, names, narrow)
+
+    n = len(names)
+    right = int(np.trace(counts))
+    return Plot(
+        name="confusion",
+        title="Mistakes",
+        caption=(
+            "Rows: the true class; columns: what the probe reads; darker: a larger share of the "
+            "row" + (" (numbers in per cent)." if n <= _NUMBERS_UP_TO else ".")
+        ),
+        alt=f"Confusion matrix: {right} of {int(counts.sum())} images on the diagonal.",
+        wide=style.render(draw(False), 8.0, min(8.3, 2.0 + 0.55 * max(n, 4))),
+        narrow=style.render(draw(True), 4.2, min(4.7, 1.8 + 0.55 * max(n, 3))),
+        columns=("true", "predicted", "count", "share"),
+        rows=tuple(
+            (names[i], names[j], int(counts[i, j]), float(share[i, j]))
+            for i in range(n)
+            for j in range(n)
+        ),
+    )
+
+
+def _draw(
+    figure: Figure,
+    layer: int,
+    counts: npt.NDArray[np.int64],
+    share: npt.NDArray[np.float64],
+    names: tuple[str, ...],
+    narrow: bool,
+) -> list[Spot]:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    width, height = figure.get_size_inches()
+    n = len(names)
+    top = style.heading(
+        figure, f"What is taken for what, layer {layer}", "each row: held-out images of one class"
+    )
+    size = min(9.5, max(3.2, 0.62 * 72 * (width - 1.2) / n))
+    shown = [style.short(name, 14 if not narrow else 9) for name in names]
+    labels = max(style.text_width(figure, name, size) for name in shown)
+    left = 0.48 + labels
+    turned = max(len(name) for name in shown) > 2
+    bottom = 0.42 + (labels if turned else size / 72)
+    side = min(width - left - 0.15, height - top - bottom)
+    ax: Any = figure.add_axes(
+        (left / width, (height - top - side) / height, side / width, side / height)
+    )
+    # From white on: an empty cell is paper, and prints as such.
+    blues = LinearSegmentedColormap.from_list("paper_blues", _BLUES)
+    ax.imshow(share, cmap=blues, vmin=0, vmax=1, interpolation="nearest")
+    step = 1 if size * n * 1.05 <= 72 * side else int(np.ceil(size * n * 1.05 / (72 * side)))
+    ticks = list(range(0, n, step))
+    ax.set_xticks(ticks, [shown[i] for i in ticks], rotation=90 if turned else 0)
+    ax.set_yticks(ticks, [shown[i] for i in ticks])
+    for tick in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        tick.set_parse_math(False)
+        tick.set_fontsize(size)
+    ax.tick_params(length=0, pad=2)
+    ax.set_xlabel("read as", labelpad=4, size=9 if narrow else 10)
+    ax.set_ylabel("true class", labelpad=4, size=9 if narrow else 10)
+    ax.spines[:].set_visible(False)
+    if n <= 60:
+        edges = np.arange(-0.5, n)
+        ax.hlines(edges, -0.5, n - 0.5, color=style.FAINT, linewidth=0.5)
+        ax.vlines(edges, -0.5, n - 0.5, color=style.FAINT, linewidth=0.5)
+    else:
+        ax.spines[:].set_visible(True)
+    if n <= _NUMBERS_UP_TO and not narrow:
+        for i, j in np.argwhere(counts > 0):
+            ax.text(
+                j,
+                i,
+                f"{100 * share[i, j]:.0f}",
+                ha="center",
+                va="center",
+                size=min(8.5, 0.36 * 72 * side / n),
+                color="white" if share[i, j] > 0.55 else style.INK,
+            )
+    return _spots(ax.get_position(), counts, names)
+
+
+def _spots(box: Any, counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> list[Spot]:
+    n = len(names)
+    cells = np.argwhere(counts > 0)
+    if len(cells) > _MOST_SPOTS:
+        order = np.argsort(-counts[counts > 0], kind="stable")
+        cells = cells[order[:_MOST_SPOTS]]
+    totals = counts.sum(axis=1)
+    return [
+        Spot(
+            box.x0 + box.width * j / n,
+            1 - box.y1 + box.height * i / n,
+            box.width / n,
+            box.height / n,
+            f"{style.printable(names[i])} read as {style.printable(names[j])}\n"
+            f"{counts[i, j]} of {totals[i]}",
+        )
+        for i, j in cells.tolist()
+    ]

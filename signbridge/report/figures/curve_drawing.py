@@ -1,0 +1,388 @@
+"""Draw score curves over layers: lines, bands, the peak, and labels that keep apart."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from signbridge.report.figures import style
+from signbridge.report.figures.plot import Spot
+from signbridge.results.results import UNTRAINED, Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Line", "draw_curves"]
+
+_LABEL_SIZE = 9.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is drawn as one line and labelled at the right end."""
+
+    label: str
+    colour: str
+    dashes: Any
+    scores: tuple[Score, ...]
+    main: bool = False
+
+    @property
+    def end(self) -> float:
+        """Value at the right end."""
+        return self.scores[-1].value
+
+
+def _weight(line: Line) -> str:
+    return "bold" if line.main else "normal"
+
+
+def draw_curves(
+    figure: Figure,
+    title: str,
+    subtitle: str,
+    metric: str,
+    curves: list[Line],
+    baselines: list[Line],
+    peak: Score | None,
+    narrow: bool,
+    bracket: tuple[int, int] | None = None,
+) -> list[Spot]:
+    """Draw the lines into an empty figure.
+
+    Args:
+        figure: Where to.
+        title: What is drawn.
+        subtitle: Model, data and protocol in a few words.
+        metric: The metric's name.
+        curves: Scores over layers; the main one has ``main`` set.
+        baselines: Lines of one score that belongs to no layer.
+        peak: The score to mark, or None.
+        narrow: Whether to draw for a phone, with the names below the axes.
+        bracket: First and last layer of the interval of the peak's place, drawn at the top.
+
+    Returns:
+        One area for each layer.
+    """
+    width, height = figure.get_size_inches()
+    top = style.heading(figure, title, subtitle)
+    value_text = {
+        id(line): line.label
+        + ("" if len(line.scores) > 1 else f" {style.format_value(metric, line.end)}")
+        for line in (*curves, *baselines)
+    }
+    lines = [*curves, *baselines]
+    if narrow:
+        # Beside the axes there is no room: a legend of one line each below them.
+        left, right, bottom = 0.58, 0.12, 0.55 + 0.185 * len(lines)
+    else:
+        widest = max(
+            style.text_width(figure, value_text[id(line)], _LABEL_SIZE, _weight(line))
+            for line in lines
+        )
+        left, right, bottom = 0.72, widest + 0.5, 0.58
+    ax = figure.add_axes(
+        (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    )
+    layers = sorted({s.layer for line in curves for s in line.scores if s.layer is not None})
+    span = max(1, layers[-1] - layers[0])
+    bars = [
+        line
+        for line in baselines
+        if line.scores[0].feature not in UNTRAINED and math.isfinite(line.scores[0].ci_low)
+    ]
+    end = layers[-1] + span * 0.03
+    x_max = end + span * 0.035 * (len(bars) + (1 if bars else 0))
+    ax.set_xlim(layers[0] - span * 0.03, x_max)
+    low, high = _limits(metric, lines)
+    if bracket is not None:
+        high += 0.13 * (high - low)
+    ax.set_ylim(low, high)
+    _axes(ax, metric, layers, narrow)
+
+    for line in baselines:
+        ax.axhline(line.end, color=line.colour, linestyle=line.dashes, linewidth=1.3, zorder=2)
+    for i, line in enumerate(bars):
+        s = line.scores[0]
+        x = end + span * 0.035 * (i + 1)
+        ax.plot([x, x], [s.ci_low, s.ci_high], color=line.colour, linewidth=2.4, alpha=0.75)
+        ax.plot([x], [s.value], "o", color=line.colour, markersize=3.6)
+    for line in sorted(curves, key=lambda c: c.main):
+        _curve(ax, line, narrow)
+    if bracket is not None:
+        _bracket(ax, *bracket, span)
+    if peak is not None and peak.layer is not None:
+        _mark_peak(figure, ax, metric, peak, lines)
+    if narrow:
+        _legend(figure, lines, value_text, left, bottom)
+    else:
+        _end_labels(figure, ax, lines, value_text)
+    return _spots(ax, metric, curves, layers)
+
+
+def _limits(metric: str, lines: list[Line]) -> tuple[float, float]:
+    values = [
+        v
+        for line in lines
+        for s in line.scores
+        for v in (s.value, s.ci_low, s.ci_high)
+        if math.isfinite(v)
+    ]
+    highest, lowest = max(values), min(values)
+    if metric in style.SHARES and lowest >= 0:
+        return 0.0, min(1.0, highest * 1.18 + 0.02) if highest < 0.9 else 1.04
+    room = 0.12 * ((highest - min(0.0, lowest)) or 1.0)
+    # A confident wrong probe can be arbitrarily bad: keep the readable part in view.
+    floor = max(lowest, -max(highest, 0.5))
+    return (0.0 if lowest >= 0 else floor - room / 2), highest + room
+
+
+def _axes(ax: Axes, metric: str, layers: list[int], narrow: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ticks = style.labels_at(layers, 9 if narrow else 17)
+    ax.set_xticks(ticks, [str(t) for t in ticks])
+    ax.set_xticks(layers, minor=True)
+    ax.tick_params(which="minor", length=2)
+    ax.set_xlabel("decoder layer (0 = first)", loc="left")
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    if metric in style.SHARES:
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f}{style.PER_CENT}"))
+    ax.grid(axis="y")
+    if ax.get_ylim()[0] < 0:
+        ax.axhline(0, color=style.MUTED, linewidth=0.8)
+
+
+def _curve(ax: Axes, line: Line, narrow: bool) -> None:
+    x = np.array([s.layer for s in line.scores], dtype=float)
+    y = np.array([s.value for s in line.scores])
+    low = np.array([s.ci_low for s in line.scores])
+    high = np.array([s.ci_high for s in line.scores])
+    many = len(x) > (14 if narrow else 26)
+    if np.isfinite(low).any():
+        if len(x) == 1:
+            ax.plot([x[0], x[0]], [low[0], high[0]], color=line.colour, linewidth=2, alpha=0.5)
+        elif line.main:
+            ax.fill_between(x, low, high, color=line.colour, alpha=0.17, linewidth=0, zorder=1)
+    ax.plot(
+        x,
+        y,
+        color=line.colour,
+        linestyle=line.dashes,
+        linewidth=2.3 if line.main else 1.7,
+        marker="o" if line.main else "s",
+        markersize=(2.5 if many else 4.5) if line.main else (0 if many else 3.2),
+        zorder=5 if line.main else 3,
+    )
+
+
+def _bracket(ax: Axes, first: int, last: int, span: int) -> None:
+    """The interval of the peak's place, above the curves."""
+    along = ax.get_xaxis_transform()
+    left, right = first - 0.008 * span, last + 0.008 * span
+    ax.plot([left, right], [0.975, 0.975], color=style.INK, linewidth=1.2, transform=along)
+    for x in (left, right):
+        ax.plot([x, x], [0.96, 0.99], color=style.INK, linewidth=1.2, transform=along)
+    style.text(
+        ax,
+        (left + right) / 2,
+        0.95,
+        "95 % interval of the peak’s place",
+        transform=along,
+        size=8,
+        color=style.MUTED,
+        va="top",
+        ha="left" if left < 0.15 * span else "right" if right > 0.85 * span else "center",
+    )
+
+
+def _mark_peak(figure: Figure, ax: Axes, metric: str, peak: Score, lines: list[Line]) -> None:
+    from matplotlib.patheffects import withStroke
+
+    assert peak.layer is not None
+    content = f"layer {peak.layer}: {style.format_value(metric, peak.value)}"
+    ax.plot(
+        [peak.layer],
+        [peak.value],
+        "o",
+        markersize=10,
+        markerfacecolor="none",
+        markeredgecolor=style.INK,
+        markeredgewidth=1.4,
+        zorder=6,
+    )
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    frame = ax.get_window_extent(renderer)
+    obstacles = _pixels_of(ax, lines)
+    point = np.asarray(ax.transData.transform((peak.layer, peak.value)))
+    unit = figure.dpi / 72
+    best: tuple[float, Any] | None = None
+    for dx, dy, ha, va in (
+        (0, 11, "center", "bottom"),
+        (-8, 9, "right", "bottom"),
+        (8, 9, "left", "bottom"),
+        (0, 26, "center", "bottom"),
+        (12, 8, "left", "bottom"),
+        (0, -11, "center", "top"),
+        (-8, -9, "right", "top"),
+        (8, -9, "left", "top"),
+        (0, -26, "center", "top"),
+    ):
+        note = ax.annotate(
+            content,
+            (peak.layer, peak.value),
+            xytext=(dx, dy),
+            textcoords="offset points",
+            ha=ha,
+            va=va,
+            size=10,
+            weight="bold",
+            parse_math=False,
+            zorder=7,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )
+        box = note.get_window_extent(renderer).padded(2 * unit)
+        inside = (
+            (obstacles[:, 0] > box.x0)
+            & (obstacles[:, 0] < box.x1)
+            & (obstacles[:, 1] > box.y0)
+            & (obstacles[:, 1] < box.y1)
+        )
+        out = max(0, frame.x0 - box.x0, box.x1 - frame.x1, frame.y0 - box.y0, box.y1 - frame.y1)
+        far = float(np.hypot(*(np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]) - point)))
+        cost = float(inside.sum()) * unit + 50 * out + 0.05 * far
+        if best is None or cost < best[0]:
+            if best is not None:
+                best[1].remove()
+            best = (cost, note)
+        else:
+            note.remove()
+
+
+def _pixels_of(ax: Axes, lines: list[Line]) -> Any:
+    """Points along every line, in pixels, some 3 pixels apart."""
+    chunks = []
+    x_low, x_high = ax.get_xlim()
+    for line in lines:
+        if len(line.scores) == 1 and line.main and math.isfinite(line.scores[0].ci_low):
+            s = line.scores[0]
+            x, y = np.full(2, float(s.layer or 0)), np.array([s.ci_low, s.ci_high])
+        elif line.scores[0].layer is None:
+            x, y = np.array([x_low, x_high]), np.full(2, line.end)
+        else:
+            x = np.array([s.layer for s in line.scores], dtype=float)
+            y = np.array([s.value for s in line.scores])
+        points = np.asarray(ax.transData.transform(np.column_stack([x, y])))
+        position = np.arange(len(points))
+        fine = np.linspace(0, len(points) - 1, 600) if len(points) > 1 else position
+        chunks.append(np.column_stack([np.interp(fine, position, points[:, i]) for i in (0, 1)]))
+    return np.concatenate(chunks)
+
+
+def _end_labels(figure: Figure, ax: Axes, lines: list[Line], texts: dict[int, str]) -> None:
+    """Name each line beside its right end; names move apart and keep a thin leader."""
+    low, high = ax.get_ylim()
+    axes_points = ax.get_position().height * figure.get_size_inches()[1] * 72
+    unit = (high - low) / axes_points
+    wanted = [min(max(line.end, low), high) for line in lines]
+    placed = style.spread(wanted, _LABEL_SIZE * 1.3 * unit, low, high)
+    inch = 1 / (ax.get_position().width * figure.get_size_inches()[0])
+    x_low, x_high = ax.get_xlim()
+    for line, start, y in zip(lines, wanted, placed, strict=True):
+        last = line.scores[-1].layer
+        x0 = 1.0 if last is None else (last - x_low) / (x_high - x_low) + 0.01
+        ax.plot(
+            [x0, 1 + 0.08 * inch, 1 + 0.20 * inch],
+            [start, start, y],
+            transform=ax.get_yaxis_transform(),
+            color=line.colour,
+            linewidth=0.8,
+            alpha=0.9 if last is None else 0.45,
+            clip_on=False,
+        )
+        ax.plot(
+            [1 + 0.20 * inch, 1 + 0.38 * inch],
+            [y, y],
+            transform=ax.get_yaxis_transform(),
+            color=line.colour,
+            linestyle=line.dashes,
+            linewidth=2.2,
+            clip_on=False,
+        )
+        style.text(
+            ax,
+            1 + 0.43 * inch,
+            y,
+            texts[id(line)],
+            transform=ax.get_yaxis_transform(),
+            size=_LABEL_SIZE,
+            weight=_weight(line),
+            va="center",
+        )
+
+
+def _legend(
+    figure: Figure, lines: list[Line], texts: dict[int, str], left: float, bottom: float
+) -> None:
+    from matplotlib.lines import Line2D
+
+    width, height = figure.get_size_inches()
+    order = sorted(lines, key=lambda line: -line.end)
+    for i, line in enumerate(order):
+        y = (bottom - 0.55 - 0.185 * (i + 0.35)) / height
+        figure.add_artist(
+            Line2D(
+                [left / width, (left + 0.42) / width],
+                [y, y],
+                color=line.colour,
+                linestyle=line.dashes,
+                linewidth=2,
+            )
+        )
+        figure.text(
+            (left + 0.52) / width,
+            y,
+            texts[id(line)],
+            size=_LABEL_SIZE,
+            weight=_weight(line),
+            va="center",
+            parse_math=False,
+        )
+
+
+def _spots(ax: Axes, metric: str, curves: list[Line], layers: list[int]) -> list[Spot]:
+    box = ax.get_position()
+    x_low, x_high = ax.get_xlim()
+    edges = [
+        layers[0] - 0.5,
+        *((a + b) / 2 for a, b in itertools.pairwise(layers)),
+        layers[-1] + 0.5,
+    ]
+    spots = []
+    for i, layer in enumerate(layers):
+        rows = [f"layer {layer}"]
+        for line in curves:
+            for s in line.scores:
+                if s.layer == layer:
+                    rows.append(f"{line.label}: {_with_interval(metric, s)}")
+        start, stop = (
+            box.x0 + box.width * min(1, max(0, (e - x_low) / (x_high - x_low)))
+            for e in (edges[i], edges[i + 1])
+        )
+        spots.append(Spot(start, 1 - box.y1, stop - start, box.height, "\n".join(rows)))
+    return spots
+
+
+def _with_interval(metric: str, s: Score) -> str:
+    value = style.format_value(metric, s.value)
+    if math.isnan(s.ci_low) or math.isnan(s.ci_high):
+        return value
+    ends = (
+        style.format_value(metric, v).removesuffix(style.PER_CENT) for v in (s.ci_low, s.ci_high)
+    )
+    return f"{value} [{' to '.join(ends)}]"

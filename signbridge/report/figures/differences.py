@@ -1,0 +1,174 @@
+"""Each layer minus each baseline, on the same images, with corrected p-values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from signbridge.report.figures import style
+from signbridge.report.figures.axes import layer_axis, layer_spots, per_cent_axis, points
+from signbridge.report.figures.plot import Plot, Spot
+from signbridge.results.comparisons import Comparison, p_text
+from signbridge.results.format import COMPARISON_COLUMNS
+from signbridge.results.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["differences_figure", "family_label"]
+
+_AGAINST = "layers_vs_"
+_ORDER = ("pixels", "vision", "projector", "random_weights", "majority")
+_HEAD = 0.56
+_COLOURS = {
+    "above": style.COLOURS["blue"],
+    "below": style.COLOURS["vermillion"],
+    "open": style.MUTED,
+    "": style.MUTED,
+}
+
+
+def family_label(family: str) -> str:
+    """What a family of comparisons compares, in words."""
+    if family == "layers_vs_peak":
+        return "layer minus the highest layer"
+    if family == "adjacent_layers":
+        return "layer minus the one before"
+    if family.startswith(_AGAINST):
+        name = family[len(_AGAINST) :]
+        other = "random weights" if name == "random_weights" else (
+            style.feature_label(name)
+        )  # fmt: skip
+        return f"layer minus {other}"
+    return family.replace("_", " ")
+
+
+def differences_figure(results: Results) -> Plot | None:
+    """Draw a panel for every baseline: each layer's accuracy minus the baseline's.
+
+    Args:
+        results: A results folder.
+
+    Returns:
+        The figure, or None where no comparisons were written. Columns of its data: those of
+        ``comparisons.csv``.
+    """
+    against = [n[len(_AGAINST) :] for n in dict.fromkeys(c.family for c in results.comparisons)
+               if n.startswith(_AGAINST) and n != "layers_vs_peak"]  # fmt: skip
+    order = {name: i for i, name in enumerate(_ORDER)}
+    families = [f"{_AGAINST}{n}" for n in sorted(against, key=lambda n: order.get(n, 99))]
+    families += ["adjacent_layers"]
+    panels = [(f, rows) for f in families if (rows := _with_layers(results, f))]
+    if not panels:
+        return None
+
+    def draw(columns: int) -> Any:
+        return lambda figure: _draw(figure, results, panels, columns)
+
+    counts = []
+    for family, rows in panels:
+        above = sum(c.relation == "above" for c in rows)
+        below = sum(c.relation == "below" for c in rows)
+        counts.append(f"{family_label(family)}: {above} above, {below} below of {len(rows)}")
+    wide, narrow = min(3, len(panels)), 1
+    return Plot(
+        name="differences",
+        title="Layer by layer against the baselines",
+        caption=(
+            "Paired differences of accuracy on the same images, in points, with 95 % intervals. "
+            "Filled blue: above, filled orange: below, with a p-value under 0.05 after correction "
+            "for all layers of the panel; open grey: not shown to differ."
+        ),
+        alt="; ".join(counts) + ".",
+        wide=style.render(draw(wide), 8.0, _height(wide, len(panels), 2.15)),
+        narrow=style.render(draw(narrow), 4.2, _height(narrow, len(panels), 1.75)),
+        columns=COMPARISON_COLUMNS,
+        rows=tuple(
+            (
+                c.family,
+                c.a,
+                c.b,
+                c.metric,
+                *("" if math.isnan(v) else v
+                  for v in (c.difference, c.ci_low, c.ci_high, c.p, c.p_corrected)),
+                "" if c.n_comparisons is None else c.n_comparisons,
+            )
+            for _, rows in panels
+            for c in rows
+        ),
+    )  # fmt: skip
+
+
+def _with_layers(results: Results, family: str) -> list[Comparison]:
+    return [
+        c for c in results.family(family) if c.layer is not None and math.isfinite(c.difference)
+    ]
+
+
+def _height(columns: int, n: int, each: float) -> float:
+    return _HEAD + math.ceil(n / columns) * each + 0.28
+
+
+def _draw(
+    figure: Figure, results: Results, panels: list[tuple[str, list[Comparison]]], columns: int
+) -> list[Spot]:
+    width, height = figure.get_size_inches()
+    style.heading(
+        figure,
+        "Each layer minus each baseline",
+        "difference of held-out accuracy in points · filled: differs after correction",
+    )
+    rows = math.ceil(len(panels) / columns)
+    each = (height - _HEAD - 0.28) / rows
+    across = (width - 0.1) / columns
+    spots = []
+    for number, (family, listed) in enumerate(panels):
+        column, row = number % columns, number // columns
+        ax: Any = figure.add_axes(
+            (
+                (column * across + 0.55) / width,
+                1 - (_HEAD + (row + 1) * each - 0.28) / height,
+                (across - 0.65) / width,
+                (each - 0.60) / height,
+            )
+        )
+        style.text(
+            ax, 0.0, 1.04, family_label(family), transform=ax.transAxes, size=8.8, weight="bold",
+            va="bottom",
+        )  # fmt: skip
+        ax.axhline(0, color=style.INK, linewidth=1.0, zorder=1)
+        known = {c.layer: c for c in listed if c.layer is not None}
+        small = len(known) > 16
+        for k, c in known.items():
+            colour = _COLOURS[c.relation]
+            if math.isfinite(c.ci_low) and math.isfinite(c.ci_high):
+                ax.plot(
+                    [k, k], [c.ci_low, c.ci_high], color=colour, linewidth=1.0 if small else 1.5
+                )
+            ax.plot(
+                [k], [c.difference], "o", markersize=3.0 if small else 4.6, color=colour,
+                markerfacecolor=colour if c.relation in {"above", "below"} else "white",
+                markeredgewidth=1.1,
+            )  # fmt: skip
+        per_cent_axis(ax.yaxis, signed=True, bins=5)
+        ax.grid(axis="y")
+        last = row == rows - 1 or number + columns >= len(panels)
+        layer_axis(ax, results.layers, 7 if columns > 1 else 9, "decoder layer" if last else "")
+        tips = {k: _tip(family, c) for k, c in known.items()}
+        spots += layer_spots(ax, results.layers, partial(_text, tips))
+    return spots
+
+
+def _text(tips: Mapping[int, str], layer: int) -> str:
+    return tips.get(layer, "")
+
+
+def _tip(family: str, c: Comparison) -> str:
+    text = f"layer {c.layer}: {points(c.difference)} points"
+    if math.isfinite(c.ci_low) and math.isfinite(c.ci_high):
+        text += f" [{points(c.ci_low)} to {points(c.ci_high)}]"
+    corrected = p_text(c.p_corrected, "corrected p")
+    raw = p_text(c.p)
+    return "\n".join(part for part in (family_label(family), text, raw, corrected) if part)

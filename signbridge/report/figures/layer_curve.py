@@ -1,0 +1,236 @@
+"""Scores by decoder layer, with intervals, the other splits and every baseline."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from signbridge.report.figures import style
+from signbridge.report.figures.curve_drawing import Line, draw_curves
+from signbridge.report.figures.plot import Plot
+from signbridge.report.text.said import said
+from signbridge.results import blocks
+from signbridge.results.format import TASK
+from signbridge.results.results import RANDOM_WEIGHTS, SAID, SITE, UNTRAINED, Results, Score
+
+__all__ = ["BASELINE_LOOKS", "layer_curve", "numbers", "subtitle"]
+
+BASELINE_LOOKS: dict[str, tuple[str, Any]] = {
+    "pixels": (style.COLOURS["green"], (0, (7, 2))),
+    "vision": (style.COLOURS["purple"], (0, (4, 1.5, 1, 1.5))),
+    "projector": (style.COLOURS["orange"], (0, (3, 1.5))),
+    "text": (style.COLOURS["vermillion"], "-"),
+    "forced_choice": (style.COLOURS["vermillion"], (0, (5, 2))),
+    "zero_shot": (style.COLOURS["vermillion"], (0, (1, 2))),
+    "chance": (style.COLOURS["grey"], (0, (1, 1.6))),
+    "majority": (style.COLOURS["grey"], (0, (1, 3))),
+}
+_RANDOM_WEIGHTS_LOOK: tuple[str, Any] = ("#3d4247", (0, (3, 1, 1, 1)))
+_FURTHER_CURVES: tuple[tuple[str, Any], ...] = (
+    (style.COLOURS["sky"], (0, (5, 2))),
+    (style.COLOURS["orange"], (0, (2, 1))),
+    (style.COLOURS["grey"], (0, (6, 1.5, 1, 1.5))),
+    (style.COLOURS["purple"], (0, (1, 1))),
+)
+_TITLES = {
+    "usable_information": "The same in bits",
+    "description_length": "Description length",
+}
+_OTHER = (style.COLOURS["sky"], (0, (5, 1, 1, 1, 1, 1)))
+
+
+def layer_curve(results: Results, metric: str = "accuracy", name: str = "layer_curve") -> Plot:
+    """Draw one metric over the decoder layers.
+
+    The main split is a solid line with its 95 % interval; other splits are dashed lines; baselines
+    are horizontal lines with their intervals as bars at the right.
+
+    Args:
+        results: A results folder.
+        metric: A metric of ``scores.csv``.
+        name: File name of the figure without suffix.
+
+    Returns:
+        The figure. Columns of its data: feature, layer, split, metric, value, ci_low, ci_high.
+    """
+    curves = _curves(results, metric)
+    baselines = _baselines(results, metric)
+    peak = _peak(results, metric, curves)
+    label = style.METRIC_LABELS.get(metric, metric.replace("_", " "))
+    title = f"{label[0].upper()}{label[1:]} by decoder layer"
+
+    found = blocks.peak(results) if metric == "accuracy" else None
+    bracket = (found.low, found.high) if found else None
+
+    def draw(narrow: bool) -> Any:
+        return lambda figure: draw_curves(
+            figure,
+            f"Held-out {label} by decoder layer",
+            subtitle(results),
+            metric,
+            curves,
+            baselines,
+            peak,
+            narrow,
+            bracket,
+        )
+
+    rows = tuple(
+        (s.feature, "" if s.layer is None else s.layer, s.split, s.metric, *numbers(s))
+        for line in (*curves, *baselines)
+        for s in line.scores
+    )
+    if peak is not None:
+        alt = (
+            f"{title}: highest at layer {peak.layer} with {style.format_value(metric, peak.value)}"
+            + "".join(
+                f"; {line.label} {style.format_value(metric, line.end)}" for line in baselines
+            )
+            + "."
+        )
+    else:
+        alt = f"{title}."
+    return Plot(
+        name=name,
+        title=_title(results, metric, title),
+        caption=_caption(results, metric, curves, baselines),
+        alt=alt,
+        wide=style.render(draw(False), 8.0, 4.7),
+        narrow=style.render(draw(True), 4.2, 5.0),
+        columns=("feature", "layer", "split", "metric", "value", "ci_low", "ci_high"),
+        rows=rows,
+    )
+
+
+def _title(results: Results, metric: str, otherwise: str) -> str:
+    if metric == "usable_information" and said(results):
+        return "Known and said, in bits"
+    return _TITLES.get(metric, otherwise)
+
+
+def numbers(s: Score) -> tuple[object, object, object]:
+    """Value and interval as cells of a CSV file, empty where there is no interval."""
+    low, high = (("" if math.isnan(v) else v) for v in (s.ci_low, s.ci_high))
+    return s.value, low, high
+
+
+def _curves(results: Results, metric: str) -> list[Line]:
+    lines = []
+    names = dict.fromkeys(s.feature for s in results.scores if s.layer is not None)
+    extra = iter(_FURTHER_CURVES * 8)
+    for feature in sorted(names, key=lambda f: f != SITE):
+        for split in results.splits:
+            main = feature == SITE and split == results.split
+            scores = tuple(results.curve(feature, metric, split))
+            # Another split is worth a line for the decoder alone.
+            if not scores or (feature != SITE and split != results.split):
+                continue
+            if feature == RANDOM_WEIGHTS:
+                label, look = style.feature_label(feature), _RANDOM_WEIGHTS_LOOK
+            else:
+                what = "decoder" if feature == SITE else style.feature_label(feature)
+                label = f"{what}, {style.split_label(split)}"
+                look = (style.COLOURS["blue"], "-") if main else next(extra)
+            lines.append(Line(label, *look, scores, main))
+    return lines
+
+
+def _baselines(results: Results, metric: str) -> list[Line]:
+    lines: list[Line] = []
+    for s in results.baselines(metric, results.split):
+        colour, dashes = BASELINE_LOOKS.get(s.feature, _OTHER)
+        lines.append(Line(style.feature_label(s.feature), colour, dashes, (s,)))
+    names = {line.scores[0].feature for line in lines}
+    given = results.summary.get("chance")
+    if metric == "accuracy" and "chance" not in names and isinstance(given, int | float):
+        value, nan = float(given), math.nan
+        s = Score(
+            "chance", None, "", results.split, TASK, metric, value, nan, nan, None, None, None, ""
+        )
+        lines.append(Line("chance", *BASELINE_LOOKS["chance"], (s,)))
+    # In balanced data chance and the largest class are the same line: one label then.
+    by_name = {line.scores[0].feature: line for line in lines}
+    chance_line, majority = by_name.get("chance"), by_name.get("majority")
+    if chance_line and majority and abs(chance_line.end - majority.end) < 0.004:
+        lines.remove(majority)
+    return lines
+
+
+def _peak(results: Results, metric: str, curves: list[Line]) -> Score | None:
+    if metric == "accuracy":
+        return results.score(SITE, results.best_layer, metric)
+    main = next((line for line in curves if line.main), None)
+    if main is None:
+        return None
+    sign = -1 if metric in {"cross_entropy", "calibration_error", "description_length"} else 1
+    return max(main.scores, key=lambda s: sign * s.value)
+
+
+def _caption(results: Results, metric: str, curves: list[Line], baselines: list[Line]) -> str:
+    parts = ["Solid line: linear probes on the output of each decoder layer"]
+    main = next((line for line in curves if line.main), None)
+    if main and any(math.isfinite(s.ci_low) for s in main.scores):
+        parts[0] += ", with its 95 % interval as a band"
+    splits = [
+        style.split_label(line.scores[0].split)
+        for line in curves
+        if not line.main and line.scores[0].feature == SITE
+    ]
+    if splits:
+        parts.append("broken line: the same with " + " and ".join(splits))
+    if any(line.scores[0].feature == RANDOM_WEIGHTS for line in curves):
+        parts.append("dark broken line: the same layers of the same model with random weights")
+    if any(line.scores[0].feature not in UNTRAINED for line in baselines):
+        parts.append(
+            "horizontal lines: probes that never saw the decoder, under the same split, "
+            "with their intervals as bars at the right" + _said_words(baselines)
+        )
+    caption = "; ".join(parts) + "."
+    if metric == "usable_information":
+        caption += (
+            " Bits of the class that a linear probe can use (class entropy minus held-out "
+            "cross-entropy, Xu et al. 2020); below zero the probe is confident and wrong."
+        )
+    if metric == "description_length":
+        caption += (
+            " Bits an image to send the labels one block after another, each with the "
+            "probabilities of a probe of the blocks before it (Voita & Titov 2020): less is better."
+        )
+    return caption
+
+
+def _said_words(baselines: list[Line]) -> str:
+    features = {line.scores[0].feature for line in baselines}
+    return " (red: what the model says)" if features & set(SAID) else ""
+
+
+def subtitle(results: Results, split: str | None = "") -> str:
+    """Model, data and split in a few words.
+
+    Args:
+        results: A results folder.
+        split: The split to name: the main one if empty, none at all if None.
+
+    Returns:
+        Parts joined by a middle dot.
+    """
+    provenance = results.provenance
+    model = _last_part(provenance.get("model") or results.store.get("name") or "model")
+    images = _last_part(provenance.get("image_source") or "")
+    n, groups = len(results.predictions.sample_id), results.store.get("n_groups")
+    parts = [
+        f"{model} · {images}" if images else model,
+        f"{len(results.class_names)} classes",
+        f"{n:,} images",
+    ]
+    if isinstance(groups, int) and groups < n:
+        parts[-1] += f" in {groups:,} groups"
+    if split is not None:
+        parts.append(style.split_label(split or results.split))
+    return " · ".join(parts)
+
+
+def _last_part(place: object) -> str:
+    """The last part of a path or hub id: what tells it from others in a short line."""
+    text = str(place).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return style.short(text, 40) if text else ""

@@ -1,0 +1,177 @@
+"""What probes score by recognising photographs: the control task under a random split."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from signbridge.report.figures import style
+from signbridge.report.figures.curve_drawing import Line, draw_curves
+from signbridge.report.figures.layer_curve import BASELINE_LOOKS, numbers, subtitle
+from signbridge.report.figures.plot import Plot
+from signbridge.results import blocks
+from signbridge.results.format import CONTROL_TASK
+from signbridge.results.results import SITE, UNTRAINED, Results, Score
+from signbridge.store.grouping import grouping
+
+__all__ = ["memorisation_figure", "selectivity_figure"]
+
+_COLUMNS = ("feature", "layer", "split", "task", "metric", "value", "ci_low", "ci_high")
+
+
+def memorisation_figure(results: Results) -> Plot | None:
+    """Draw the accuracy on random labels beside that on the true ones, over the layers.
+
+    Args:
+        results: A results folder.
+
+    Returns:
+        The figure, or None where the control task (Hewitt & Liang 2019) was not run. Columns of its
+        data: feature, layer, split, task, metric, value, ci_low, ci_high.
+    """
+    control = tuple(results.curve(SITE, "accuracy", "random", CONTROL_TASK))
+    if not control:
+        return None
+    label = tuple(results.curve(SITE, "accuracy", "random"))
+    grouped = tuple(results.curve(SITE, "accuracy", results.split))
+    words = grouping(results.provenance)
+    new = "new images" if words.kind == "none" else f"new {words.many.split(' of ')[0]}"
+    curves = []
+    if results.split != "random" and grouped:
+        name = f"true labels, {new} ({style.split_label(results.split)})"
+        curves.append(Line(name, style.COLOURS["blue"], "-", grouped))
+    if label:
+        curves.append(
+            Line("true labels, random split", style.COLOURS["vermillion"], (0, (5, 2)), label)
+        )
+    curves.append(Line("random labels, random split", style.INK, "-", control, main=True))
+    baselines = [
+        Line(
+            f"{style.feature_label(s.feature)}, random labels",
+            *BASELINE_LOOKS.get(s.feature, (style.COLOURS["sky"], (0, (5, 1)))),
+            (s,),
+        )
+        for s in results.baselines("accuracy", "random", CONTROL_TASK)
+        if s.feature not in UNTRAINED
+    ]
+    chance = next(
+        (s for s in results.baselines("accuracy", "random", CONTROL_TASK) if s.feature == "chance"),
+        results.score("chance", None, "accuracy"),
+    )
+    guess = blocks.memorisation(results)
+    if guess is not None and math.isfinite(guess.majority):
+        nan = math.nan
+        often = Score(
+            *("majority", None, "", "random", CONTROL_TASK, "accuracy", guess.majority),
+            *(nan, nan, None, None, None, ""),
+        )
+        name = "most frequent random label"
+        baselines.append(Line(name, *BASELINE_LOOKS["majority"], (often,)))
+    elif chance is not None:
+        baselines.append(Line("chance", *BASELINE_LOOKS["chance"], (chance,)))
+    title = "What a probe scores on labels that mean nothing"
+    best = results.score(SITE, results.best_layer, "accuracy", "random", CONTROL_TASK)
+    at_best = "" if best is None else (
+        f": {style.format_value('accuracy', best.value)} at layer {results.best_layer}"
+    )  # fmt: skip
+    return _plot(
+        results,
+        "memorisation",
+        "Memorisation",
+        title,
+        (
+            f"Black: every group was given a random label, the same for all its images "
+            f"({_one(results)}), and probes were trained on these under a random split. Nothing "
+            "can be learnt but which group an image belongs to, so what lies above a guess is "
+            "recognition. Broken line: the true labels under the same split"
+            + (
+                "; blue: the true labels where no group is parted."
+                if results.split != "random"
+                else "."
+            )
+        ),
+        f"Accuracy on random labels under a random split{at_best}.",
+        "accuracy",
+        curves,
+        baselines,
+    )
+
+
+def selectivity_figure(results: Results) -> Plot | None:
+    """Draw the selectivity over the layers: accuracy on true labels minus that on random ones.
+
+    Args:
+        results: A results folder.
+
+    Returns:
+        The figure, or None where it was not measured. Columns as of :func:`memorisation_figure`.
+    """
+    scores = tuple(results.curve(SITE, "selectivity", "random"))
+    if not scores:
+        return None
+    baselines = [
+        Line(
+            style.feature_label(s.feature),
+            *BASELINE_LOOKS.get(s.feature, (style.COLOURS["sky"], (0, (5, 1)))),
+            (s,),
+        )
+        for s in results.baselines("selectivity", "random")
+        if s.feature not in UNTRAINED
+    ]
+    return _plot(
+        results,
+        "selectivity",
+        "Selectivity",
+        "True minus random labels, both under a random split",
+        (
+            "Accuracy on the true labels minus accuracy on random labels of the groups, under the "
+            "same random split and on the same images, with its 95 % interval (Hewitt & Liang "
+            "2019). What is near 0 is no more than recognition of what the probe was trained on."
+        ),
+        "Selectivity by decoder layer: "
+        + ", ".join(
+            f"layer {s.layer} {style.format_value('selectivity', s.value)}" for s in scores[:40]
+        )
+        + ".",
+        "selectivity",
+        [Line("decoder layers", style.COLOURS["blue"], "-", scores, main=True)],
+        baselines,
+    )
+
+
+def _one(results: Results) -> str:
+    words = grouping(results.provenance)
+    return "each image is a group of its own" if words.kind == "none" else words.one
+
+
+def _plot(
+    results: Results,
+    name: str,
+    title: str,
+    heading: str,
+    caption: str,
+    alt: str,
+    metric: str,
+    curves: list[Line],
+    baselines: list[Line],
+) -> Plot:
+    def draw(narrow: bool) -> Any:
+        return lambda figure: draw_curves(
+            figure, heading, subtitle(results, None), metric, curves, baselines, None, narrow
+        )
+
+    def row(s: Score) -> tuple[object, ...]:
+        layer = "" if s.layer is None else s.layer
+        return (s.feature, layer, s.split, s.task, s.metric, *numbers(s))
+
+    return Plot(
+        name=name,
+        title=title,
+        caption=caption,
+        alt=alt,
+        wide=style.render(draw(False), 8.0, 4.3),
+        narrow=style.render(draw(True), 4.2, 4.8),
+        columns=_COLUMNS,
+        rows=tuple(row(s) for line in (*curves, *baselines) for s in line.scores
+                   if math.isfinite(s.value)),
+    )  # fmt: skip

@@ -1,0 +1,177 @@
+"""Where the curve has its peak, and how much the data say about that."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from signbridge.report.figures import style
+from signbridge.report.figures.axes import layer_axis, layer_spots, per_cent_axis, points
+from signbridge.report.figures.plot import Plot, Spot
+from signbridge.results import blocks
+from signbridge.results.blocks import Peak
+from signbridge.results.comparisons import Comparison, p_text
+from signbridge.results.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["peak_figure"]
+
+
+def peak_figure(results: Results) -> Plot | None:
+    """Draw which layer is the highest how often, and each layer's distance to the highest.
+
+    Args:
+        results: A results folder.
+
+    Returns:
+        The figure, or None where the peak's place was not measured. Columns of its data: layer,
+        share_of_draws, candidate, p_of_being_highest, folds_that_chose_it, difference_to_peak,
+        ci_low, ci_high, p, p_corrected.
+    """
+    found = blocks.peak(results)
+    if found is None or not found.share:
+        return None
+    behind = {c.layer: c for c in results.family("layers_vs_peak") if c.layer is not None}
+    nested = results.summary.get("nested")
+    listed = nested.get("layers_chosen") if isinstance(nested, dict) else None
+    chosen = Counter(k for k in listed if isinstance(k, int)) if isinstance(listed, list) else {}
+    shown = found
+
+    def draw(figure: Figure) -> list[Spot]:
+        return _draw(figure, results.layers, shown, behind, chosen)
+
+    place = (
+        f"layer {found.low}" if found.low == found.high else f"layers {found.low} to {found.high}"
+    )
+    many = f"{len(found.candidates)} of {len(results.layers)} layers"
+    height = 4.7 if behind else 2.6
+    return Plot(
+        name="peak",
+        title="Where the peak is",
+        caption=(
+            f"Above: in what share of the bootstrap draws each layer is the highest; line: 95 % "
+            f"interval of the peak’s place ({place}); blue: the {many} that are not excluded from "
+            "being the peak; circles: folds whose training part chose the layer."
+            + (
+                " Below: accuracy minus that of the highest layer on the same images, with 95 % "
+                "intervals; filled where the corrected p-value is below 0.05."
+                if behind
+                else ""
+            )
+        ),
+        alt=f"The highest layer is {found.layer}; 95 % interval of its place: {place}.",
+        wide=style.render(draw, 8.0, height),
+        narrow=style.render(draw, 4.2, height),
+        columns=(
+            *("layer", "share_of_draws", "candidate", "p_of_being_highest"),
+            "folds_that_chose_it",
+            *("difference_to_peak", "ci_low", "ci_high", "p", "p_corrected"),
+        ),
+        rows=tuple(
+            (
+                k,
+                found.share.get(k, 0.0),
+                int(k in found.candidates),
+                found.p.get(k, ""),
+                chosen.get(k, 0),
+                *_cells(behind.get(k)),
+            )
+            for k in results.layers
+        ),
+    )
+
+
+def _cells(c: Comparison | None) -> tuple[object, ...]:
+    if c is None:
+        return ("",) * 5
+    values = (c.difference, c.ci_low, c.ci_high, c.p, c.p_corrected)
+    return tuple("" if math.isnan(v) else v for v in values)
+
+
+def _draw(
+    figure: Figure,
+    layers: tuple[int, ...],
+    found: Peak,
+    behind: dict[int, Comparison],
+    chosen: Any,
+) -> list[Spot]:
+    width, height = figure.get_size_inches()
+    top = style.heading(
+        figure,
+        "Which layer is the highest?",
+        "share of bootstrap draws in which a layer is the highest",
+    )
+    left, gap, low = 0.72, 0.62, 0.52
+    room = height - top - low - 0.05
+    first = (room - gap) * 0.5 if behind else room
+    most = 9 if width < 6 else 17
+    across = 1 - (left + 0.15) / width
+    ax: Any = figure.add_axes(
+        (left / width, 1 - (top + 0.05 + first) / height, across, first / height)
+    )
+    high = max(found.share.values())
+    for k in layers:
+        colour = style.COLOURS["blue"] if k in found.candidates else "#b9bec4"
+        ax.bar(k, found.share.get(k, 0.0), width=0.72, color=colour, linewidth=0)
+    top_fold = high * (1.06 + 0.055 * max(chosen.values(), default=0))
+    ceiling = top_fold + 0.22 * high
+    ax.set_ylim(0, ceiling)
+    y = top_fold + 0.1 * high
+    ax.plot([found.low, found.high], [y, y], color=style.INK, linewidth=1.3)
+    for end in (found.low, found.high):
+        ax.plot(
+            [end, end], [y - 0.03 * ceiling, y + 0.03 * ceiling], color=style.INK, linewidth=1.3
+        )
+    for k, count in chosen.items():
+        for i in range(count):
+            ax.plot(
+                [k], [high * (1.06 + 0.055 * i)], "o", markersize=3.2,
+                markerfacecolor="none", markeredgecolor=style.INK, markeredgewidth=0.9,
+            )  # fmt: skip
+    per_cent_axis(ax.yaxis, bins=4)
+    layer_axis(ax, layers, most, "" if behind else "decoder layer (0 = first)")
+    spots = layer_spots(ax, layers, lambda k: _tip(k, found, behind.get(k), chosen.get(k, 0)))
+    if not behind:
+        return spots
+    below: Any = figure.add_axes(
+        (left / width, low / height, across, (room - gap - first) / height)
+    )
+    below.axhline(0, color=style.MUTED, linewidth=0.9)
+    for k, c in behind.items():
+        differs = c.relation in {"above", "below"}
+        below.plot([k, k], [c.ci_low, c.ci_high], color=style.COLOURS["blue"], linewidth=1.4)
+        below.plot(
+            [k], [c.difference], "o", markersize=4.6, color=style.COLOURS["blue"],
+            markerfacecolor=style.COLOURS["blue"] if differs else "white", markeredgewidth=1.3,
+        )  # fmt: skip
+    below.plot([found.layer], [0], "D", markersize=6, color=style.INK)
+    per_cent_axis(below.yaxis, signed=True, bins=4)
+    below.grid(axis="y")
+    layer_axis(below, layers, most, "decoder layer (0 = first)")
+    style.text(
+        below, 0.0, 1.03, "accuracy minus that of the highest layer, in points",
+        transform=below.transAxes, size=8.8, color=style.MUTED, va="bottom",
+    )  # fmt: skip
+    return spots + layer_spots(
+        below, layers, lambda k: _tip(k, found, behind.get(k), chosen.get(k, 0))
+    )
+
+
+def _tip(k: int, found: Peak, c: Comparison | None, folds: int) -> str:
+    lines = [f"layer {k}" + (" (the highest)" if k == found.layer else "")]
+    share = style.format_value("accuracy", found.share.get(k, 0.0))
+    lines.append(f"highest in {share} of the draws")
+    if k in found.p:
+        lines.append(f"not excluded from being it: {'yes' if k in found.candidates else 'no'}, "
+                     f"{p_text(found.p[k])}")  # fmt: skip
+    if folds:
+        lines.append(f"chosen by {folds} fold{'s' if folds > 1 else ''}")
+    if c is not None:
+        interval = f" [{points(c.ci_low)} to {points(c.ci_high)}]"
+        lines.append(f"{points(c.difference)} points to the highest{interval}")
+        if p := p_text(c.p_corrected, "corrected p"):
+            lines.append(p)
+    return "\n".join(lines)

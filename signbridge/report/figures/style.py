@@ -1,0 +1,332 @@
+"""One look for all figures: colours, type, sizes, and drawing without global state.
+
+Figures are made from :class:`matplotlib.figure.Figure` directly, so pyplot is never imported, no
+backend is chosen for the caller and no display is needed. Colours are those of Okabe and Ito (2008,
+"Color Universal Design"), which stay apart for all common kinds of colour blindness; nothing is
+told by colour alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.report.figures.plot import Drawing, Spot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+__all__ = [
+    "COLOURS",
+    "INK",
+    "METRIC_LABELS",
+    "MUTED",
+    "PER_CENT",
+    "SHARES",
+    "feature_label",
+    "fit",
+    "format_value",
+    "heading",
+    "labels_at",
+    "printable",
+    "render",
+    "short",
+    "split_label",
+    "spread",
+    "text",
+    "text_width",
+]
+
+DPI = 200
+PER_CENT = "\u00a0%"  # never parted from its number
+INK = "#1a1a1a"
+MUTED = "#5f6368"
+FAINT = "#d9dce0"
+COLOURS = {
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "grey": "#8a8d91",
+}
+
+SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "top3_accuracy", "selectivity"})
+METRIC_LABELS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "top3_accuracy": "top-3 accuracy",
+    "cross_entropy": "cross-entropy (nats)",
+    "calibration_error": "calibration error",
+    "usable_information": "usable information (bits)",
+    "selectivity": "selectivity",
+    "description_length": "description length (bits an image)",
+    "compression": "compression",
+}
+_FEATURE_LABELS = {
+    "resid_post": "decoder layers",
+    "pixels": "raw pixels",
+    "vision": "vision tower",
+    "projector": "projector",
+    "text": "said: the answer",
+    "forced_choice": "said: forced choice",
+    "zero_shot": "forced choice, no probe",
+    "majority": "largest class",
+    "random_weights": "random weights",
+}
+_SPLIT_LABELS = {
+    "grouped": "grouped folds",
+    "random": "random split",
+    "source": "the data's own split",
+    "file": "the split of a file",
+}
+# Scripts that DejaVu Sans lacks: used only where the machine has them.
+_FALLBACK_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Noto Sans Devanagari",
+    "Noto Sans Arabic",
+    "Arial Unicode MS",
+)
+_RC: dict[str, Any] = {
+    "font.size": 10.0,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "text.parse_math": False,
+    "text.usetex": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.dpi": DPI,
+    "lines.solid_capstyle": "round",
+    "path.simplify": True,
+}
+
+
+def feature_label(feature: str) -> str:
+    """A feature's name in words."""
+    return _FEATURE_LABELS.get(feature, feature.replace("_", " "))
+
+
+def split_label(split: str) -> str:
+    """A split's name in words."""
+    return _SPLIT_LABELS.get(split, split.replace("_", " "))
+
+
+def format_value(metric: str, value: float) -> str:
+    """A score as text: shares in per cent, others with two or three decimals."""
+    if not math.isfinite(value):
+        return "–"
+    if metric in SHARES:
+        return f"{round(100 * value, 1) + 0.0:.1f}{PER_CENT}".replace("-", "−")
+    digits = 2 if abs(value) >= 0.1 else 3
+    # Adding 0 to the rounded value keeps a minus sign away from zero.
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def printable(name: str) -> str:
+    """A name without line breaks and control characters."""
+    return "".join(c if c.isprintable() else "�" for c in " ".join(name.split())) or "–"
+
+
+def short(name: str, limit: int) -> str:
+    """A printable name of at most ``limit`` characters, cut with an ellipsis."""
+    name = printable(name)
+    return name if len(name) <= limit else name[: max(1, limit - 1)].rstrip() + "…"
+
+
+@lru_cache(maxsize=1)
+def _font_families() -> tuple[str, ...]:
+    from matplotlib import font_manager
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ("DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed))
+
+
+def render(
+    draw: Callable[[Figure], Iterable[Spot]], width: float, height: float, *, dpi: int = DPI
+) -> Drawing:
+    """Draw a figure and return it as PNG bytes.
+
+    Matplotlib's settings are the library's defaults plus this module's for the time of drawing,
+    whatever the caller's settings are, and are put back afterwards.
+
+    Args:
+        draw: Fills the figure and returns the areas that answer to the pointer.
+        width: Width in inches.
+        height: Height in inches.
+        dpi: Pixels an inch.
+
+    Returns:
+        The picture and its areas.
+    """
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with (
+        matplotlib.style.context(["default", {**_RC, "font.family": list(_font_families())}]),
+        warnings.catch_warnings(),
+    ):
+        # A script without an installed font shows as boxes; the page has the names in full.
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing")
+        figure = Figure(figsize=(width, height), dpi=dpi)
+        FigureCanvasAgg(figure)
+        spots = tuple(draw(figure))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "SignBridge"})
+    return Drawing(buffer.getvalue(), round(width * dpi), round(height * dpi), spots)
+
+
+def text(ax: Axes, x: float, y: float, content: str, **kwargs: Any) -> Text:
+    """Put text that comes from data on axes: never read as mathematical notation."""
+    return ax.text(x, y, content, parse_math=False, **kwargs)
+
+
+def heading(figure: Figure, title: str, subtitle: str = "", *, left: float = 0.03) -> float:
+    """Write title and subtitle at the top left, wrapped to the figure's width.
+
+    Args:
+        figure: The figure.
+        title: Bold first line.
+        subtitle: Smaller grey text below it.
+        left: Left edge in inches.
+
+    Returns:
+        Height in inches that the two take, from the top edge.
+    """
+    width, height = figure.get_size_inches()
+    used = 0.10
+    for content, size, weight, colour in (
+        (title, 11.5, "bold", INK),
+        (subtitle, 8.8, "normal", MUTED),
+    ):
+        for line in _wrap(figure, content, size, weight, width - left - 0.1):
+            figure.text(
+                left / width,
+                1 - used / height,
+                line,
+                size=size,
+                weight=weight,
+                color=colour,
+                va="top",
+                parse_math=False,
+            )
+            used += size * 1.35 / 72
+    return used + 0.08
+
+
+def text_width(figure: Figure, content: str, size: float, weight: str = "normal") -> float:
+    """Width of a line of text in inches."""
+    from matplotlib.text import Text
+
+    probe = Text(0, 0, content, size=size, weight=weight, parse_math=False, figure=figure)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    return float(probe.get_window_extent(renderer).width) / float(figure.dpi)
+
+
+def fit(figure: Figure, content: str, width: float, size: float, weight: str = "normal") -> str:
+    """A name shortened until it is at most ``width`` inches wide."""
+    content = printable(content)
+    fitting, too_long = 1, min(60, len(content)) + 1
+    if text_width(figure, short(content, 60), size, weight) <= width:
+        return short(content, 60)
+    while too_long - fitting > 1:
+        middle = (fitting + too_long) // 2
+        if text_width(figure, short(content, middle), size, weight) <= width:
+            fitting = middle
+        else:
+            too_long = middle
+    return short(content, fitting)
+
+
+def _wrap(figure: Figure, content: str, size: float, weight: str, width: float) -> list[str]:
+    lines: list[str] = []
+    for word in content.split(" "):
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(figure, joined, size, weight) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    return lines
+
+
+def spread(
+    positions: Sequence[float], gap: float, low: float, high: float
+) -> npt.NDArray[np.float64]:
+    """Move labels apart along one axis, each as little as possible.
+
+    Least squares under ``y[i + 1] - y[i] >= gap``, which is isotonic regression of
+    ``y[i] - i * gap`` (pool adjacent violators).
+
+    Args:
+        positions: Wanted positions, in any order.
+        gap: Smallest distance between neighbours; reduced where the room is too small.
+        low: Lowest position allowed.
+        high: Highest position allowed.
+
+    Returns:
+        New positions, in the order given.
+    """
+    wanted = np.asarray(positions, dtype=np.float64)
+    n = len(wanted)
+    if n == 0:
+        return wanted
+    if n > 1:
+        gap = min(gap, max(0.0, high - low) / (n - 1))
+    order = np.argsort(wanted, kind="stable")
+    offsets = gap * np.arange(n)
+    blocks: list[tuple[float, int]] = []
+    for value in wanted[order] - offsets:
+        mean, size = float(value), 1
+        while blocks and blocks[-1][0] >= mean:
+            last_mean, last_size = blocks.pop()
+            mean = (mean * size + last_mean * last_size) / (size + last_size)
+            size += last_size
+        blocks.append((mean, size))
+    fitted = np.concatenate([np.full(size, mean) for mean, size in blocks])
+    placed = np.clip(fitted, low, max(low, high - offsets[-1])) + offsets
+    result = np.empty(n)
+    result[order] = placed
+    return result
+
+
+def labels_at(values: Sequence[int], most: int) -> list[int]:
+    """A regular selection of at most ``most`` tick values, with first and last kept."""
+    values = list(values)
+    if len(values) <= most:
+        return values
+    for step in (2, 4, 5, 8, 10, 16, 20, 25, 50, 100):
+        chosen = values[::step]
+        if len(chosen) <= most:
+            break
+    if values[-1] != chosen[-1]:
+        if values[-1] - chosen[-1] < 0.6 * (chosen[1] - chosen[0]):
+            chosen.pop()
+        chosen.append(values[-1])
+    return chosen

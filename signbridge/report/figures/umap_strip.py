@@ -1,0 +1,235 @@
+"""Maps of all layers side by side, in shared colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.report.figures import style
+from signbridge.report.figures.embedding import align, embed
+from signbridge.report.figures.plot import Plot, Spot
+from signbridge.report.figures.subsample import rows_in_words
+from signbridge.results.results import SITE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from signbridge.results.results import Results
+
+__all__ = ["STRIP_MOST", "umap_strip"]
+
+STRIP_MOST = 500
+"""Most images of a strip: its maps are small, and a strip of 32 layers should take a minute."""
+
+_COLOURS = ("blue", "vermillion", "green", "orange", "purple", "sky", "ink")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MOST_SPOTS = 6000
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+def umap_strip(
+    results: Results,
+    vectors: Callable[[int], npt.NDArray[np.floating[Any]]],
+    rows: npt.NDArray[np.int64],
+    seed: int = 42,
+    progress: Progress = iter,
+) -> Plot:
+    """Draw a small map of every layer, the same samples in the same colours on each.
+
+    Colours and marks tell the classes; where there are more than seven, the seven of most images
+    (of equal ones the first) stand out and the others are grey. Each map is turned, never
+    stretched, to fit the one before it.
+
+    Args:
+        results: A results folder.
+        vectors: Gives the (m, d) vectors of a layer.
+        rows: (m,) which samples of the predictions these are.
+        seed: Seed of UMAP.
+        progress: Wraps the layers, to show how far it is.
+
+    Returns:
+        The figure. Columns of its data: layer, sample_id, class, predicted, x, y.
+    """
+    predictions = results.predictions
+    names, label = results.class_names, predictions.label[rows]
+    positions: list[npt.NDArray[np.float64]] = []
+    predicted: list[npt.NDArray[np.int64]] = []
+    method = "UMAP"
+    for layer in progress(results.layers):
+        position, method = embed(vectors(layer), seed)
+        positions.append(align(position, positions[-1] if positions else position))
+        feature = f"{SITE}/{layer}"
+        known = feature in predictions.feature_names
+        predicted.append(predictions.predicted(feature)[rows] if known else np.full(len(rows), -1))
+    shown = _classes(label)
+    looks = _looks(label, shown)
+
+    def draw(columns: int) -> Any:
+        return lambda figure: _draw(figure, results, positions, looks, shown, rows, columns)
+
+    n = len(results.layers)
+    wide, narrow = min(n, 6), min(n, 3)
+    key = ", ".join(style.short(names[k], 12) for k in shown)
+    others = "; all other classes grey" if len(shown) < len(np.unique(label)) else ""
+    sampled = rows_in_words(results, rows)
+    return Plot(
+        name="umap_layers",
+        title="All layers as maps",
+        caption=(
+            f"Each dot is one image, in the same colour on every map ({key}{others}). "
+            f"{method} of the standardised vectors of each layer, seed {seed}; a map is turned to "
+            "fit the one before it, never stretched. Distances between far clusters mean little."
+            + (f" {sampled}" if sampled else "")
+        ),
+        alt=f"{method} maps of {len(rows)} images at {n} layers.",
+        wide=style.render(draw(wide), 8.0, _height(8.0, wide, n, len(shown))),
+        narrow=style.render(draw(narrow), 4.2, _height(4.2, narrow, n, len(shown))),
+        columns=("layer", "sample_id", "class", "predicted", "x", "y"),
+        rows=tuple(
+            (
+                layer,
+                predictions.sample_id[row],
+                names[label[i]],
+                names[answer[i]] if answer[i] >= 0 else "",
+                float(position[i, 0]),
+                float(position[i, 1]),
+            )
+            for layer, position, answer in zip(results.layers, positions, predicted, strict=True)
+            for i, row in enumerate(rows.tolist())
+        ),
+    )
+
+
+def _classes(label: npt.NDArray[np.int64]) -> list[int]:
+    """The classes that get a colour."""
+    present, count = np.unique(label, return_counts=True)
+    order = np.argsort(-count, kind="stable")[: len(_COLOURS)]
+    return sorted(int(k) for k in present[order])
+
+
+def _looks(label: npt.NDArray[np.int64], shown: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Place of each sample's class among the coloured ones, -1 where it has no colour."""
+    place = {k: i for i, k in enumerate(shown)}
+    return np.array([place.get(int(k), -1) for k in label], dtype=np.int64)
+
+
+_HEAD = 0.62  # inches above the maps
+_TITLE = 0.19  # inches above each map, for the layer
+_PAD = 0.06
+
+
+def _height(width: float, columns: int, n: int, n_shown: int) -> float:
+    side = (width - _PAD) / columns - _PAD
+    legend = 0.2 * math.ceil(n_shown / (7 if width > 6 else 4)) + 0.1
+    return _HEAD + math.ceil(n / columns) * (side + _TITLE + _PAD) + legend
+
+
+def _draw(
+    figure: Figure,
+    results: Results,
+    positions: Sequence[npt.NDArray[np.float64]],
+    looks: npt.NDArray[np.int64],
+    shown: Sequence[int],
+    rows: npt.NDArray[np.int64],
+    columns: int,
+) -> list[Spot]:
+    width, height = figure.get_size_inches()
+    style.heading(figure, "Every layer as a map", "each dot one image, the same on every map")
+    side = (width - _PAD) / columns - _PAD
+    spots = []
+    every = max(1, math.ceil(len(positions) * len(rows) / _MOST_SPOTS))
+    for number, (layer, position) in enumerate(zip(results.layers, positions, strict=True)):
+        x = _PAD + (number % columns) * (side + _PAD)
+        y = _HEAD + (number // columns) * (side + _TITLE + _PAD)
+        best = layer == results.best_layer
+        figure.text(
+            x / width,
+            1 - (y + 0.02) / height,
+            f"{layer}, best" if best else f"layer {layer}" if number == 0 else str(layer),
+            size=8.5,
+            weight="bold" if best else "normal",
+            va="top",
+        )
+        ax: Any = figure.add_axes(
+            (x / width, 1 - (y + _TITLE + side) / height, side / width, side / height)
+        )
+        _one(ax, position, looks, side)
+        box, (x0, x1), (y0, y1) = ax.get_position(), ax.get_xlim(), ax.get_ylim()
+        for i in range(0, len(rows), every):
+            spots.append(
+                Spot(
+                    box.x0 + box.width * (position[i, 0] - x0) / (x1 - x0),
+                    1 - box.y0 - box.height * (position[i, 1] - y0) / (y1 - y0),
+                    0,
+                    0,
+                    f"layer {layer}: "
+                    + style.printable(results.class_names[results.predictions.label[rows[i]]])
+                    + f"\n{style.printable(results.predictions.sample_id[rows[i]])}",
+                    int(rows[i]),
+                )
+            )
+    _legend(figure, results, shown, bool((looks < 0).any()))
+    return spots
+
+
+def _colour(number: int) -> str:
+    name = _COLOURS[number]
+    return style.INK if name == "ink" else style.COLOURS[name]
+
+
+def _one(
+    ax: Any, position: npt.NDArray[np.float64], looks: npt.NDArray[np.int64], side: float
+) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color(style.FAINT)
+    middle = (position.max(axis=0) + position.min(axis=0)) / 2
+    half = max(1e-3, float(np.ptp(position, axis=0).max()) / 2) * 1.07
+    ax.set_xlim(middle[0] - half, middle[0] + half)
+    ax.set_ylim(middle[1] - half, middle[1] + half)
+    size = float(np.clip(0.16 * (side * 72) ** 2 / max(1, len(position)), 2.0, 14))
+    ax.scatter(*position[looks < 0].T, s=size * 0.7, color="#c3c7cc", linewidth=0, zorder=1)
+    for number in range(int(looks.max(initial=-1)) + 1):
+        ax.scatter(
+            *position[looks == number].T,
+            s=size,
+            marker=_MARKERS[number],
+            color=_colour(number),
+            linewidth=0,
+            zorder=2,
+        )
+
+
+def _legend(figure: Figure, results: Results, shown: Sequence[int], others: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    width, height = figure.get_size_inches()
+    entries = [
+        (style.short(results.class_names[k], 12), _MARKERS[i], _colour(i))
+        for i, k in enumerate(shown)
+    ]
+    if others:
+        entries.append(("other", "o", "#c3c7cc"))
+    handles = [
+        Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=5, label=label)
+        for label, marker, colour in entries
+    ]
+    legend = figure.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 0.02 / height),
+        ncols=len(entries) if width > 6 else 4,
+        frameon=False,
+        fontsize=8.5,
+        handletextpad=0.1,
+        columnspacing=1.0,
+        borderpad=0.1,
+    )
+    for name in legend.get_texts():
+        name.set_parse_math(False)

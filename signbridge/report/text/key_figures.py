@@ -1,0 +1,168 @@
+"""The few numbers that tell what was found, for those who look rather than read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from signbridge.report.figures import style
+from signbridge.report.figures.axes import points
+from signbridge.results import blocks
+from signbridge.results.comparisons import p_text
+from signbridge.results.results import SITE
+
+if TYPE_CHECKING:
+    from signbridge.results.results import Results
+
+__all__ = ["KeyFigure", "interval_text", "key_figures"]
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One number of the summary.
+
+    Attributes:
+        label: What it is.
+        value: The number as text.
+        detail: Its interval, or what it belongs to; may be empty.
+    """
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+def interval_text(low: float, high: float, metric: str = "accuracy") -> str:
+    """An interval as text, empty where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    first = style.format_value(metric, low).removesuffix(style.PER_CENT)
+    return f"{first} to {style.format_value(metric, high)}"
+
+
+def key_figures(results: Results) -> list[KeyFigure]:
+    """The numbers that belong to the headline.
+
+    Args:
+        results: A results folder.
+
+    Returns:
+        As many as were measured, the most important one first.
+    """
+    found = [
+        _best(results),
+        _peak(results),
+        _nested(results),
+        _baseline(results),
+        _leakage(results),
+        *_memorised(results),
+        _permuted(results),
+    ]
+    return [figure for figure in found if figure is not None]
+
+
+def _best(results: Results) -> KeyFigure | None:
+    s = results.score(SITE, results.best_layer, "accuracy")
+    if s is None:
+        return None
+    return KeyFigure(
+        f"accuracy, layer {results.best_layer} (the highest)",
+        style.format_value("accuracy", s.value),
+        interval_text(s.ci_low, s.ci_high),
+    )
+
+
+def _peak(results: Results) -> KeyFigure | None:
+    found = blocks.peak(results)
+    if found is None:
+        return None
+    place = (
+        f"layer {found.low}" if found.low == found.high else f"layers {found.low} to {found.high}"
+    )
+    few = f"{len(found.candidates)} of {len(results.layers)} layers not excluded"
+    return KeyFigure("where the peak is (95 %)", place, few if found.candidates else "")
+
+
+def _nested(results: Results) -> KeyFigure | None:
+    block = results.summary.get("nested")
+    if not isinstance(block, Mapping):
+        return None
+    value = blocks.number(block.get("accuracy"))
+    if not math.isfinite(value):
+        return None
+    return KeyFigure(
+        "accuracy, layer chosen inside training",
+        style.format_value("accuracy", value),
+        interval_text(*blocks.pair(block.get("ci"))),
+    )
+
+
+def _baseline(results: Results) -> KeyFigure | None:
+    """The strongest of the trained baselines, the random weights' same layer among them."""
+    others = results.trained_baselines()
+    if not others:
+        return None
+    s = max(others, key=lambda s: s.value)
+    name = style.feature_label(s.feature) + (f", layer {s.layer}" if s.layer is not None else "")
+    return KeyFigure(
+        f"strongest baseline: {name}",
+        style.format_value("accuracy", s.value),
+        interval_text(s.ci_low, s.ci_high),
+    )
+
+
+def _leakage(results: Results) -> KeyFigure | None:
+    block = results.summary.get("leakage")
+    if not isinstance(block, Mapping):
+        return None
+    value = blocks.number(block.get("difference"))
+    if not math.isfinite(value):
+        value = blocks.number(block.get("random")) - blocks.number(block.get("grouped"))
+    if not math.isfinite(value):
+        return None
+    low, high = blocks.pair(block.get("ci"))
+    known = math.isfinite(low) and math.isfinite(high)
+    return KeyFigure(
+        "leakage: random minus main split",
+        f"{points(value)} points",
+        f"{points(low)} to {points(high)}" if known else "",
+    )
+
+
+def _memorised(results: Results) -> list[KeyFigure]:
+    found = blocks.memorisation(results)
+    if found is None:
+        return []
+    figures = [
+        KeyFigure(
+            f"memorised: random labels, layer {found.layer}",
+            style.format_value("accuracy", found.accuracy),
+            interval_text(*found.ci),
+        )
+    ]
+    if math.isfinite(found.selectivity):
+        low, high = found.selectivity_ci
+        known = math.isfinite(low) and math.isfinite(high)
+        figures.append(
+            KeyFigure(
+                f"selectivity, layer {found.layer}",
+                f"{points(found.selectivity)} points",
+                f"{points(low)} to {points(high)}" if known else "",
+            )
+        )
+    return figures
+
+
+def _permuted(results: Results) -> KeyFigure | None:
+    found = blocks.permutation(results)
+    if found is None:
+        return None
+    return KeyFigure(
+        f"permutation test ({found.m:,} permutations)",
+        p_text(found.p),
+        "" if not math.isfinite(found.null_high) else (
+            f"95 % of them below {style.format_value('accuracy', found.null_high)}"
+        ),
+    )  # fmt: skip

@@ -1,0 +1,237 @@
+"""The words and tables of a results folder's page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.report.classes import top_confusions
+from signbridge.report.figures import style
+from signbridge.report.figures.axes import points
+from signbridge.report.figures.differences import family_label
+from signbridge.report.template import fill_template, pairs, plot_words, thumbnails
+from signbridge.report.text.findings import describe_data, find
+from signbridge.report.text.key_figures import key_figures
+from signbridge.report.text.said import class_answers
+from signbridge.report.text.tables import Cell, Row, score_rows, shown_metrics
+from signbridge.results.comparisons import p_text
+from signbridge.store.grouping import grouping
+
+if TYPE_CHECKING:
+    from signbridge.report.figures.plot import Plot
+    from signbridge.results.results import Results
+
+__all__ = ["render_page", "title"]
+
+# Shown in words elsewhere on the page.
+_NOT_IN_PROTOCOL = frozenset({"description"})
+
+
+def render_page(
+    results: Results,
+    plots: Sequence[Plot],
+    pixels: npt.NDArray[np.uint8] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """Make the page.
+
+    Everything that comes from data is escaped by the template engine; scripts and styles other than
+    the page's own, and any network access, are refused by its content security policy.
+
+    Args:
+        results: A results folder.
+        plots: The figures, the most important one first.
+        pixels: (n, p) grey images in the order of the predictions, for the thumbnails.
+        notes: Further warnings.
+
+    Returns:
+        HTML text.
+    """
+    findings = find(results)
+    sheet, place = thumbnails(plots, pixels)
+    metrics = shown_metrics(results)
+    others = [s for s in results.splits[1:] if any(x.split == s for x in results.scores)]
+    names = results.class_names
+    shown = [plot_words(plot, place) for plot in plots]
+    return fill_template(
+        "report.html.j2",
+        title=title(results),
+        question=_question(results),
+        figures=key_figures(results),
+        curve=shown[0],
+        plots=shown[1:],
+        against=_against(results),
+        answers=class_answers(results),
+        fits=_fits(results),
+        findings=findings,
+        warnings=(*findings.warnings, *notes),
+        data=describe_data(results),
+        confusions=[(names[t], names[p], c, n) for t, p, c, n in top_confusions(results)],
+        description=str(results.protocol.get("description", "")),
+        protocol=pairs({k: v for k, v in results.protocol.items() if k not in _NOT_IN_PROTOCOL}),
+        score_note=_score_note(results, others),
+        heads=_heads(metrics, others),
+        rows=_rows(results, metrics, others),
+        provenance=_provenance(results),
+        command=str(results.summary.get("command") or ""),
+        created=str(results.summary.get("created") or ""),
+        sheet=sheet,
+    )
+
+
+def title(results: Results) -> str:
+    """Model and images in a few words."""
+    store = results.store
+    model = results.provenance.get("model") or store.get("name") or results.path.name
+    images = results.provenance.get("image_source")
+    return style.printable(f"{model} on {images}" if images else str(model))
+
+
+def _head(metric: str) -> str:
+    label = style.METRIC_LABELS.get(metric, metric.replace("_", " "))
+    return f"{label} %" if metric in style.SHARES else label
+
+
+def _heads(metrics: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Column heads: the other splits' accuracy stands beside the main one."""
+    heads = [_head(m) for m in metrics]
+    return heads[:1] + [f"{style.split_label(split)} %" for split in others] + heads[1:]
+
+
+def _rows(results: Results, metrics: Sequence[str], others: Sequence[str]) -> list[Row]:
+    rows = score_rows(results, metrics)
+    for at, split in enumerate(others, start=1):
+        by_name = {row.name: row for row in score_rows(results, ["accuracy"], split)}
+        rows = [
+            Row(
+                row.name,
+                row.layer,
+                row.best,
+                (
+                    *row.cells[:at],
+                    *(by_name[row.name].cells if row.name in by_name else (Cell("–"),)),
+                    *row.cells[at:],
+                ),
+            )
+            for row in rows
+        ]
+    return rows
+
+
+def _score_note(results: Results, others: Sequence[str]) -> str:
+    text = (
+        f"Held-out scores with {style.split_label(results.split)}; small figures: 95 % interval. "
+        "Layers count from 0. The best layer is marked."
+    )
+    tested = {s.n_test for s in results.scores if s.split == results.split and s.n_test}
+    if len(tested) == 1:
+        text += f" {tested.pop():,} images scored."
+    for split in others:
+        scored = {s.n_test for s in results.scores if s.split == split and s.n_test}
+        if len(scored) == 1:
+            text += f" {style.split_label(split).capitalize()}: {scored.pop():,} images scored."
+    return text
+
+
+def _provenance(results: Results) -> list[tuple[str, str]]:
+    store = results.store
+    found: dict[str, Any] = {"activation store": store.get("path")}
+    found |= results.provenance
+    found["store fingerprint"] = store.get("fingerprint")
+    control = results.summary.get("control")
+    if isinstance(control, dict):
+        found |= {f"random weights: {key}": value for key, value in control.items()}
+    versions = results.summary.get("versions")
+    if isinstance(versions, dict):
+        found["library versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    return pairs(found)
+
+
+def _question(results: Results) -> str:
+    """What was asked, in one sentence."""
+    words = grouping(results.provenance)
+    position = _POSITIONS.get(str(results.provenance.get("position")), "the residual stream")
+    new = {
+        "near_duplicates": "photographs that it has not seen",
+        "signers": "signers that it has not seen",
+        "none": "images that it has not seen",
+    }.get(words.kind, "groups of images that it has not seen")
+    if results.split == "random":
+        new = "images that it has not seen, copies of which it may have"
+    return (
+        f"How well does a linear probe read which of {len(results.class_names):,} classes an image "
+        f"shows from {position}, in {new}, and is that more than the image itself gives away?"
+    )
+
+
+_POSITIONS = {
+    "last_prompt": "the residual stream at the last token of the prompt",
+    "last_generated": "the residual stream in the last pass of the answer",
+    "image_mean": "the mean of the residual stream over the image's tokens",
+}
+
+
+@dataclass(frozen=True)
+class _Against:
+    """One row of the table of comparisons, as text."""
+
+    what: str
+    difference: str
+    interval: str
+    p: str
+    corrected: str
+    count: str
+
+
+def _against(results: Results) -> list[_Against]:
+    """The best layer's rows of ``comparisons.csv``."""
+    rows = []
+    for c in results.comparisons:
+        if c.layer != results.best_layer or c.metric != "accuracy":
+            continue
+        if c.family == "layers_vs_peak" or not math.isfinite(c.difference):
+            continue
+        known = math.isfinite(c.ci_low) and math.isfinite(c.ci_high)
+        rows.append(
+            _Against(
+                family_label(c.family),
+                points(c.difference),
+                f"{points(c.ci_low)} to {points(c.ci_high)}" if known else "",
+                p_text(c.p, "").lstrip(" ="),
+                p_text(c.p_corrected, "").lstrip(" ="),
+                "" if c.n_comparisons is None else str(c.n_comparisons),
+            )
+        )
+    return rows
+
+
+def _records(value: object) -> bool:
+    """Whether a value is a list of records, too long for the page."""
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _fits(results: Results) -> list[tuple[str, str]]:
+    """What is known about how well the probes were fitted."""
+    found: dict[str, Any] = {}
+    default = results.summary.get("sklearn_default")
+    if isinstance(default, dict):
+        for key, name in (
+            ("optimum_accuracy", "accuracy at the optimum"),
+            ("accuracy", "accuracy of scikit-learn's default fit"),
+            ("agreement", "images with the same answer"),
+        ):
+            value = default.get(key)
+            if isinstance(value, int | float) and math.isfinite(value):
+                found[name] = style.format_value("accuracy", value)
+        found["its steps in each fold"] = default.get("n_iter")
+    for key, name in (("sgd", "training in batches"), ("description_length", "description length")):
+        block = results.summary.get(key)
+        if isinstance(block, dict):
+            shown = {k: v for k, v in block.items() if not _records(v)}
+            found |= {f"{name}: {k.replace('_', ' ')}": v for k, v in shown.items()}
+    return pairs(found)

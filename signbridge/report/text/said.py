@@ -1,0 +1,93 @@
+"""What the model says, beside what its layers know: the sentence and the commonest answers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from signbridge.report.figures import style
+from signbridge.results.blocks import number
+from signbridge.results.format import ANSWERS_FILE
+
+if TYPE_CHECKING:
+    from signbridge.results.results import Results
+
+__all__ = ["ClassAnswers", "class_answers", "naming_sentence", "said", "said_sentence"]
+
+_SHOWN = 3
+_LONGEST = 40
+
+
+@dataclass(frozen=True)
+class ClassAnswers:
+    """The commonest answers to the images of one class.
+
+    Attributes:
+        class_name: the class.
+        answers: pairs of an answer and its share in per cent as text, the commonest first.
+        names_class: share of answers that name the class, as text.
+    """
+
+    class_name: str
+    answers: tuple[tuple[str, str], ...]
+    names_class: str
+
+
+def said(results: Results) -> Mapping[str, Any]:
+    """The block ``said`` of the summary; empty where the store held nothing that was said."""
+    block = results.summary.get("said")
+    return block if isinstance(block, dict) else {}
+
+
+def said_sentence(results: Results) -> str:
+    """The sentence that the bits support; empty where nothing was said."""
+    sentence = said(results).get("sentence")
+    return sentence if isinstance(sentence, str) else ""
+
+
+def naming_sentence(results: Results) -> str:
+    """How often the answer names the class, and what the forced choice scores by itself."""
+    parts = []
+    text, choice = said(results).get("text"), said(results).get("forced_choice")
+    if isinstance(text, dict):
+        share = style.format_value("accuracy", number(text.get("names_class")))
+        parts.append(f"The answer names the class for {share} of the images")
+        if isinstance(text.get("distinct_answers"), int):
+            parts[-1] += f" ({text['distinct_answers']:,} different answers)"
+    if isinstance(choice, dict) and isinstance(choice.get("zero_shot"), dict):
+        accuracy = choice["zero_shot"].get("accuracy", {})
+        value = style.format_value("accuracy", number(accuracy.get("value")))
+        parts.append(f"forced to choose among the class names, the model is right for {value}")
+    if not parts:
+        return ""
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def class_answers(results: Results) -> list[ClassAnswers]:
+    """The commonest answers of every class, from ``answers.csv``; empty without such a file."""
+    try:
+        with (results.path / ANSWERS_FILE).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        found: dict[str, list[tuple[str, float, bool]]] = {}
+        for row in rows:
+            entry = (row["answer"], float(row["share"]), row["names_class"] == "true")
+            found.setdefault(row["class_name"], []).append(entry)
+    except (OSError, KeyError, ValueError, TypeError):  # nothing was said, or not in this way
+        return []
+    return [
+        ClassAnswers(
+            name,
+            tuple(
+                (
+                    style.short(answer or "(nothing)", _LONGEST),
+                    style.format_value("accuracy", share),
+                )
+                for answer, share, _ in answers[:_SHOWN]
+            ),
+            style.format_value("accuracy", sum(share for _, share, named in answers if named)),
+        )
+        for name, answers in found.items()
+    ]

@@ -1,0 +1,107 @@
+"""The scores as rows to show, shared by the page and the terminal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from signbridge.report.figures import style
+from signbridge.results.results import SITE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signbridge.results.results import Results, Score
+
+__all__ = ["Cell", "Row", "score_rows", "shown_metrics"]
+
+_ORDER = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "top3_accuracy",
+    "usable_information",
+    "cross_entropy",
+    "calibration_error",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value and its interval as text; ``interval`` is empty where there is none."""
+
+    value: str
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One feature's scores.
+
+    Attributes:
+        name: The feature in words, ``layer 5`` for a decoder layer.
+        layer: The decoder layer, or None.
+        best: Whether this is the best layer.
+        cells: One entry a metric.
+    """
+
+    name: str
+    layer: int | None
+    best: bool
+    cells: tuple[Cell, ...]
+
+
+def shown_metrics(results: Results, split: str | None = None) -> tuple[str, ...]:
+    """The metrics that a split was scored with, in the order of importance."""
+    split = split or results.split
+    present = dict.fromkeys(s.metric for s in results.scores if s.split == split)
+    known = [m for m in _ORDER if m in present]
+    return (*known, *(m for m in present if m not in _ORDER))
+
+
+def score_rows(results: Results, metrics: Sequence[str], split: str | None = None) -> list[Row]:
+    """Rows of a table of scores: baselines first, then every layer.
+
+    Args:
+        results: A results folder.
+        metrics: The columns.
+        split: The split, the main one if None.
+
+    Returns:
+        The rows, with text ready to show (not escaped).
+    """
+    split = split or results.split
+    features = dict.fromkeys((s.feature, s.layer) for s in results.scores if s.split == split)
+    rows = []
+    for feature, layer in sorted(
+        features, key=lambda f: (f[1] is not None, f[0] != SITE, f[0], f[1] or 0)
+    ):
+        if layer is None:
+            name = style.feature_label(feature)
+        else:
+            name = (
+                f"layer {layer}" if feature == SITE else f"{style.feature_label(feature)} {layer}"
+            )
+        rows.append(
+            Row(
+                name=name,
+                layer=layer,
+                best=feature == SITE and layer == results.best_layer,
+                cells=tuple(_cell(results.score(feature, layer, m, split), m) for m in metrics),
+            )
+        )
+    return rows
+
+
+def _cell(score: Score | None, metric: str) -> Cell:
+    if score is None or not math.isfinite(score.value):
+        return Cell("–")
+    value = style.format_value(metric, score.value).removesuffix(style.PER_CENT)
+    if not (math.isfinite(score.ci_low) and math.isfinite(score.ci_high)):
+        return Cell(value)
+    ends = (
+        style.format_value(metric, v).removesuffix(style.PER_CENT)
+        for v in (score.ci_low, score.ci_high)
+    )
+    return Cell(value, "–".join(ends) if "−" not in value else " to ".join(ends))

@@ -1,0 +1,1 @@
+"""The results folder: its files, written and read in one place."""

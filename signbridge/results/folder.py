@@ -1,0 +1,339 @@
+"""The files of a results folder."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.errors import ProbeError
+from signbridge.results.format import (
+    ANSWERS_FILE,
+    COLUMNS,
+    COMPARISON_COLUMNS,
+    FORMAT,
+    TASK,
+    VERSION,
+)
+from signbridge.results.probes import TENSORS_FILE, WORDS_FILE
+from signbridge.runtime.files import publish, replace_file
+
+SCORES_FILE = "scores.csv"
+COMPARISONS_FILE = "comparisons.csv"
+SUMMARY_FILE = "summary.json"
+PREDICTIONS_FILE = "predictions.h5"
+PARTS_FOLDER = ".parts"
+LOCK_FILE = "lock"
+REPORT_FILE = "report.html"
+FIGURES_FOLDER = "figures"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ResultsFolder:
+    """A folder that is either empty, under way or complete, for one protocol.
+
+    ``summary.json`` is written last, so a folder that has one is complete. Work under way lies in
+    ``.parts``, one file for each feature.
+
+    Args:
+        path: the folder.
+        identity: what makes two runs the same: store, protocol and arguments, JSON-able.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.identity = json.loads(json.dumps(identity))
+        self._lock: Any = None
+
+    @property
+    def parts(self) -> Path:
+        """Where finished features wait for the others."""
+        return self.path / PARTS_FOLDER
+
+    def prepare(self, *, overwrite: bool = False) -> Literal["new", "continue", "complete"]:
+        """Look at the folder, take it for this process until :meth:`unlock`, and make it ready.
+
+        A complete folder is not taken.
+
+        Args:
+            overwrite: remove what another protocol has written there.
+
+        Raises:
+            ProbeError: the folder belongs to another protocol, holds something else, cannot be
+                written, or another process works on it.
+        """
+        if self._look(overwrite) == "complete":
+            return "complete"
+        try:
+            self.lock()
+            # Another process may have finished while this one came for the lock.
+            found = self._look(overwrite)
+            if found == "complete":
+                self.remove_parts()
+            if overwrite or (found == "new" and (self.path / SUMMARY_FILE).exists()):
+                self._clear()
+            if found == "new":
+                self._write(self.parts / "run.json", self.identity)
+        except OSError as error:
+            raise ProbeError(
+                f"{self.path} cannot be written ({error.strerror}); give another output folder."
+            ) from error
+        return found
+
+    def _look(self, overwrite: bool) -> Literal["new", "continue", "complete"]:
+        if self.path.exists() and not self.path.is_dir():
+            raise ProbeError(f"{self.path} is a file; give a folder as output.")
+        found = self._found()
+        if found == "foreign" and not overwrite:
+            raise ProbeError(
+                f"{self.path} holds files that are not results; give another output folder."
+            )
+        if found is not None and found != "foreign":
+            kind, identity = found
+            if identity == self.identity and not overwrite:
+                # One that has lost a file is made again: the summary alone cannot be reported.
+                return "new" if kind == "complete" and self._lost() else kind
+            if not overwrite:
+                raise ProbeError(
+                    f"{self.path} holds results of another run ({self._difference(identity)}); "
+                    "give another output or overwrite=true."
+                )
+        return "new"
+
+    def _lost(self) -> bool:
+        files = (SCORES_FILE, PREDICTIONS_FILE, TENSORS_FILE, WORDS_FILE)
+        return not all((self.path / name).is_file() for name in files)
+
+    def lock(self) -> None:
+        """Take the folder for this process until :meth:`unlock`.
+
+        Raises:
+            ProbeError: another process works on it.
+            OSError: it cannot be made.
+        """
+        from filelock import FileLock, Timeout
+
+        for _ in range(10):
+            self.parts.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(str(self.parts / LOCK_FILE), blocking=False, thread_local=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise ProbeError(
+                    f"another train_probes is writing {self.path}; wait until it has finished, "
+                    "stop it, or give another output folder."
+                ) from None
+            except NotImplementedError:  # a file system without locks
+                return
+            if (self.parts / LOCK_FILE).exists():
+                self._lock = lock
+                return
+            lock.release()  # its former owner removed the file while it was opened here
+        raise ProbeError(f"{self.parts} keeps vanishing; stop what removes it, then try again.")
+
+    def unlock(self) -> None:
+        """Give the folder free, if this process has it."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _found(self) -> tuple[Literal["continue", "complete"], Any] | Literal["foreign"] | None:
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return None
+        summary, run = self.path / SUMMARY_FILE, self.parts / "run.json"
+        try:
+            if summary.exists():
+                content = json.loads(summary.read_text(encoding="utf-8"))
+                if content.get("format") == FORMAT:
+                    return "complete", content.get("run")
+            elif run.exists():
+                return "continue", json.loads(run.read_text(encoding="utf-8"))
+            elif [file.name for file in self.path.iterdir()] == [PARTS_FOLDER]:
+                return None  # stopped before its first file
+        except (ValueError, OSError, AttributeError):
+            return "foreign"
+        return "foreign"
+
+    def _difference(self, other: Any) -> str:
+        if not isinstance(other, dict):
+            return "it records no arguments"
+        keys = [key for key in self.identity if other.get(key) != self.identity[key]]
+        hashed = [key for key in keys if _SHA256.fullmatch(str(self.identity[key]))]
+        shown = [
+            f"{key} {other.get(key)!r} there, {self.identity[key]!r} here"
+            for key in keys
+            if key not in hashed
+        ]
+        shown += [f"of a {key} with other content" for key in hashed]
+        return "; ".join(shown[:3]) or "more arguments there"
+
+    def _clear(self) -> None:
+        """Remove what this module and the report write, and nothing else; the summary first."""
+        for name in (
+            SUMMARY_FILE,
+            SCORES_FILE,
+            COMPARISONS_FILE,
+            PREDICTIONS_FILE,
+            TENSORS_FILE,
+            WORDS_FILE,
+            ANSWERS_FILE,
+            REPORT_FILE,
+        ):
+            (self.path / name).unlink(missing_ok=True)
+        for pattern in ("*.png", "*.csv"):
+            for file in (self.path / FIGURES_FOLDER).glob(pattern):
+                file.unlink()
+        for file in self._part_files():
+            file.unlink()
+
+    def _part_files(self) -> list[Path]:
+        """All but the lock, and what a killed process had not yet given its name."""
+        found = [*self.parts.glob("*"), *self.path.glob(".*.[0-9]*.tmp")]
+        return [file for file in found if file.name != LOCK_FILE]
+
+    def remove_parts(self) -> None:
+        """Remove the work under way, and give the folder free."""
+        for file in self._part_files():
+            file.unlink()
+        if os.name == "nt":  # where an open file cannot be removed
+            self.unlock()
+        (self.parts / LOCK_FILE).unlink(missing_ok=True)
+        self.unlock()
+        with contextlib.suppress(OSError):  # gone, or the next process waits in it
+            self.parts.rmdir()
+
+    def save_part(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], words: Any) -> None:
+        """Keep a finished feature: its arrays and JSON-able words."""
+        from safetensors.numpy import save
+
+        values = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        data = save(values, metadata={"words": json.dumps(words)})
+        replace_file(self.parts / f"{_file_name(name)}.safetensors", data)
+
+    def load_part(self, name: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
+        """A finished feature, or None where there is none or its file is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        file = self.parts / f"{_file_name(name)}.safetensors"
+        try:
+            with safe_open(file, framework="np") as tensors:
+                words = json.loads(tensors.metadata()["words"])
+                return {key: tensors.get_tensor(key) for key in tensors.keys()}, words  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
+    def write_scores(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``scores.csv``; None and NaN are left empty, the task is ``label`` if not given."""
+        self._write_table(SCORES_FILE, COLUMNS, ({"task": TASK, **row} for row in rows))
+
+    def write_comparisons(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``comparisons.csv``, see :mod:`signbridge.probes.comparisons`."""
+        self._write_table(COMPARISONS_FILE, COMPARISON_COLUMNS, rows)
+
+    def _write_table(
+        self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+    ) -> None:
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            table.writerow({key: _cell(row.get(key)) for key in columns})
+        replace_file(self.path / name, text.getvalue().encode())
+
+    def write_summary(self, content: Mapping[str, Any]) -> None:
+        """Write ``summary.json``, which makes the folder complete."""
+        head = {"format": FORMAT, "version": VERSION}
+        self._write(self.path / SUMMARY_FILE, {**head, **content, "run": self.identity})
+
+    @staticmethod
+    def _write(path: Path, content: Any) -> None:
+        text = json.dumps(_jsonable(content), indent=2, allow_nan=False)
+        replace_file(path, (text + "\n").encode())
+
+    def write_predictions(
+        self,
+        feature_names: Sequence[str],
+        class_names: Sequence[str],
+        samples: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
+        splits: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]],
+    ) -> None:
+        """Write ``predictions.h5``, which xarray opens with ``engine="h5netcdf"``.
+
+        Args:
+            feature_names: names by feature index.
+            class_names: names by class index.
+            samples: variables of every sample: ``label``, ``group``, ``sample_id``.
+            splits: by HDF5 group (``/`` for the main split, ``/random`` for the comparison) the
+                probabilities, shape (n_features, n_samples, n_classes), and the folds, shape
+                (n_samples,).
+        """
+        import h5py
+
+        partial = self.path / (PREDICTIONS_FILE + ".tmp")
+        with h5py.File(partial, "w") as file:
+            file.attrs["format"] = "signbridge-predictions"
+            file.attrs["version"] = VERSION
+            text = h5py.string_dtype()
+            scales = {
+                "feature": file.create_dataset(
+                    "feature_name", data=list(feature_names), dtype=text
+                ),
+                "class": file.create_dataset("class_name", data=list(class_names), dtype=text),
+                "sample": file.create_dataset("sample", data=np.arange(len(samples["label"]))),
+            }
+            # A dimension is named by its scale, and class_name(class) asks for another name.
+            for name, length in (("feature", len(feature_names)), ("class", len(class_names))):
+                words = scales[name]
+                scales[name] = file.create_dataset(name, data=np.arange(length))
+                scales[name].make_scale(name)
+                words.dims[0].attach_scale(scales[name])
+            scales["sample"].make_scale("sample")
+            for name, values in samples.items():
+                array = np.asarray(values)
+                kind = text if array.dtype.kind in "OUT" else array.dtype
+                data = [str(value) for value in values] if kind is text else array
+                variable = file.create_dataset(name, data=data, dtype=kind)
+                variable.dims[0].attach_scale(scales["sample"])
+            for where, (probability, fold) in splits.items():
+                group = file.require_group(where)
+                values = group.create_dataset("probability", data=probability.astype(np.float32))
+                for axis, name in enumerate(("feature", "sample", "class")):
+                    values.dims[axis].attach_scale(scales[name])
+                folds = group.create_dataset("fold", data=fold)
+                folds.dims[0].attach_scale(scales["sample"])
+        publish(partial, self.path / PREDICTIONS_FILE)
+
+
+def _file_name(name: str) -> str:
+    return name.replace("/", "-")
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.10g}" if isinstance(value, float) else value
+
+
+def _jsonable(value: Any) -> Any:
+    """Plain JSON: NumPy scalars unwrapped, NaN and infinity as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _jsonable(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, np.generic):
+        return _jsonable(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,160 @@
+"""Held-out predictions of a results folder (``predictions.h5``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from signbridge.errors import ProbeError
+from signbridge.results.table_files import AGAIN
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["Predictions", "read_predictions", "require_file"]
+
+
+def require_file(path: Path) -> None:
+    """Raise a :class:`ProbeError` that names the file if it is missing."""
+    if not path.is_file():
+        raise ProbeError(
+            f"{path.parent} has no {path.name}: it is not a results folder, or train_probes was "
+            "interrupted; run train_probes again."
+        )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Held-out predictions of the main split.
+
+    Attributes:
+        path: The HDF5 file.
+        sample_id: Ids, one a sample.
+        label: (n,) int64, index into ``class_names``.
+        fold: (n,) int64, the fold that scored the sample, -1 where none did.
+        group: (n,) int64, samples of one group are not independent.
+        class_names: Names of the classes.
+        feature_names: Names such as ``resid_post/5`` or ``pixels``.
+    """
+
+    path: Path
+    sample_id: tuple[str, ...]
+    label: npt.NDArray[np.int64]
+    fold: npt.NDArray[np.int64]
+    group: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+
+    def probability(self, feature: str) -> npt.NDArray[np.float32]:
+        """Held-out class probabilities of one feature.
+
+        Args:
+            feature: One of ``feature_names``.
+
+        Returns:
+            (n, classes) float32, NaN rows where a sample was never scored.
+
+        Raises:
+            ProbeError: The file does not hold this feature, or cannot be read.
+        """
+        import h5py
+
+        if feature not in self.feature_names:
+            raise ProbeError(
+                f"{self.path} has no predictions for {feature!r}, it has: "
+                f"{', '.join(self.feature_names)}."
+            )
+        try:
+            with h5py.File(self.path, "r") as file:
+                dataset = file["probability"]
+                probability = np.asarray(
+                    dataset[self.feature_names.index(feature)], dtype=np.float32
+                )
+        except (OSError, KeyError) as error:
+            raise ProbeError(f"{self.path} cannot be read ({error}): {AGAIN}.") from error
+        finite = probability[np.isfinite(probability)]
+        if finite.size and (finite.min() < -1e-3 or finite.max() > 1 + 1e-3):
+            raise ProbeError(
+                f"{self.path} holds values outside 0..1 in the probabilities of {feature!r}: "
+                f"{AGAIN}."
+            )
+        return probability
+
+    def predicted(self, feature: str) -> npt.NDArray[np.int64]:
+        """Most probable class of every sample, -1 where a sample was never scored.
+
+        Args:
+            feature: One of ``feature_names``.
+
+        Returns:
+            (n,) int64.
+
+        Raises:
+            ProbeError: As :meth:`probability`.
+        """
+        probability = self.probability(feature)
+        scored = np.isfinite(probability).all(axis=1)
+        best = np.full(len(probability), -1, dtype=np.int64)
+        if scored.any():
+            best[scored] = probability[scored].argmax(axis=1)
+        return best
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read the samples and coordinates of ``predictions.h5``; probabilities are read later.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The held-out predictions of the main split.
+
+    Raises:
+        ProbeError: The file is missing, damaged or contradicts itself.
+    """
+    import h5py
+
+    require_file(path)
+    try:
+        with h5py.File(path, "r") as file:
+            return _predictions(file, path)
+    except (OSError, KeyError, RuntimeError, UnicodeDecodeError, TypeError) as error:
+        raise ProbeError(f"{path} is not a whole predictions file ({error}): {AGAIN}.") from error
+
+
+def _predictions(file: h5py.File, path: Path) -> Predictions:
+    def strings(name: str) -> tuple[str, ...]:
+        return tuple(str(s) for s in file[name].asstr()[...])
+
+    def integers(name: str) -> npt.NDArray[np.int64]:
+        return np.asarray(file[name][...], dtype=np.int64)
+
+    predictions = Predictions(
+        path=path,
+        sample_id=strings("sample_id"),
+        label=integers("label"),
+        fold=integers("fold"),
+        group=integers("group"),
+        class_names=strings("class_name"),
+        feature_names=strings("feature_name"),
+    )
+    n, n_classes = len(predictions.sample_id), len(predictions.class_names)
+    expected = (len(predictions.feature_names), n, n_classes)
+    if n == 0 or n_classes == 0:
+        raise ProbeError(f"{path} holds no samples or no classes: {AGAIN}.")
+    shape = tuple(file["probability"].shape)
+    if shape != expected:
+        raise ProbeError(
+            f"{path} has probabilities of shape {shape} where "
+            f"its own coordinates say {expected}: {AGAIN}."
+        )
+    for name in ("label", "fold", "group"):
+        if getattr(predictions, name).shape != (n,):
+            raise ProbeError(f"{path} does not hold one {name} for each sample: {AGAIN}.")
+    if predictions.label.min() < 0 or predictions.label.max() >= n_classes:
+        raise ProbeError(f"{path} holds a label that names no class: {AGAIN}.")
+    return predictions

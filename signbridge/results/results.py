@@ -1,0 +1,335 @@
+"""Read and validate a results folder.
+
+A results folder is what ``train_probes`` writes: ``scores.csv``, ``summary.json`` and
+``predictions.h5`` (see ``docs/method.md`` for the metrics). Everything that the report shows comes
+through :func:`load_results`, so that a damaged or foreign folder is named before anything is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from signbridge.errors import ProbeError
+from signbridge.results.comparisons import Comparison, read_comparisons
+from signbridge.results.format import COLUMNS, FORMAT, TASK
+from signbridge.results.predictions import Predictions, read_predictions, require_file
+from signbridge.results.table_files import AGAIN, number_in, read_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Results", "Score", "load_results"]
+
+RESULTS_MAJOR = 1
+SITE = "resid_post"
+RANDOM_WEIGHTS = "random_weights"
+UNTRAINED = ("chance", "majority")
+SAID = ("text", "forced_choice", "zero_shot")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of ``scores.csv``.
+
+    Attributes:
+        feature: ``resid_post``, a baseline's name, ``chance`` or ``majority``, or what was said:
+            ``text``, ``forced_choice``, ``zero_shot``.
+        layer: 0-based decoder layer, or None for a baseline.
+        solver: The solver's name; empty for chance and majority.
+        split: The protocol that scored it, such as ``grouped`` or ``random``.
+        task: ``label``, or ``group_control`` where labels were drawn at random for each group.
+        metric: The metric's name, such as ``accuracy``.
+        value: The score; NaN where it could not be had.
+        ci_low: Lower end of the 95 % interval, NaN where there is none.
+        ci_high: Upper end of the 95 % interval, NaN where there is none.
+        n_train: Mean number of training samples of a fold, None where nothing was trained.
+        n_test: Samples scored, None where nothing was.
+        n_classes: Number of classes.
+        C: The penalty as written: a number, a list, or empty.
+    """
+
+    feature: str
+    layer: int | None
+    solver: str
+    split: str
+    task: str
+    metric: str
+    value: float
+    ci_low: float
+    ci_high: float
+    n_train: int | None
+    n_test: int | None
+    n_classes: int | None
+    C: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """A validated results folder.
+
+    Attributes:
+        path: The folder.
+        scores: The rows of ``scores.csv``, in its order.
+        summary: The content of ``summary.json``.
+        predictions: Held-out predictions of the main split.
+        comparisons: Corrected comparisons of features; empty in older folders.
+    """
+
+    path: Path
+    scores: tuple[Score, ...]
+    summary: Mapping[str, Any]
+    predictions: Predictions
+    comparisons: tuple[Comparison, ...] = ()
+
+    @property
+    def store(self) -> Mapping[str, Any]:
+        """What ``summary.json`` says about the activation store."""
+        store: Mapping[str, Any] = self.summary["store"]
+        return store
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The store's guarded provenance: model, prompt, images and so on."""
+        return _mapping(self.store.get("provenance"))
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """Solver, split, folds, penalty, seed and the description in words."""
+        protocol: Mapping[str, Any] = self.summary["protocol"]
+        return protocol
+
+    @property
+    def split(self) -> str:
+        """Name of the main split."""
+        return str(self.protocol["split"])
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All splits in ``scores.csv``, the main one first."""
+        others = dict.fromkeys(s.split for s in self.scores if s.split != self.split)
+        return (self.split, *(name for name in others if name))
+
+    @property
+    def n_layers(self) -> int:
+        """Decoder layers of the model, as far as the store tells: its highest number and one."""
+        listed = self.store.get("layers")
+        known = [k for k in listed if isinstance(k, int)] if isinstance(listed, list) else []
+        return max((*known, *self.layers)) + 1
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics in ``scores.csv``, in its order."""
+        return tuple(dict.fromkeys(s.metric for s in self.scores))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        return self.predictions.class_names
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Decoder layers that were probed, ascending."""
+        return tuple(
+            sorted({s.layer for s in self.scores if s.feature == SITE and s.layer is not None})
+        )
+
+    @property
+    def best_layer(self) -> int:
+        """The layer with the highest held-out accuracy."""
+        return int(self.summary["best_layer"]["layer"])
+
+    @property
+    def best_feature(self) -> str:
+        """The best layer's name among the predictions, such as ``resid_post/5``."""
+        return f"{SITE}/{self.best_layer}"
+
+    def score(
+        self,
+        feature: str,
+        layer: int | None,
+        metric: str,
+        split: str | None = None,
+        task: str = TASK,
+    ) -> Score | None:
+        """One score, or None where it was not measured.
+
+        Args:
+            feature: The feature's name.
+            layer: The decoder layer, None for a baseline.
+            metric: The metric's name.
+            split: The split's name, the main one if None.
+            task: ``label`` or ``group_control``.
+
+        Returns:
+            The row of ``scores.csv``.
+        """
+        split = self.split if split is None else split
+        key = (feature, layer, metric, split, task)
+        for s in self.scores:
+            if (s.feature, s.layer, s.metric, s.split, s.task) == key:
+                return s
+        return None
+
+    def curve(self, feature: str, metric: str, split: str, task: str = TASK) -> list[Score]:
+        """The scores of one feature over its layers, ascending; empty where there are none."""
+        rows = [
+            s
+            for s in self.scores
+            if s.layer is not None
+            and (s.feature, s.metric, s.split, s.task) == (feature, metric, split, task)
+            and math.isfinite(s.value)
+        ]
+        return sorted(rows, key=lambda s: s.layer or 0)
+
+    def family(self, name: str) -> list[Comparison]:
+        """The comparisons of one family, in the order of the layers."""
+        rows = [c for c in self.comparisons if c.family == name and c.metric == "accuracy"]
+        return sorted(rows, key=lambda c: -1 if c.layer is None else c.layer)
+
+    def baselines(self, metric: str, split: str, task: str = TASK) -> list[Score]:
+        """The scores that belong to no layer: pixels, vision, projector, chance and others."""
+        return [
+            s
+            for s in self.scores
+            if s.layer is None
+            and (s.metric, s.split, s.task) == (metric, split, task)
+            and math.isfinite(s.value)
+        ]
+
+    def trained_baselines(self) -> list[Score]:
+        """Accuracies of the best layer's rivals, under the main split.
+
+        Those are the probes of what enters the decoder (pixels, vision, projector) and that of the
+        same layer with random weights.
+        """
+        rivals = [
+            s
+            for s in self.baselines("accuracy", self.split)
+            if s.feature not in (*UNTRAINED, *SAID)
+        ]
+        twin = self.score(RANDOM_WEIGHTS, self.best_layer, "accuracy")
+        if twin is not None and math.isfinite(twin.value):
+            rivals.append(twin)
+        return rivals
+
+
+def load_results(path: str | Path) -> Results:
+    """Read a results folder and check that its parts belong together.
+
+    Args:
+        path: The folder that ``train_probes`` wrote.
+
+    Returns:
+        The validated results. Probabilities are read later, one feature at a time.
+
+    Raises:
+        ProbeError: The folder or one of its files is missing, damaged, of another kind or version,
+            or contradicts the others; the message names the file.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ProbeError(
+            f"{folder} is not a folder: give a results folder that train_probes wrote, "
+            "such as results/tiny-sample."
+        )
+    summary = _read_summary(folder / "summary.json")
+    scores = _read_scores(folder / "scores.csv")
+    predictions = read_predictions(folder / "predictions.h5")
+    comparisons = read_comparisons(folder / "comparisons.csv")
+    results = Results(folder, scores, summary, predictions, comparisons)
+    _check_agreement(results)
+    return results
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _read_summary(path: Path) -> Mapping[str, Any]:
+    require_file(path)
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ProbeError(f"{path} is not readable JSON ({error}): {AGAIN}.") from error
+    if not isinstance(summary, dict) or summary.get("format") != FORMAT:
+        raise ProbeError(
+            f"{path} does not say format {FORMAT!r}: give a folder that train_probes wrote."
+        )
+    version = str(summary.get("version", ""))
+    if version.split(".")[0] != str(RESULTS_MAJOR):
+        raise ProbeError(
+            f"{path} is of format version {version or 'unknown'}, this SignBridge reads "
+            f"{RESULTS_MAJOR}.x: use the SignBridge that wrote it, or run train_probes again."
+        )
+    for key, inner in (("store", None), ("protocol", "split"), ("best_layer", "layer")):
+        if not isinstance(summary.get(key), dict) or (inner and inner not in summary[key]):
+            name = f"{key}.{inner}" if inner else key
+            raise ProbeError(f"{path} lacks {name!r}: {AGAIN}.")
+    layer = summary["best_layer"]["layer"]
+    if isinstance(layer, bool) or not isinstance(layer, int):
+        raise ProbeError(f"{path} gives {layer!r} as best_layer.layer, not a number: {AGAIN}.")
+    return summary
+
+
+def _read_scores(path: Path) -> tuple[Score, ...]:
+    require_file(path)
+    # Version 1.0 had no column "task": all its rows are scores of the labels.
+    needed = [c for c in COLUMNS if c != "task"]
+    rows = read_table(path, needed, lambda row, line: _score(row, path, line))
+    if not rows:
+        raise ProbeError(f"{path} holds no scores: {AGAIN}.")
+    return rows
+
+
+def _score(row: Mapping[str, str | None], path: Path, line: int) -> Score:
+    def number(column: str) -> float:
+        return number_in(row, column, path, line)
+
+    def count(column: str) -> int | None:
+        value = number(column)
+        if math.isnan(value):
+            return None
+        if not math.isfinite(value) or value != round(value) or value < 0:
+            raise ProbeError(f"{path}, line {line}: {column} is not a whole number: {AGAIN}.")
+        return int(value)
+
+    if row["C"] is None:
+        raise ProbeError(f"{path}, line {line}: the row is too short: {AGAIN}.")
+    return Score(
+        feature=row["feature"] or "",
+        layer=count("layer"),
+        solver=row["solver"] or "",
+        split=row["split"] or "",
+        task=row.get("task") or TASK,
+        metric=row["metric"] or "",
+        value=number("value"),
+        ci_low=number("ci_low"),
+        ci_high=number("ci_high"),
+        n_train=count("n_train"),
+        n_test=count("n_test"),
+        n_classes=count("n_classes"),
+        C=row["C"] or "",
+    )
+
+
+def _check_agreement(results: Results) -> None:
+    path = results.path / "summary.json"
+    names = results.store.get("class_names")
+    if isinstance(names, list) and tuple(names) != results.class_names:
+        raise ProbeError(
+            f"{path} and {results.predictions.path.name} name different classes: {AGAIN}."
+        )
+    if results.best_layer not in results.layers:
+        raise ProbeError(
+            f"{path} names layer {results.best_layer} as the best, which scores.csv does not "
+            f"hold: {AGAIN}."
+        )
+    if results.best_feature not in results.predictions.feature_names:
+        raise ProbeError(
+            f"{results.predictions.path} has no predictions for the best layer "
+            f"({results.best_feature}): {AGAIN}."
+        )

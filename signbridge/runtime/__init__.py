@@ -1,0 +1,1 @@
+"""What every long job needs: stopping, progress, processes, threads, whole files."""

@@ -1,0 +1,150 @@
+"""Progress of long work: a bar in a terminal, now and then a line in a log."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from signbridge.runtime.processes import is_first_process
+from signbridge.runtime.words import duration
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Whatever is over sooner needs no bar.
+_SECONDS_BEFORE_BAR = 0.5
+# A log file gets a line at most this often instead of a moving bar.
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class _Closing:
+    """A context manager that closes itself at the end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take down what is shown."""
+        raise NotImplementedError
+
+
+class BarOrLines(_Closing):
+    """What shows how far work has come; a context manager, so that the bar is taken down.
+
+    Args:
+        console: where to show it; by default standard error of the run's first process. One that is
+            no terminal gets lines instead of a bar.
+    """
+
+    _is_transient = False  # whether the bar vanishes when it has done its work
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, quiet=not is_first_process())
+        self._started = self._said = time.monotonic()
+        self._bar: Progress | None = None
+
+    def close(self) -> None:
+        """Take the bar down."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _passed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def _say(self, text: str) -> None:
+        """Print a line, if the last one is 30 seconds ago."""
+        now = time.monotonic()
+        if now - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = now
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        """Show or move the bar."""
+        if self._bar is None:
+            self._bar = Progress(
+                *self._columns(), console=self._console, transient=self._is_transient
+            )
+            self._bar.add_task(what, total=total, completed=done)
+            self._bar.start()
+        task = self._bar.task_ids[0]
+        self._bar.update(task, description=what, completed=done, total=total)
+
+    def _columns(self) -> list[ProgressColumn]:
+        """The columns of the bar."""
+        raise NotImplementedError
+
+
+class Counting(BarOrLines):
+    """Shows how far a count has come.
+
+    Args:
+        what: what is under way: ``reading images``.
+        console: see :class:`BarOrLines`.
+
+    Attributes:
+        what: what is under way.
+    """
+
+    _is_transient = True
+
+    def __init__(self, what: str, console: Console | None = None) -> None:
+        super().__init__(console)
+        self.what = what
+
+    def _columns(self) -> list[ProgressColumn]:
+        return [
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        ]
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say how many are done, of how many."""
+        passed = self._passed()
+        if self._console.is_terminal:
+            if self._bar is not None or (passed >= _SECONDS_BEFORE_BAR and done < total):
+                self._show(self.what, done, total)
+        elif done < total:
+            left = duration(passed / max(1, done) * (total - done))
+            self._say(f"{self.what}: {done:,} of {total:,}, about {left} left")
+
+
+class CountingStages(_Closing):
+    """Shows how far each of several counts has come, one after the other; a context manager.
+
+    Args:
+        console: see :class:`BarOrLines`.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console
+        self._counting: Counting | None = None
+
+    def close(self) -> None:
+        """Take the bar of the last stage down."""
+        if self._counting is not None:
+            self._counting.close()
+            self._counting = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say what is under way, how many are done and of how many."""
+        if self._counting is None or self._counting.what != what:
+            self.close()
+            self._counting = Counting(what, self._console)
+        self._counting(done, total)

@@ -1,0 +1,1 @@
+"""Metrics, intervals, p-values and similarities: NumPy in, NumPy out."""

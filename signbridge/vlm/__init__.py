@@ -1,1 +1,0 @@
-"""Load a vision-language model, capture its residual stream, run an extraction."""

@@ -1,0 +1,72 @@
+"""Intervals and tests against known answers: the simulation of benchmarks/uncertainty.py, small.
+
+The bounds are those of a binomial count: a method that keeps its promise fails them once in some
+ten thousand runs, a method that misses it by ten points nearly always. The seeds are fixed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+REPETITIONS = 120
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    path = Path(__file__).parents[2] / "benchmarks" / "uncertainty.py"
+    spec = importlib.util.spec_from_file_location("uncertainty", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up their module
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules[spec.name]
+
+
+def within(percent, promised, repetitions=REPETITIONS):
+    """Whether a share may come from a promise kept, at 1 in 10,000 on each side."""
+    low, high = stats.binom.ppf([1e-4, 1 - 1e-4], repetitions, promised) / repetitions
+    return low <= float(percent) / 100 <= high
+
+
+def test_intervals_cover_the_known_scores(benchmark):
+    design = benchmark.Design(5, 12, 4)
+    rows = list(benchmark.intervals(REPETITIONS, 300, [design], levels=["middling"]))
+    (row,) = rows
+    for name in ("accuracy", "balanced_accuracy", "top3_accuracy", "difference", "of CE"):
+        assert within(row[name], 0.95), (name, row)
+    for name in ("macro_f1", "cross_entropy"):  # docs/method.md: somewhat below
+        assert float(row[name]) > 85, (name, row)
+    assert float(row["calibration_error"]) > 90  # wide by intention
+    # Not too wide either: narrower than twice what a normal interval of independent groups is.
+    assert within(row["class recall"], 0.95, REPETITIONS * 5)
+
+
+def test_intervals_where_nearly_all_is_right(benchmark):
+    """Percentiles cover 75 % here."""
+    (row,) = benchmark.intervals(REPETITIONS, 300, [benchmark.DESIGNS[0]], levels=["easy"])
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "top3_accuracy", "difference"):
+        assert float(row[name]) > 88, (name, row)
+
+
+def test_equal_layers_are_rarely_told_apart(benchmark):
+    (row, better) = benchmark.null(
+        REPETITIONS, 199, [benchmark.Design(5, 12, 4)], kinds=["alike", "one best"]
+    )
+    for name in ("p", "p, bits", "family: peak", "adjacent", "baseline"):
+        assert within(row[name], 0.05), (name, row)
+    assert 91 < float(row["hold the best"]) < 98.5  # a mean over eight layers
+    assert float(better["hold the best"]) > 91
+    assert float(better["candidates of 8"]) < 7
+
+
+def test_labels_that_mean_nothing_pass_no_permutation_test(benchmark):
+    (row,) = benchmark.permutation(40, 99, [benchmark.DESIGNS[1]], layers=2)
+    for share in ("largest of 2 layers", "one layer"):
+        assert within(row[share], 0.05, 40), row

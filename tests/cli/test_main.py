@@ -1,0 +1,302 @@
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+import yaml
+from PIL import Image
+
+from signbridge import open_store
+from signbridge.cli import commands
+from signbridge.cli.main import main
+from signbridge.cli.config_file import arguments_with_sections
+from signbridge.extraction.extract import extract_activations
+from signbridge.model.prompts import DEFAULT_PROMPT
+from signbridge.probes import train_probes
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def python(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+
+
+def test_help_and_import_load_nothing_heavy():
+    heavy = "{'torch', 'lightning', 'transformers', 'h5py', 'matplotlib', 'PIL', 'numpy'}"
+    code = (
+        "import sys, signbridge\nfrom signbridge.cli.main import main\n"
+        "try: main(['extract', '--help'])\nexcept SystemExit: pass\n"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--per_class" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "apart"),
+    [
+        (commands.extract, extract_activations, {"images", "output", "shard_size", "console"}),
+        (commands.train_probes, train_probes, set()),
+    ],
+)
+def test_the_commands_defaults_are_the_functions(command, function, apart):
+    """The commands repeat the signatures, so that help needs no heavy import."""
+    ours, theirs = (
+        {name: one.default for name, one in inspect.signature(each).parameters.items()}
+        for each in (command, function)
+    )
+    shared = set(ours) & set(theirs) - apart
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+    assert set(theirs) - set(ours) - apart <= {"description"}
+
+
+def test_verify_and_info(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--quantization", "none", "--per_class", "2", "--layers", "[3]"]
+    assert main(["extract", *arguments, "--output", "a.h5"]) == 0
+    assert main(["verify", "a.h5"]) == 0
+    assert main(["info", "a.h5"]) == 0
+    assert "resid_post" in capsys.readouterr().out
+    with h5py.File("a.h5", "r+") as file:
+        file["resid_post"][7, 0, 5] += 1
+    assert main(["verify", "a.h5"]) == 1
+    assert "resid_post" in capsys.readouterr().out
+    assert main(["extract", *arguments[:-1], "[5]", "--output", "b.h5"]) == 0
+    assert main(["extract", *arguments, "--output", "a.h5", "--overwrite", "true"]) == 0
+    assert main(["merge", "a.h5", "b.h5", "-o", "c.h5"]) == 0
+    with open_store("c.h5") as store:
+        assert store.layers == (3, 5)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("signbridge 0.")
+
+
+@pytest.mark.parametrize("script", ["extract.py", "train_probes.py"])
+def test_the_scripts_show_their_commands_help(script):
+    done = python(str(ROOT / script), "--help")
+    assert done.returncode == 0
+    assert script in done.stdout
+    assert "--config" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["extract", "--images", "no/such/place"], "no/such/place"),
+        (["extract", "--model", "./no-model"], "./no-model"),
+        (["extract", "--layers", "[40]"], "Layer 40"),
+        (["extract", "--classes", "0"], "classes"),
+        (["extract", "--position", "last_generated"], "max_new_tokens"),
+        (["train_probes", "--store", "no-store.h5"], "no-store.h5"),
+        (["train_probes", "--store", str(ROOT / "setup.cfg")], "setup.cfg"),
+        (["report", "no-results"], "no-results"),
+        (["info", "no-store.h5"], "no-store.h5"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert lines[-1].startswith("error: ")
+    assert said in lines[-1]
+    assert "Traceback" not in "\n".join(lines)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_traceback_never_reaches_the_user_of_the_script(tmp_path):
+    done = python(str(ROOT / "extract.py"), "--images", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+
+
+WRONG = [
+    "extract --images no/such/place",
+    "extract --model ./no-model",
+    "extract --model no-model",
+    "extract --output /",
+    "extract --output=",
+    "extract --batch_size 0",
+    "extract --layers [1,1]",
+    "extract --layers []",
+    "extract --prompt hello",
+    "extract --position last_generated",
+    "extract --classes 1",
+    "extract --groups no-groups.csv",
+    "train_probes --store no-store.h5",
+    "train_probes --store {setup}",
+    "train_probes --output=",
+    "train_probes --output {setup}",
+    "train_probes --layers [1,1]",
+    "train_probes --C 0",
+    "run --images no/such/place",
+    "run --results {setup}",
+    "run --folds 0",
+    "report no-results",
+    "info no-store.h5",
+    "verify no-store.h5",
+    "merge a.h5 b.h5 -o c.h5",
+    "merge -o c.h5 a.h5 b.h5",
+]
+
+ONE_BY_ONE = """
+import contextlib, io, json, sys
+sys.modules |= dict.fromkeys(("torch", "transformers", "lightning"))  # importing them raises
+from signbridge.cli.main import main
+told = []
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        told.append((main(arguments.split()), err.getvalue()))
+print(json.dumps(told))
+"""
+
+
+def test_what_is_wrong_is_said_before_anything_heavy_is_loaded(tmp_path):
+    """Loading torch and transformers takes seconds; none of these needs them."""
+    cases = [arguments.format(setup=ROOT / "setup.cfg") for arguments in WRONG]
+    done = python("-c", ONE_BY_ONE, json.dumps(cases), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for arguments, (status, err) in zip(cases, json.loads(done.stdout)):
+        assert status == 2, arguments
+        assert err.startswith("error: "), arguments
+        assert err.count("\n") == 1, err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    command = f"{sys.executable} -m signbridge extract --help | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a disk that is full")
+def test_a_full_disk_under_a_command_is_one_sentence(tmp_path):
+    code = "import os\nfrom signbridge.cli import commands, main\n"
+    code += "def full(store: str): os.write(os.open('/dev/full', os.O_WRONLY), b'x')\n"
+    code += "commands.COMMANDS['info'] = full\nraise SystemExit(main.main(['info', 'a.h5']))"
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr
+
+
+def test_a_current_folder_that_is_gone_is_one_sentence(tmp_path):
+    command = f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m signbridge info a.h5"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: The current folder is there no longer")
+    assert done.stderr.count("\n") == 1
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for shade, parent in enumerate(("one", "two")):
+        for label in ("a", "b"):
+            folder = tmp_path / parent / "images" / label
+            folder.mkdir(parents=True)
+            for number in range(2):
+                colour = 10 * shade + 100 * number + (50 if label == "a" else 0)
+                Image.new("RGB", (8, 8), (colour, 0, 0)).save(folder / f"{number}.png")
+    options = ["--quantization", "none", "--layers", "[0]"]
+    assert main(["extract", "--images", "one/images", *options]) == 0
+    said = capsys.readouterr().err
+    assert "4 images of 2 classes, 1 decoder layer of width 128: about " in said
+    assert " kB to activations/tiny-images.h5 (" in said
+    assert main(["extract", "--images", "two/images", *options]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "was made from other images, though they too are called 'images' (" in said
+    assert said.endswith(": give another output file (--output), or --overwrite true.")
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("command", ["run", "extract", "train_probes"])
+def test_every_config_is_accepted_by_every_command(config, command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--config", str(config), "--print_config"])
+    assert ended.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    content = yaml.safe_load(config.read_text())
+    wanted = {
+        "run": content["extract"] | content["train_probes"],
+        "extract": content["extract"],
+        "train_probes": content["train_probes"],
+    }[command]
+    assert {key: shown[key] for key in wanted} == wanted
+
+
+def test_the_original_study_is_what_was_published(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--config", str(ROOT / "configs/original-study.yaml"), "--print_config"])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["prompt"] == DEFAULT_PROMPT
+    assert shown["layers"] == [8, 16, 24, 31]
+    assert (shown["classes"], shown["per_class"], shown["seed"]) == (20, 15, 42)
+    assert (shown["split"], shown["folds"], shown["C"]) == ("random", 1, 1.0)
+    assert shown["position"] == "last_generated"
+    assert shown["max_new_tokens"] == 20
+    assert shown["compute_dtype"] == "float16"
+    assert shown["model"] == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_options_after_a_config_win(capsys):
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "run",
+                "--config",
+                str(ROOT / "configs/original-study.yaml"),
+                "--per_class=3",
+                "--print_config",
+            ]
+        )
+    assert yaml.safe_load(capsys.readouterr().out)["per_class"] == 3
+
+
+def test_a_config_without_sections_is_left_to_the_parser(tmp_path):
+    flat = tmp_path / "flat.yaml"
+    flat.write_text("images: sample\nseed: 3\n")
+    assert arguments_with_sections("extract", ["--config", str(flat)]) == ["--config", str(flat)]
+
+
+def test_sections_that_disagree_are_refused_by_run_alone(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("extract: {batch_size: 4}\ntrain_probes: {batch_size: 256}\n")
+    assert main(["run", "--config", str(config)]) == 2
+    assert "batch_size" in capsys.readouterr().err
+    assert arguments_with_sections("extract", ["--config", str(config)])[1] == '{"batch_size": 4}'
+
+
+@pytest.mark.parametrize("option", [["--folds", "0"], ["--C", "0"], ["--results", "afile"]])
+def test_run_refuses_probe_options_before_it_extracts(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").touch()
+    monkeypatch.setattr(commands, "extract", lambda **_: pytest.fail("extracted first"))
+    assert main(["run", *option]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_a_notebooks_environment_and_a_narrow_encoding_do_no_harm(tmp_path):
+    odd = {"MPLBACKEND": "module://no.such.backend", "PYTHONIOENCODING": "latin-1"}
+    # four images: so few get a map without UMAP, which compiles for seconds
+    options = ["--classes", "2", "--per_class", "2", "--quantization", "none", "--folds", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "signbridge", "run", *options, "--layers", "[3]"],
+        cwd=tmp_path,
+        env=os.environ | odd,
+        capture_output=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / "tiny-sample" / "report.html").is_file()

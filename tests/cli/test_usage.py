@@ -1,0 +1,119 @@
+import pytest
+import yaml
+
+from signbridge.cli.commands import COMMANDS
+from signbridge.cli.main import main
+from signbridge.cli.usage import allowed, nearest, options_of
+
+
+def said(capsys, *arguments):
+    assert main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+LISTED = "'signbridge extract --help' lists them"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("extract --layers 9", "--layers is '9': give 'all' or a list of whole numbers"),
+        ("extract --layers [1,a]", "--layers is [1, 'a']: give 'all' or a list of whole numbers"),
+        ("extract --classes A", "--classes is 'A': give a whole number or a list of names such as"),
+        ("extract --seed=", "--seed is '': give a whole number."),
+        ("extract --seed null", "--seed is null: give a whole number."),
+        ("extract --per_class x", "--per_class is 'x': give a whole number."),
+        ("extract --keep_shards maybe", "--keep_shards is 'maybe': give true or false."),
+        ("extract --keep_shards", "--keep_shards needs a value: true or false."),
+        ("extract --images", "--images needs a value."),
+        ("extract --config", "--config needs a value: the path of a YAML file."),
+        ("extract --quantization NF4", "give one of 'nf4', 'none'; did you mean 'nf4'?"),
+        ("train_probes --C abc", "--C is 'abc': give a number or a list of numbers such as '[0.01"),
+        ("train_probes --C [1,x]", "'x']: give a number or a list of numbers"),
+        ("train_probes --folds 2.5", "--folds is '2.5': give a whole number."),
+        ("run --position last", "--position is 'last': give one of 'last_prompt', 'last_gen"),
+        ("extract --imagse x", "--imagse is no option of extract: did you mean --images?"),
+        ("extract --max-new-tokens 3", "of extract: did you mean --max_new_tokens?"),
+        ("extract --see 3", "--see is no option of extract: did you mean --seed?"),
+        ("extract -x", f"-x is no option of extract: {LISTED}."),
+        ("extract --C 1", "--C is no option of extract but of run and train_probes."),
+        ("extract x.csv", "'x.csv' is more than extract takes: options are written --NAME VALUE"),
+        ("extract --config {sed:3}", "{sed:3} sets sed:3, which is no option of extract: did you"),
+        ("info", "STORE is missing: signbridge info STORE."),
+        ("merge", "STORES is missing: signbridge merge A B -o C."),
+        ("compare", "RESULTS is missing: signbridge compare A B -o C."),
+        ("merge a.h5", "merge needs the name of the store to make"),
+        ("trian_probes", "'trian_probes' is no command: did you mean train_probes?"),
+        ("train-probes", "'train-probes' is no command: did you mean train_probes?"),
+        ("walk", "'walk' is no command: there are run, extract, "),
+        ("--foo", "'--foo' is no command: there are run, "),
+        ("", "Give a command, one of run, extract, "),
+    ],
+)
+def test_arguments_that_cannot_be_taken_are_one_sentence(arguments, message, capsys):
+    assert message in said(capsys, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "There is no configuration {file}: give --config the path of a YAML file."),
+        (b"seed: [oops\n", "{file} is no YAML file that can be read (line 2, column 1: "),
+        (b"\xff\xfe\x00junk", "{file} is no YAML file: it is not plain text."),
+        (b"- a\n", "{file} holds no settings: write one a line"),
+        (b"sed: 3\n", "{file} sets sed, which is no option of extract: did you mean seed?"),
+        (b"extract: {sed: 3}\n", "{file} sets sed, which is no option of extract"),
+        (b"extract: 3\n", "The section extract of {file} holds no settings"),
+        (b"extract: {seed: 3}\ntrian_probes: {}\n", "outside of them: did you mean train_probes?"),
+        (b"extract: {seed: 3}\nclasses: 4\n", "and classes outside of them: put it into one"),
+        (b"extract: {layers: 9}\n", "--layers is '9' in the configuration: give 'all' or"),
+        (b"layers: nine\n", "--layers is 'nine' in the configuration: give 'all' or"),
+        (b"C: 3\n", "{file} sets C, which is no option of extract but of run and train_probes."),
+    ],
+)
+def test_configurations_that_cannot_be_taken_are_one_sentence(content, message, tmp_path, capsys):
+    file = tmp_path / "c.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    for written in (["--config", str(file)], [f"--config={file}"]):
+        assert message.format(file=file) in said(capsys, "extract", *written)
+
+
+def test_a_folder_is_no_configuration(tmp_path, capsys):
+    message = said(capsys, "extract", "--config", str(tmp_path))
+    assert message.startswith(f"The configuration {tmp_path} cannot be read (Is a directory)")
+
+
+def test_an_empty_configuration_changes_nothing(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("# nothing yet\n")
+    shown = []
+    for arguments in ([], ["--config", str(tmp_path / "c.yaml")]):
+        with pytest.raises(SystemExit) as ended:
+            main(["extract", *arguments, "--print_config"])
+        assert ended.value.code == 0
+        shown.append(yaml.safe_load(capsys.readouterr().out))
+    assert shown[0] == shown[1]
+
+
+def test_run_writes_the_results_where_the_probing_section_says(tmp_path, capsys):
+    sections = {"extract": {"output": "a.h5"}, "train_probes": {"output": "out", "store": "a.h5"}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(sections))
+    with pytest.raises(SystemExit):
+        main(["run", "--config", str(tmp_path / "c.yaml"), "--print_config"])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["output"], shown["results"]) == ("a.h5", "out")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_every_command_can_be_explained(command):
+    for name, hint in options_of(command).items():
+        assert allowed(hint) != "a value", name
+
+
+def test_the_nearest_word_or_none():
+    assert nearest("Max-New-Token", ["max_new_tokens", "seed"]) == "max_new_tokens"
+    assert nearest("x", ["max_new_tokens", "seed"]) == ""

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from signbridge.errors import ProbeError
+from signbridge.results.folder import ResultsFolder
+
+FILES = ("scores.csv", "predictions.h5", "probes.safetensors", "probes.json")
+
+
+def finished(path, identity):
+    folder = ResultsFolder(path, identity)
+    assert folder.prepare() == "new"
+    for name in FILES:
+        (path / name).touch()
+    folder.write_summary({})
+    folder.remove_parts()
+
+
+@pytest.mark.parametrize("lost", FILES)
+def test_results_that_lost_a_file_are_made_again(tmp_path, lost):
+    finished(tmp_path / "out", {"folds": 3})
+    assert ResultsFolder(tmp_path / "out", {"folds": 3}).prepare() == "complete"
+    (tmp_path / "out" / lost).unlink()
+    again = ResultsFolder(tmp_path / "out", {"folds": 3})
+    assert again.prepare() == "new"
+    assert sorted(file.name for file in again.path.iterdir()) == [".parts"]
+    again.unlock()
+
+
+def test_what_differs_is_said_in_a_persons_terms_first(tmp_path):
+    finished(tmp_path / "out", {"store": "a" * 64, "folds": 3})
+    with pytest.raises(ProbeError, match=r"\(folds 3 there, 4 here; of a store with other content"):
+        ResultsFolder(tmp_path / "out", {"store": "b" * 64, "folds": 4}).prepare()
+    with pytest.raises(ProbeError, match=r"another run \(of a store with other content\)"):
+        ResultsFolder(tmp_path / "out", {"store": "b" * 64, "folds": 3}).prepare()

@@ -1,0 +1,194 @@
+"""A results folder is read as written, and every kind of damage is named."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from signbridge.errors import ProbeError
+from signbridge.results.results import load_results
+
+
+def _edit_summary(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    edit(summary)
+    path.write_text(json.dumps(summary))
+
+
+def test_scores_are_those_of_the_file(results_dir: Path) -> None:
+    results = load_results(results_dir)
+    with (results_dir / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(results.scores) == len(rows)
+    for score, row in zip(results.scores, rows, strict=True):
+        assert score.feature == row["feature"]
+        assert score.layer == (int(row["layer"]) if row["layer"] else None)
+        assert score.value == float(row["value"])
+        assert math.isnan(score.ci_low) == (row["ci_low"] == "")
+    assert results.splits == ("grouped", "random")
+    assert results.layers == tuple(range(8))
+
+
+def test_predictions_are_those_of_the_file(results_dir: Path) -> None:
+    results = load_results(results_dir)
+    with h5py.File(results_dir / "predictions.h5") as file:
+        names = list(file["feature_name"].asstr()[...])
+        expected = file["probability"][names.index("pixels")].argmax(axis=1)
+    np.testing.assert_array_equal(results.predictions.predicted("pixels"), expected)
+
+
+def test_unscored_samples_have_no_prediction(make_results: Callable[..., Path]) -> None:
+    folder = make_results()
+    with h5py.File(folder / "predictions.h5", "r+") as file:
+        file["probability"][:, 3] = np.nan
+    predicted = load_results(folder).predictions.predicted("pixels")
+    assert predicted[3] == -1
+    assert (np.delete(predicted, 3) >= 0).all()
+
+
+def test_unknown_feature_is_named(results_dir: Path) -> None:
+    with pytest.raises(ProbeError, match=r"no predictions for 'resid_post/99'.*pixels"):
+        load_results(results_dir).predictions.probability("resid_post/99")
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match=r"nothing is not a folder: give a results folder"):
+        load_results(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "summary.json", "predictions.h5"])
+def test_missing_file(make_results: Callable[..., Path], name: str) -> None:
+    folder = make_results()
+    (folder / name).unlink()
+    with pytest.raises(ProbeError, match=rf"has no {name}"):
+        load_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s.update(format="other"), "does not say format"),
+        (lambda s: s.update(version="2.0"), r"format version 2\.0"),
+        (lambda s: s.pop("version"), "format version unknown"),
+        (lambda s: s.pop("store"), "lacks 'store'"),
+        (lambda s: s["protocol"].pop("split"), r"lacks 'protocol\.split'"),
+        (lambda s: s["best_layer"].update(layer="five"), "gives 'five' as best_layer"),
+        (lambda s: s["best_layer"].update(layer=99), "names layer 99 as the best"),
+        (lambda s: s["store"]["class_names"].reverse(), "name different classes"),
+    ],
+)
+def test_bad_summary(
+    make_results: Callable[..., Path], edit: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    folder = make_results()
+    _edit_summary(folder, edit)
+    with pytest.raises(ProbeError, match=message):
+        load_results(folder)
+
+
+def test_summary_that_is_no_json(make_results: Callable[..., Path]) -> None:
+    folder = make_results()
+    (folder / "summary.json").write_bytes(b'{"format": "signbridge-\xff')
+    with pytest.raises(ProbeError, match=r"summary\.json is not readable JSON"):
+        load_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("feature,layer", "feature,depth", "lacks the column 'layer'"),
+        (",accuracy,0", ",accuracy,nought", r"line 2: value is 'nought0?.*', not a number"),
+        ("resid_post,0,", "resid_post,0.5,", "line 2: layer is not a whole number"),
+        ("resid_post,0,", "resid_post,-1,", "line 2: layer is not a whole number"),
+    ],
+)
+def test_bad_scores(make_results: Callable[..., Path], old: str, new: str, message: str) -> None:
+    path = make_results() / "scores.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ProbeError, match=message):
+        load_results(path.parent)
+
+
+@pytest.mark.parametrize("content", ["", "feature,layer,solver,split,metric\n"])
+def test_truncated_scores_header(make_results: Callable[..., Path], content: str) -> None:
+    path = make_results() / "scores.csv"
+    path.write_text(content)
+    with pytest.raises(ProbeError, match="lacks the column"):
+        load_results(path.parent)
+
+
+def test_truncated_scores_row(make_results: Callable[..., Path]) -> None:
+    path = make_results() / "scores.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:4], "resid_post,1,exact"]))
+    with pytest.raises(ProbeError, match="line 5: the row is too short"):
+        load_results(path.parent)
+
+
+def test_scores_of_version_1_0_are_of_the_labels(make_results: Callable[..., Path]) -> None:
+    path = make_results() / "scores.csv"
+    with path.open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if k != "task"} for row in csv.DictReader(file)]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert {score.task for score in load_results(path.parent).scores} == {"label"}
+
+
+def test_scores_without_rows(make_results: Callable[..., Path]) -> None:
+    path = make_results() / "scores.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(ProbeError, match="holds no scores"):
+        load_results(path.parent)
+
+
+def test_truncated_predictions(make_results: Callable[..., Path]) -> None:
+    path = make_results() / "predictions.h5"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ProbeError, match="not a whole predictions file"):
+        load_results(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "replacement", "message"),
+    [
+        ("probability", np.zeros((2, 3, 4), np.float32), "its own coordinates say"),
+        ("label", np.full(288, 24), "label that names no class"),
+        ("fold", np.zeros(5, int), "one fold for each sample"),
+        ("group", None, "not a whole predictions file"),
+    ],
+)
+def test_contradicting_predictions(
+    make_results: Callable[..., Path],
+    name: str,
+    replacement: np.ndarray | None,
+    message: str,
+) -> None:
+    folder = make_results()
+    with h5py.File(folder / "predictions.h5", "r+") as file:
+        del file[name]
+        if replacement is not None:
+            file[name] = replacement
+    with pytest.raises(ProbeError, match=message):
+        load_results(folder)
+
+
+def test_probabilities_outside_their_range(make_results: Callable[..., Path]) -> None:
+    folder = make_results()
+    with h5py.File(folder / "predictions.h5", "r+") as file:
+        file["probability"][0, 0, 0] = 1.5
+        name = file["feature_name"].asstr()[0]
+    with pytest.raises(ProbeError, match=r"outside 0\.\.1"):
+        load_results(folder).predictions.probability(name)
