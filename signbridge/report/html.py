@@ -22,7 +22,6 @@ from signbridge.report.figures.umap import umap_figure
 from signbridge.report.figures.umap_strip import STRIP_MOST, umap_strip
 from signbridge.report.material import Material, open_material
 from signbridge.report.text.page import render_page
-from signbridge.report.text.said import said
 from signbridge.results.results import SITE, Results, load_results
 from signbridge.runtime.files import replace_file
 
@@ -96,20 +95,15 @@ def write_report(
     return path
 
 
-def _seed(results: Results) -> int:
-    seed = results.protocol.get("seed")
-    return seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else 42
-
-
 def _said_curve(results: Results) -> Iterable[Plot]:
     """Known and said in bits: the question itself, so second where anything was said."""
-    if said(results):
+    if results.summary.said:
         yield layer_curve(results, "usable_information", "usable_information")
 
 
 def _other_curves(results: Results) -> Iterable[Plot]:
     for metric in ("usable_information", "description_length"):
-        there = metric == "usable_information" and said(results)
+        there = metric == "usable_information" and results.summary.said
         if not there and results.curve(SITE, metric, results.split):
             yield layer_curve(results, metric, metric)
 
@@ -117,7 +111,7 @@ def _other_curves(results: Results) -> Iterable[Plot]:
 def _maps(results: Results, material: Material, umap: str | int) -> Iterable[Plot]:
     if material.store is None or umap == "none":
         return
-    seed = _seed(results)
+    seed = results.protocol.seed
     layer = umap if isinstance(umap, int) else results.best_layer
     rows = independent_rows(results, _MOST_MAPPED, seed)
     yield umap_figure(results, material.vectors(f"{SITE}/{layer}", rows), rows, seed, layer)
@@ -129,7 +123,7 @@ def _maps(results: Results, material: Material, umap: str | int) -> Iterable[Plo
 def _geometry(results: Results, material: Material) -> Plot | None:
     if material.store is None:
         return None
-    rows = independent_rows(results, CKA_MOST, _seed(results))
+    rows = independent_rows(results, CKA_MOST, results.protocol.seed)
     names = [name for name in _BASELINES if name in material.store.baselines]
     names += [f"{SITE}/{k}" for k in results.layers]
     return cka_figure(results, lambda name: material.vectors(name, rows), names, rows)

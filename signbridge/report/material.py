@@ -76,7 +76,7 @@ def open_material(results: Results, store_path: str | Path | None) -> Iterator[M
             material = Material(
                 None,
                 (
-                    f"The activation store {results.store.get('path')} was not found, so maps, "
+                    f"The activation store {results.store.path} was not found, so maps, "
                     "geometry and images are left out; run report again with the store's path.",
                 ),
             )
@@ -94,8 +94,8 @@ def open_material(results: Results, store_path: str | Path | None) -> Iterator[M
 
 def _place(results: Results) -> Path | None:
     """Where the results say the store is, tried from here and from the folder's parents."""
-    named = results.store.get("path")
-    if not isinstance(named, str) or not named:
+    named = results.store.path
+    if not named:
         return None
     bases = [Path(), *results.path.resolve().parents]
     found = (base / named for base in bases)
@@ -103,7 +103,7 @@ def _place(results: Results) -> Path | None:
 
 
 def _check_same(results: Results, store: Store) -> None:
-    fingerprint = results.store.get("fingerprint")
+    fingerprint = results.store.fingerprint
     if (fingerprint and fingerprint != store.fingerprint) or tuple(
         store.sample_ids
     ) != results.predictions.sample_id:

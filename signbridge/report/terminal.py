@@ -60,7 +60,7 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
 
     results = load_results(results_dir)
     console = console or Console()
-    title = f"{results.store.get('name', results.path.name)} · {style.split_label(results.split)}"
+    title = f"{results.store.name or results.path.name} · {style.split_label(results.split)}"
     # Text objects throughout: brackets in names from data are not markup.
     table = Table(
         title=Text(title), title_justify="left", pad_edge=False, padding=(0, 1), box=SIMPLE_HEAD,

@@ -10,21 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
-from signbridge.results.table_files import AGAIN
+from signbridge.results.format import AGAIN, require_file
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Predictions", "read_predictions", "require_file"]
-
-
-def require_file(path: Path) -> None:
-    """Raise a :class:`ProbeError` that names the file if it is missing."""
-    if not path.is_file():
-        raise ProbeError(
-            f"{path.parent} has no {path.name}: it is not a results folder, or train_probes was "
-            "interrupted; run train_probes again."
-        )
+__all__ = ["Predictions", "read_predictions"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ through :func:`load_results`, so that a damaged or foreign folder is named befor
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from signbridge.errors import ProbeError
 from signbridge.results.comparisons import Comparison, read_comparisons
-from signbridge.results.format import COLUMNS, FORMAT, TASK
-from signbridge.results.predictions import Predictions, read_predictions, require_file
-from signbridge.results.table_files import AGAIN, number_in, read_table
+from signbridge.results.format import AGAIN, COLUMNS, TASK, require_file
+from signbridge.results.predictions import Predictions, read_predictions
+from signbridge.results.summary import Protocol, StoreRecord, Summary, read_summary
+from signbridge.results.table_files import number_in, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Results", "Score", "load_results"]
 
-RESULTS_MAJOR = 1
 SITE = "resid_post"
 RANDOM_WEIGHTS = "random_weights"
 UNTRAINED = ("chance", "majority")
@@ -81,31 +80,29 @@ class Results:
 
     path: Path
     scores: tuple[Score, ...]
-    summary: Mapping[str, Any]
+    summary: Summary
     predictions: Predictions
     comparisons: tuple[Comparison, ...] = ()
 
     @property
-    def store(self) -> Mapping[str, Any]:
+    def store(self) -> StoreRecord:
         """What ``summary.json`` says about the activation store."""
-        store: Mapping[str, Any] = self.summary["store"]
-        return store
+        return self.summary.store
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """The store's guarded provenance: model, prompt, images and so on."""
-        return _mapping(self.store.get("provenance"))
+        return self.store.provenance
 
     @property
-    def protocol(self) -> Mapping[str, Any]:
+    def protocol(self) -> Protocol:
         """Solver, split, folds, penalty, seed and the description in words."""
-        protocol: Mapping[str, Any] = self.summary["protocol"]
-        return protocol
+        return self.summary.protocol
 
     @property
     def split(self) -> str:
         """Name of the main split."""
-        return str(self.protocol["split"])
+        return self.protocol.split
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -116,9 +113,7 @@ class Results:
     @property
     def n_layers(self) -> int:
         """Decoder layers of the model, as far as the store tells: its highest number and one."""
-        listed = self.store.get("layers")
-        known = [k for k in listed if isinstance(k, int)] if isinstance(listed, list) else []
-        return max((*known, *self.layers)) + 1
+        return max((*self.store.layers, *self.layers)) + 1
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -140,7 +135,7 @@ class Results:
     @property
     def best_layer(self) -> int:
         """The layer with the highest held-out accuracy."""
-        return int(self.summary["best_layer"]["layer"])
+        return self.summary.best_layer.layer
 
     @property
     def best_feature(self) -> str:
@@ -236,43 +231,13 @@ def load_results(path: str | Path) -> Results:
             f"{folder} is not a folder: give a results folder that train_probes wrote, "
             "such as results/tiny-sample."
         )
-    summary = _read_summary(folder / "summary.json")
+    summary = read_summary(folder / "summary.json")
     scores = _read_scores(folder / "scores.csv")
     predictions = read_predictions(folder / "predictions.h5")
     comparisons = read_comparisons(folder / "comparisons.csv")
     results = Results(folder, scores, summary, predictions, comparisons)
     _check_agreement(results)
     return results
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _read_summary(path: Path) -> Mapping[str, Any]:
-    require_file(path)
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ProbeError(f"{path} is not readable JSON ({error}): {AGAIN}.") from error
-    if not isinstance(summary, dict) or summary.get("format") != FORMAT:
-        raise ProbeError(
-            f"{path} does not say format {FORMAT!r}: give a folder that train_probes wrote."
-        )
-    version = str(summary.get("version", ""))
-    if version.split(".")[0] != str(RESULTS_MAJOR):
-        raise ProbeError(
-            f"{path} is of format version {version or 'unknown'}, this SignBridge reads "
-            f"{RESULTS_MAJOR}.x: use the SignBridge that wrote it, or run train_probes again."
-        )
-    for key, inner in (("store", None), ("protocol", "split"), ("best_layer", "layer")):
-        if not isinstance(summary.get(key), dict) or (inner and inner not in summary[key]):
-            name = f"{key}.{inner}" if inner else key
-            raise ProbeError(f"{path} lacks {name!r}: {AGAIN}.")
-    layer = summary["best_layer"]["layer"]
-    if isinstance(layer, bool) or not isinstance(layer, int):
-        raise ProbeError(f"{path} gives {layer!r} as best_layer.layer, not a number: {AGAIN}.")
-    return summary
 
 
 def _read_scores(path: Path) -> tuple[Score, ...]:
@@ -318,8 +283,8 @@ def _score(row: Mapping[str, str | None], path: Path, line: int) -> Score:
 
 def _check_agreement(results: Results) -> None:
     path = results.path / "summary.json"
-    names = results.store.get("class_names")
-    if isinstance(names, list) and tuple(names) != results.class_names:
+    names = results.store.class_names
+    if names and names != results.class_names:
         raise ProbeError(
             f"{path} and {results.predictions.path.name} name different classes: {AGAIN}."
         )

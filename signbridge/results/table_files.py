@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from signbridge.errors import ProbeError
+from signbridge.results.format import AGAIN
 
-__all__ = ["AGAIN", "number_in", "read_table"]
-
-AGAIN = "run train_probes again to make the folder anew"
-"""What to do about a damaged results folder."""
+__all__ = ["number_in", "read_table"]
 
 T = TypeVar("T")
 

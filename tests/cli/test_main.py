@@ -12,8 +12,8 @@ from PIL import Image
 
 from signbridge import open_store
 from signbridge.cli import commands
-from signbridge.cli.main import main
 from signbridge.cli.config_file import arguments_with_sections
+from signbridge.cli.main import main
 from signbridge.extraction.extract import extract_activations
 from signbridge.model.prompts import DEFAULT_PROMPT
 from signbridge.probes import train_probes

@@ -83,7 +83,9 @@ def test_the_split_and_the_score(kaggle, tmp_path, monkeypatch):
     """The config's own settings but for the model: one split, StandardScaler, C = 1."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "_report", lambda results, *others: results)  # tested elsewhere
-    config = str(__file__).replace("tests/cli/test_original_study.py", "configs/original-study.yaml")
+    config = str(__file__).replace(
+        "tests/cli/test_original_study.py", "configs/original-study.yaml"
+    )
     overrides = ["--model", "tiny", "--layers", "[1,3,5,7]", "--max_new_tokens", "2"]
     assert (
         main(

@@ -84,6 +84,15 @@ def test_missing_file(make_results: Callable[..., Path], name: str) -> None:
         (lambda s: s["best_layer"].update(layer="five"), "gives 'five' as best_layer"),
         (lambda s: s["best_layer"].update(layer=99), "names layer 99 as the best"),
         (lambda s: s["store"]["class_names"].reverse(), "name different classes"),
+        (lambda s: s.update(nested="none"), "gives 'none' as nested, not an object: run train_"),
+        (lambda s: s["nested"].pop("accuracy"), r"lacks 'nested\.accuracy': run train_probes"),
+        (lambda s: s["nested"].update(ci=[0.1]), r"as nested\.ci, not a list of 2"),
+        (
+            lambda s: s["nested"].update(layers_chosen=[1, 2.5]),
+            r"2\.5 as nested\.layers_chosen\[1\]",
+        ),
+        (lambda s: s.update(chance=True), "gives True as chance, not a number"),
+        (lambda s: s["store"].update(n_samples="many"), r"'many' as store\.n_samples, not a whole"),
     ],
 )
 def test_bad_summary(

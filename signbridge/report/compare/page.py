@@ -194,15 +194,15 @@ def _images(found: Sequence[PairedDifference]) -> str:
 
 def _about(run: Run) -> dict[str, Any]:
     results = run.results
-    n_groups = results.store.get("n_groups")
+    n_groups = results.store.n_groups
     rows = [
         ("folder", str(results.path)),
         ("images", f"{len(results.predictions.sample_id):,}"),
-        ("groups", f"{n_groups:,}" if isinstance(n_groups, int) else ""),
+        ("groups", "" if n_groups is None else f"{n_groups:,}"),
         ("classes", str(len(results.class_names))),
         ("layers", f"{len(results.layers)} of {results.n_layers}"),
         ("split", style.split_label(results.split)),
         ("highest layer", str(results.best_layer)),
-        ("command", str(results.summary.get("command") or "")),
+        ("command", results.summary.command),
     ]
     return {"name": run.name, "rows": [row for row in rows if row[1]]}

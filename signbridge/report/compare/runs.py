@@ -9,6 +9,7 @@ from typing import Any
 
 from signbridge.errors import ProbeError
 from signbridge.report.figures import style
+from signbridge.results.records import to_json
 from signbridge.results.results import Results, load_results
 from signbridge.statistics.metric_names import METRICS
 
@@ -140,7 +141,7 @@ def what_differs(runs: Sequence[Run]) -> list[Difference]:
     found = _differing([run.results.provenance for run in runs], frozenset())
     named = [d for d in found if d.key not in {_words(k) for k in _DERIVED}]
     found = named or found
-    protocol = [run.results.protocol for run in runs]
+    protocol = [to_json(run.results.protocol) for run in runs]
     return found + _differing(protocol, _NOT_IN_PROTOCOL)
 
 
@@ -194,23 +195,23 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
                 f"{run.name} is scored with {style.split_label(b.split)} and {first.name} with "
                 f"{style.split_label(a.split)}: the difference holds the leakage of the splits."
             )
-        elif a.protocol.get("folds") != b.protocol.get("folds"):
+        elif a.protocol.folds != b.protocol.folds:
             found.append(
-                f"{run.name} has {b.protocol.get('folds')} folds and {first.name} "
-                f"{a.protocol.get('folds')}: their probes were trained on different numbers of "
-                "images."
+                f"{run.name} has {b.protocol.folds} folds and {first.name} {a.protocol.folds}: "
+                "their probes were trained on different numbers of images."
             )
-        elif a.protocol.get("seed") != b.protocol.get("seed"):
+        elif a.protocol.seed != b.protocol.seed:
             found.append(
                 f"{run.name} and {first.name} have different seeds, so other folds: part of a "
                 "difference is the choice of folds."
             )
         found += _samples(first, run)
         for key in ("solver", "C"):
-            if a.protocol.get(key) != b.protocol.get(key):
+            mine, theirs = (to_json(getattr(r.protocol, key)) for r in (b, a))
+            if mine != theirs:
                 found.append(
-                    f"{run.name} has {key} {_value(b.protocol.get(key))} and {first.name} "
-                    f"{_value(a.protocol.get(key))}: the probes differ, not only what they read."
+                    f"{run.name} has {key} {_value(mine)} and {first.name} {_value(theirs)}: the "
+                    "probes differ, not only what they read."
                 )
         missing = sorted((set(a.metrics) ^ set(b.metrics)) & set(METRICS))
         if missing:

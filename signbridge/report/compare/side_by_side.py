@@ -11,7 +11,6 @@ from signbridge.report.compare.runs import Run
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
 from signbridge.report.figures.plot import Plot, Spot
-from signbridge.results import blocks
 from signbridge.results.results import RANDOM_WEIGHTS, SITE, Score
 
 if TYPE_CHECKING:
@@ -71,15 +70,11 @@ def _rows_of(runs: Sequence[Run], metric: str) -> dict[str, list[tuple[int, Scor
         if best is not None and math.isfinite(best.value):
             groups.setdefault("highest layer", []).append((number, best))
     for number, run in enumerate(runs):
-        nested = run.results.summary.get("nested")
-        if metric == "accuracy" and isinstance(nested, dict):
-            value, ends = blocks.number(nested.get("accuracy")), blocks.pair(nested.get("ci"))
-            if math.isfinite(value):
-                split = run.results.split
-                s = Score(
-                    "nested", None, "", split, "label", metric, value, *ends, None, None, None, ""
-                )
-                groups.setdefault("layer chosen in training", []).append((number, s))
+        nested = run.results.summary.nested
+        if metric == "accuracy" and nested is not None:
+            what = ("nested", None, "", run.results.split, "label", metric)
+            s = Score(*what, nested.accuracy, *nested.ci, None, None, None, "")
+            groups.setdefault("layer chosen in training", []).append((number, s))
     for number, run in enumerate(runs):
         r = run.results
         twin = r.score(RANDOM_WEIGHTS, r.best_layer, metric)

@@ -8,8 +8,6 @@ from typing import Any
 from signbridge.report.figures import style
 from signbridge.report.figures.curve_drawing import Line, draw_curves
 from signbridge.report.figures.plot import Plot
-from signbridge.report.text.said import said
-from signbridge.results import blocks
 from signbridge.results.format import TASK
 from signbridge.results.results import RANDOM_WEIGHTS, SAID, SITE, UNTRAINED, Results, Score
 
@@ -59,7 +57,7 @@ def layer_curve(results: Results, metric: str = "accuracy", name: str = "layer_c
     label = style.METRIC_LABELS.get(metric, metric.replace("_", " "))
     title = f"{label[0].upper()}{label[1:]} by decoder layer"
 
-    found = blocks.peak(results) if metric == "accuracy" else None
+    found = results.summary.peak if metric == "accuracy" else None
     bracket = (found.low, found.high) if found else None
 
     def draw(narrow: bool) -> Any:
@@ -103,7 +101,7 @@ def layer_curve(results: Results, metric: str = "accuracy", name: str = "layer_c
 
 
 def _title(results: Results, metric: str, otherwise: str) -> str:
-    if metric == "usable_information" and said(results):
+    if metric == "usable_information" and results.summary.said:
         return "Known and said, in bits"
     return _TITLES.get(metric, otherwise)
 
@@ -141,9 +139,8 @@ def _baselines(results: Results, metric: str) -> list[Line]:
         colour, dashes = BASELINE_LOOKS.get(s.feature, _OTHER)
         lines.append(Line(style.feature_label(s.feature), colour, dashes, (s,)))
     names = {line.scores[0].feature for line in lines}
-    given = results.summary.get("chance")
-    if metric == "accuracy" and "chance" not in names and isinstance(given, int | float):
-        value, nan = float(given), math.nan
+    value, nan = results.summary.chance, math.nan
+    if metric == "accuracy" and "chance" not in names and math.isfinite(value):
         s = Score(
             "chance", None, "", results.split, TASK, metric, value, nan, nan, None, None, None, ""
         )
@@ -215,15 +212,15 @@ def subtitle(results: Results, split: str | None = "") -> str:
         Parts joined by a middle dot.
     """
     provenance = results.provenance
-    model = _last_part(provenance.get("model") or results.store.get("name") or "model")
+    model = _last_part(provenance.get("model") or results.store.name or "model")
     images = _last_part(provenance.get("image_source") or "")
-    n, groups = len(results.predictions.sample_id), results.store.get("n_groups")
+    n, groups = len(results.predictions.sample_id), results.store.n_groups
     parts = [
         f"{model} · {images}" if images else model,
         f"{len(results.class_names)} classes",
         f"{n:,} images",
     ]
-    if isinstance(groups, int) and groups < n:
+    if groups is not None and groups < n:
         parts[-1] += f" in {groups:,} groups"
     if split is not None:
         parts.append(style.split_label(split or results.split))

@@ -9,7 +9,6 @@ from signbridge.report.figures import style
 from signbridge.report.figures.curve_drawing import Line, draw_curves
 from signbridge.report.figures.layer_curve import BASELINE_LOOKS, numbers, subtitle
 from signbridge.report.figures.plot import Plot
-from signbridge.results import blocks
 from signbridge.results.format import CONTROL_TASK
 from signbridge.results.results import SITE, UNTRAINED, Results, Score
 from signbridge.store.grouping import grouping
@@ -58,7 +57,7 @@ def memorisation_figure(results: Results) -> Plot | None:
         (s for s in results.baselines("accuracy", "random", CONTROL_TASK) if s.feature == "chance"),
         results.score("chance", None, "accuracy"),
     )
-    guess = blocks.memorisation(results)
+    guess = results.summary.memorisation
     if guess is not None and math.isfinite(guess.majority):
         nan = math.nan
         often = Score(

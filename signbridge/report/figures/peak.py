@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, layer_spots, per_cent_axis, points
 from signbridge.report.figures.plot import Plot, Spot
-from signbridge.results import blocks
-from signbridge.results.blocks import Peak
 from signbridge.results.comparisons import Comparison, p_text
 from signbridge.results.results import Results
+from signbridge.results.summary import Peak
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,13 +30,12 @@ def peak_figure(results: Results) -> Plot | None:
         share_of_draws, candidate, p_of_being_highest, folds_that_chose_it, difference_to_peak,
         ci_low, ci_high, p, p_corrected.
     """
-    found = blocks.peak(results)
+    found = results.summary.peak
     if found is None or not found.share:
         return None
     behind = {c.layer: c for c in results.family("layers_vs_peak") if c.layer is not None}
-    nested = results.summary.get("nested")
-    listed = nested.get("layers_chosen") if isinstance(nested, dict) else None
-    chosen = Counter(k for k in listed if isinstance(k, int)) if isinstance(listed, list) else {}
+    nested = results.summary.nested
+    chosen = Counter(() if nested is None else nested.layers_chosen)
     shown = found
 
     def draw(figure: Figure) -> list[Spot]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.report.text.key_figures import interval_text
-from signbridge.results import blocks
-from signbridge.results.blocks import number
 from signbridge.results.comparisons import ALPHA, p_text
 from signbridge.results.results import SITE
 from signbridge.store.grouping import grouping
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results
+    from signbridge.results.summary import PermutationTest, SklearnDefault
 
 __all__ = [
     "default_sentence",
@@ -30,7 +28,7 @@ __all__ = [
 
 def peak_sentence(results: Results) -> str:
     """Where the peak is, and which layers are not excluded; empty where it was not measured."""
-    found = blocks.peak(results)
+    found = results.summary.peak
     if found is None:
         return ""
     if found.low == found.high:
@@ -47,7 +45,7 @@ def peak_sentence(results: Results) -> str:
 
 def permutation_sentence(results: Results) -> str:
     """The permutation test; empty where none was made."""
-    found = blocks.permutation(results)
+    found = results.summary.permutation_test
     if found is None:
         return ""
     text = f"Of {found.m:,} permutations of the labels"
@@ -56,32 +54,32 @@ def permutation_sentence(results: Results) -> str:
     shown = style.format_value("accuracy", found.observed)
     text += f", {_how_many(found)} reached the observed {found.statistic} ({shown}): "
     text += p_text(found.p)
-    if math.isfinite(found.null_high):
+    if math.isfinite(found.null_quantile_95):
         text += (
             f"; they gave {style.format_value('accuracy', found.null_mean)} on average, 95 % of "
-            f"them less than {style.format_value('accuracy', found.null_high)}"
+            f"them less than {style.format_value('accuracy', found.null_quantile_95)}"
         )
-    tested = [p for _, p in found.by_layer.values() if math.isfinite(p)]
+    tested = [t.p_corrected for t in found.by_layer.values() if math.isfinite(t.p_corrected)]
     if tested:
         above = sum(p < ALPHA for p in tested)
         text += f". After correction {above} of {len(tested)} layers are above chance"
     return f"{text}."
 
 
-def _how_many(found: blocks.Permutation) -> str:
+def _how_many(found: PermutationTest) -> str:
     reached = max(0, round(found.p * (found.m + 1)) - 1)
     return "none" if reached == 0 else f"{reached:,}"
 
 
 def memorisation_sentence(results: Results) -> str:
     """What the control task says; empty where it was not run."""
-    found = blocks.memorisation(results)
+    found = results.summary.memorisation
     if found is None:
         return ""
     words = grouping(results.provenance)
     text = (
         f"On labels drawn at random for {words.one}, under a random split, probes at layer "
-        f"{found.layer} score {style.format_value('accuracy', found.accuracy)}"
+        f"{found.layer} score {style.format_value('accuracy', found.control_accuracy)}"
     )
     if interval := interval_text(*found.ci):
         text += f" ({interval})"
@@ -114,49 +112,44 @@ def description_sentence(results: Results) -> str:
 
 def solver_sentence(results: Results) -> str:
     """How far the Lightning probe is from the optimum; empty for the exact solver."""
-    sgd = results.summary.get("sgd")
-    if not isinstance(sgd, Mapping):
+    sgd = results.summary.sgd
+    if sgd is None:
         return ""
-    gap, agreement = number(sgd.get("largest_gap")), number(sgd.get("least_agreement"))
-    if not math.isfinite(gap):
+    if not math.isfinite(sgd.largest_gap):
         return "The probes were trained in batches; their distance to the optimum was not measured."
-    text = f"The probes were trained in batches: their objectives are at most {100 * gap:.2g}"
-    text += f"{style.PER_CENT} above the optimum"
-    if math.isfinite(agreement):
-        share = style.format_value("accuracy", agreement)
+    text = "The probes were trained in batches: their objectives are at most "
+    text += f"{100 * sgd.largest_gap:.2g}{style.PER_CENT} above the optimum"
+    if math.isfinite(sgd.least_agreement):
+        share = style.format_value("accuracy", sgd.least_agreement)
         text += f", with the same answer for {share} of the held-out images or more"
     return f"{text}, where the exact solver was compared."
 
 
 def default_sentence(results: Results) -> str:
     """What scikit-learn at its default settings would have said; empty where it was not run."""
-    default: Any = results.summary.get("sklearn_default")
-    if not isinstance(default, dict):
-        return ""
-    accuracy = number(default.get("accuracy"))
-    if not math.isfinite(accuracy):
+    default = results.summary.sklearn_default
+    if default is None or not math.isfinite(default.accuracy):
         return ""
     text = (
         f"scikit-learn at its default settings{_stopped(default)} would have said "
-        f"{style.format_value('accuracy', accuracy)}"
+        f"{style.format_value('accuracy', default.accuracy)}"
     )
-    optimum = number(default.get("optimum_accuracy"))
-    if math.isfinite(optimum):
-        text += f" where the optimum says {style.format_value('accuracy', optimum)}"
-    agreement = number(default.get("agreement"))
-    if math.isfinite(agreement):
-        text += f", with the same answer for {style.format_value('accuracy', agreement)} of the"
-        text += " images"
+    if math.isfinite(default.optimum_accuracy):
+        optimum = style.format_value("accuracy", default.optimum_accuracy)
+        text += f" where the optimum says {optimum}"
+    if math.isfinite(default.agreement):
+        share = style.format_value("accuracy", default.agreement)
+        text += f", with the same answer for {share} of the images"
     return f"{text}."
 
 
-def _stopped(default: Mapping[str, Any]) -> str:
+def _stopped(default: SklearnDefault) -> str:
     """What ended scikit-learn's fits, where the results tell."""
-    steps, most = default.get("n_iter"), default.get("max_iter")
-    if not (isinstance(steps, list) and steps and isinstance(most, int)):
+    steps, most = default.n_iter, default.max_iter
+    if not steps or most is None:
         return ""
-    cut = sum(isinstance(step, int) and step >= most for step in steps)
-    tolerance = f"its tolerance (tol={default.get('tol', '')})"
+    cut = sum(step >= most for step in steps)
+    tolerance = f"its tolerance (tol={default.tol:g})"
     if not cut:
         return f", stopped by {tolerance},"
     if cut == len(steps):

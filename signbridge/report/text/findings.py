@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
@@ -12,14 +11,11 @@ from signbridge.report.figures.leakage import leakage_pairs
 from signbridge.report.text import evidence
 from signbridge.report.text.key_figures import interval_text
 from signbridge.report.text.said import naming_sentence, said_sentence
-from signbridge.results.blocks import number, pair
 from signbridge.results.comparisons import p_text
 from signbridge.results.results import RANDOM_WEIGHTS, SITE, UNTRAINED, Results, Score
+from signbridge.results.summary import Difference, NotConverged
 from signbridge.runtime.words import counted
 from signbridge.store.grouping import grouping
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Findings", "describe_data", "find"]
 
@@ -71,29 +67,25 @@ def find(results: Results) -> Findings:
 def describe_data(results: Results) -> str:
     """How many images there are, in how many groups, and what a group is."""
     store = results.store
-    n = _count(store.get("n_samples")) or len(results.predictions.sample_id)
-    groups = _count(store.get("n_groups"))
+    n = store.n_samples or len(results.predictions.sample_id)
     n_classes = len(results.class_names)
     words = grouping(results.provenance)
     text = f"{n:,} images of {n_classes:,} classes"
-    if groups is None:
+    if not store.n_groups:
         return f"{text}; their groups were not recorded."
     if words.kind == "none":
         return f"{text}, each counted as independent: near-duplicates were not looked for."
-    text += f" in {groups:,} {words.many}{words.detail}, {n / groups:.1f} images each on average"
+    text += f" in {store.n_groups:,} {words.many}{words.detail}"
+    text += f", {n / store.n_groups:.1f} images each on average"
     if words.kind == "unknown":
         return f"{text}; what makes a group was not recorded."
     return f"{text}: intervals draw whole groups, so they rest on the number of groups."
 
 
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
 def _headline(results: Results) -> str:
     n_classes = len(results.class_names)
     best = results.score(SITE, results.best_layer, "accuracy")
-    value = best.value if best else number(results.summary["best_layer"].get("accuracy"))
+    value = best.value if best else results.summary.best_layer.accuracy
     low, high = (best.ci_low, best.ci_high) if best else (math.nan, math.nan)
     text = (
         f"A linear probe on decoder layer {results.best_layer} reads the {n_classes} classes with "
@@ -103,10 +95,10 @@ def _headline(results: Results) -> str:
         text += f" (95 % interval {interval})"
     chance = _chance(results)
     if math.isfinite(chance):
-        uniform = number(results.summary.get("chance"))
-        what = "the largest class alone gives" if chance > uniform else "chance is"
+        above = chance > results.summary.chance
+        what = "the largest class alone gives" if above else "chance is"
         text += f", where {what} {style.format_value('accuracy', chance)}"
-        over_majority = pair(_paired(results, "majority").get("ci"))[0]
+        over_majority = _paired(results, "majority").ci[0]
         if low <= chance or over_majority <= 0:
             text += ", so nothing shows that it reads them better than chance"
     return f"{text}."
@@ -116,7 +108,7 @@ def _chance(results: Results) -> float:
     values = [
         s.value for s in results.baselines("accuracy", results.split) if s.feature in UNTRAINED
     ]
-    values += [number(results.summary.get(name)) for name in UNTRAINED]
+    values += [results.summary.chance, results.summary.majority]
     return max((v for v in values if math.isfinite(v)), default=math.nan)
 
 
@@ -180,15 +172,12 @@ def _pairing(results: Results, name: str) -> _Pairing:
         if c.layer == results.best_layer:
             return _Pairing(c.difference, c.ci_low, c.ci_high, c.p_corrected, c.relation)
     entry = _paired(results, name)
-    low, high = pair(entry.get("ci"))
-    return _Pairing(number(entry.get("difference")), low, high, math.nan, _relation(low, high))
+    return _Pairing(entry.difference, *entry.ci, math.nan, _relation(*entry.ci))
 
 
-def _paired(results: Results, name: str) -> Mapping[str, Any]:
-    """The best layer's accuracy minus a baseline's, empty where it was not recorded."""
-    recorded = results.summary.get("against_baselines")
-    entry = recorded.get(name) if isinstance(recorded, dict) else None
-    return entry if isinstance(entry, dict) else {}
+def _paired(results: Results, name: str) -> Difference:
+    """The best layer's accuracy minus a baseline's, NaN where it was not recorded."""
+    return results.summary.against_baselines.get(name, Difference())
 
 
 def _relation(low: float, high: float) -> str:
@@ -213,21 +202,19 @@ def _the(s: Score) -> str:
 
 
 def _nested(results: Results) -> str:
-    nested = results.summary.get("nested")
-    if not isinstance(nested, dict) or not math.isfinite(number(nested.get("accuracy"))):
+    nested = results.summary.nested
+    if nested is None:
         return (
             "The layer was chosen on the data that scores it, so its accuracy is somewhat "
             "flattered."
         )
     text = (
         "With the layer chosen inside each training part, so that nothing that scores has chosen, "
-        f"the accuracy is {style.format_value('accuracy', number(nested['accuracy']))}"
+        f"the accuracy is {style.format_value('accuracy', nested.accuracy)}"
     )
-    if interval := interval_text(*pair(nested.get("ci"))):
+    if interval := interval_text(*nested.ci):
         text += f" ({interval})"
-    layers = nested.get("layers_chosen")
-    if isinstance(layers, list) and layers:
-        chosen = sorted({int(k) for k in layers if isinstance(k, int)})
+    if chosen := sorted(set(nested.layers_chosen)):
         text += f"; the folds chose layer{'s' if len(chosen) > 1 else ''} "
         text += ", ".join(map(str, chosen))
     return f"{text}."
@@ -246,12 +233,11 @@ def _leakage(results: Results) -> str:
         return ""
     main, other = layers[0]
     points, interval = 100 * (other.value - main.value), ""
-    leakage = results.summary.get("leakage")
-    if isinstance(leakage, dict) and leakage.get("layer") == main.layer:
+    leakage = results.summary.leakage
+    if leakage is not None and leakage.layer == main.layer:
         # On the samples that both splits score, where the results give it.
-        difference = number(leakage.get("difference"))
-        points = 100 * difference if math.isfinite(difference) else points
-        low, high = pair(leakage.get("ci"))
+        points = 100 * leakage.difference if math.isfinite(leakage.difference) else points
+        low, high = leakage.ci
         if math.isfinite(low) and math.isfinite(high):
             interval = f", 95 % interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
             if low <= 0 <= high:
@@ -277,10 +263,9 @@ def _leakage(results: Results) -> str:
 
 
 def _warnings(results: Results) -> tuple[str, ...]:
-    listed = results.summary.get("warnings")
-    warnings = [str(w) for w in listed] if isinstance(listed, list) else []
-    fits = results.summary.get("not_converged")
-    if isinstance(fits, list) and fits and not any("not_converged" in text for text in warnings):
+    warnings = list(results.summary.warnings)
+    fits = results.summary.not_converged
+    if fits and not any("not_converged" in text for text in warnings):
         names = sorted({_feature_of(fit) for fit in fits})
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         warnings.append(
@@ -303,8 +288,5 @@ def _warnings(results: Results) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _feature_of(fit: object) -> str:
-    if not isinstance(fit, dict):
-        return str(fit)
-    layer = fit.get("layer")
-    return str(fit.get("feature", "")) + ("" if layer is None else f"/{layer}")
+def _feature_of(fit: NotConverged) -> str:
+    return fit.feature if fit.layer is None else f"{fit.feature}/{fit.layer}"

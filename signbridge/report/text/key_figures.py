@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
-from signbridge.results import blocks
 from signbridge.results.comparisons import p_text
 from signbridge.results.results import SITE
 
@@ -75,7 +73,7 @@ def _best(results: Results) -> KeyFigure | None:
 
 
 def _peak(results: Results) -> KeyFigure | None:
-    found = blocks.peak(results)
+    found = results.summary.peak
     if found is None:
         return None
     place = (
@@ -86,16 +84,13 @@ def _peak(results: Results) -> KeyFigure | None:
 
 
 def _nested(results: Results) -> KeyFigure | None:
-    block = results.summary.get("nested")
-    if not isinstance(block, Mapping):
-        return None
-    value = blocks.number(block.get("accuracy"))
-    if not math.isfinite(value):
+    nested = results.summary.nested
+    if nested is None:
         return None
     return KeyFigure(
         "accuracy, layer chosen inside training",
-        style.format_value("accuracy", value),
-        interval_text(*blocks.pair(block.get("ci"))),
+        style.format_value("accuracy", nested.accuracy),
+        interval_text(*nested.ci),
     )
 
 
@@ -114,15 +109,15 @@ def _baseline(results: Results) -> KeyFigure | None:
 
 
 def _leakage(results: Results) -> KeyFigure | None:
-    block = results.summary.get("leakage")
-    if not isinstance(block, Mapping):
+    leakage = results.summary.leakage
+    if leakage is None:
         return None
-    value = blocks.number(block.get("difference"))
+    value = leakage.difference
     if not math.isfinite(value):
-        value = blocks.number(block.get("random")) - blocks.number(block.get("grouped"))
+        value = leakage.random - leakage.grouped
     if not math.isfinite(value):
         return None
-    low, high = blocks.pair(block.get("ci"))
+    low, high = leakage.ci
     known = math.isfinite(low) and math.isfinite(high)
     return KeyFigure(
         "leakage: random minus main split",
@@ -132,13 +127,13 @@ def _leakage(results: Results) -> KeyFigure | None:
 
 
 def _memorised(results: Results) -> list[KeyFigure]:
-    found = blocks.memorisation(results)
+    found = results.summary.memorisation
     if found is None:
         return []
     figures = [
         KeyFigure(
             f"memorised: random labels, layer {found.layer}",
-            style.format_value("accuracy", found.accuracy),
+            style.format_value("accuracy", found.control_accuracy),
             interval_text(*found.ci),
         )
     ]
@@ -156,13 +151,13 @@ def _memorised(results: Results) -> list[KeyFigure]:
 
 
 def _permuted(results: Results) -> KeyFigure | None:
-    found = blocks.permutation(results)
+    found = results.summary.permutation_test
     if found is None:
         return None
     return KeyFigure(
         f"permutation test ({found.m:,} permutations)",
         p_text(found.p),
-        "" if not math.isfinite(found.null_high) else (
-            f"95 % of them below {style.format_value('accuracy', found.null_high)}"
+        "" if not math.isfinite(found.null_quantile_95) else (
+            f"95 % of them below {style.format_value('accuracy', found.null_quantile_95)}"
         ),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from signbridge.report.text.key_figures import key_figures
 from signbridge.report.text.said import class_answers
 from signbridge.report.text.tables import Cell, Row, score_rows, shown_metrics
 from signbridge.results.comparisons import p_text
+from signbridge.results.records import to_json
 from signbridge.store.grouping import grouping
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from signbridge.results.results import Results
 
 __all__ = ["render_page", "title"]
-
-# Shown in words elsewhere on the page.
-_NOT_IN_PROTOCOL = frozenset({"description"})
 
 
 def render_page(
@@ -72,22 +70,21 @@ def render_page(
         warnings=(*findings.warnings, *notes),
         data=describe_data(results),
         confusions=[(names[t], names[p], c, n) for t, p, c, n in top_confusions(results)],
-        description=str(results.protocol.get("description", "")),
-        protocol=pairs({k: v for k, v in results.protocol.items() if k not in _NOT_IN_PROTOCOL}),
+        description=results.protocol.description,
+        protocol=pairs(to_json(replace(results.protocol, description=""))),
         score_note=_score_note(results, others),
         heads=_heads(metrics, others),
         rows=_rows(results, metrics, others),
         provenance=_provenance(results),
-        command=str(results.summary.get("command") or ""),
-        created=str(results.summary.get("created") or ""),
+        command=results.summary.command,
+        created=results.summary.created,
         sheet=sheet,
     )
 
 
 def title(results: Results) -> str:
     """Model and images in a few words."""
-    store = results.store
-    model = results.provenance.get("model") or store.get("name") or results.path.name
+    model = results.provenance.get("model") or results.store.name or results.path.name
     images = results.provenance.get("image_source")
     return style.printable(f"{model} on {images}" if images else str(model))
 
@@ -139,16 +136,12 @@ def _score_note(results: Results, others: Sequence[str]) -> str:
 
 
 def _provenance(results: Results) -> list[tuple[str, str]]:
-    store = results.store
-    found: dict[str, Any] = {"activation store": store.get("path")}
+    store, summary = results.store, results.summary
+    found: dict[str, Any] = {"activation store": store.path}
     found |= results.provenance
-    found["store fingerprint"] = store.get("fingerprint")
-    control = results.summary.get("control")
-    if isinstance(control, dict):
-        found |= {f"random weights: {key}": value for key, value in control.items()}
-    versions = results.summary.get("versions")
-    if isinstance(versions, dict):
-        found["library versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    found["store fingerprint"] = store.fingerprint
+    found |= {f"random weights: {key}": value for key, value in (summary.control or {}).items()}
+    found["library versions"] = ", ".join(f"{k} {v}" for k, v in summary.versions.items())
     return pairs(found)
 
 
@@ -210,28 +203,24 @@ def _against(results: Results) -> list[_Against]:
     return rows
 
 
-def _records(value: object) -> bool:
-    """Whether a value is a list of records, too long for the page."""
-    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
-
-
 def _fits(results: Results) -> list[tuple[str, str]]:
     """What is known about how well the probes were fitted."""
     found: dict[str, Any] = {}
-    default = results.summary.get("sklearn_default")
-    if isinstance(default, dict):
-        for key, name in (
-            ("optimum_accuracy", "accuracy at the optimum"),
-            ("accuracy", "accuracy of scikit-learn's default fit"),
-            ("agreement", "images with the same answer"),
+    default = results.summary.sklearn_default
+    if default is not None:
+        for name, value in (
+            ("accuracy at the optimum", default.optimum_accuracy),
+            ("accuracy of scikit-learn's default fit", default.accuracy),
+            ("images with the same answer", default.agreement),
         ):
-            value = default.get(key)
-            if isinstance(value, int | float) and math.isfinite(value):
+            if math.isfinite(value):
                 found[name] = style.format_value("accuracy", value)
-        found["its steps in each fold"] = default.get("n_iter")
-    for key, name in (("sgd", "training in batches"), ("description_length", "description length")):
-        block = results.summary.get(key)
-        if isinstance(block, dict):
-            shown = {k: v for k, v in block.items() if not _records(v)}
-            found |= {f"{name}: {k.replace('_', ' ')}": v for k, v in shown.items()}
+        found["its steps in each fold"] = list(default.n_iter) or None
+    for name, part in (
+        ("training in batches", results.summary.sgd),
+        ("description length", results.summary.description_length),
+    ):
+        # The records of single fits are too long for the page.
+        shown = {} if part is None else {k: v for k, v in to_json(part).items() if k != "fits"}
+        found |= {f"{name}: {key.replace('_', ' ')}": value for key, value in shown.items()}
     return pairs(found)

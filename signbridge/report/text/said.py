@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
-from signbridge.results.blocks import number
 from signbridge.results.format import ANSWERS_FILE
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results
 
-__all__ = ["ClassAnswers", "class_answers", "naming_sentence", "said", "said_sentence"]
+__all__ = ["ClassAnswers", "class_answers", "naming_sentence", "said_sentence"]
 
 _SHOWN = 3
 _LONGEST = 40
@@ -35,30 +33,25 @@ class ClassAnswers:
     names_class: str
 
 
-def said(results: Results) -> Mapping[str, Any]:
-    """The block ``said`` of the summary; empty where the store held nothing that was said."""
-    block = results.summary.get("said")
-    return block if isinstance(block, dict) else {}
-
-
 def said_sentence(results: Results) -> str:
     """The sentence that the bits support; empty where nothing was said."""
-    sentence = said(results).get("sentence")
-    return sentence if isinstance(sentence, str) else ""
+    said = results.summary.said
+    return "" if said is None else said.sentence
 
 
 def naming_sentence(results: Results) -> str:
     """How often the answer names the class, and what the forced choice scores by itself."""
-    parts = []
-    text, choice = said(results).get("text"), said(results).get("forced_choice")
-    if isinstance(text, dict):
-        share = style.format_value("accuracy", number(text.get("names_class")))
+    parts: list[str] = []
+    said = results.summary.said
+    if said is None:
+        return ""
+    if said.text is not None:
+        share = style.format_value("accuracy", said.text.names_class)
         parts.append(f"The answer names the class for {share} of the images")
-        if isinstance(text.get("distinct_answers"), int):
-            parts[-1] += f" ({text['distinct_answers']:,} different answers)"
-    if isinstance(choice, dict) and isinstance(choice.get("zero_shot"), dict):
-        accuracy = choice["zero_shot"].get("accuracy", {})
-        value = style.format_value("accuracy", number(accuracy.get("value")))
+        if said.text.distinct_answers is not None:
+            parts[-1] += f" ({said.text.distinct_answers:,} different answers)"
+    if said.forced_choice is not None and "accuracy" in said.forced_choice.zero_shot:
+        value = style.format_value("accuracy", said.forced_choice.zero_shot["accuracy"].value)
         parts.append(f"forced to choose among the class names, the model is right for {value}")
     if not parts:
         return ""

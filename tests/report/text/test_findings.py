@@ -135,8 +135,8 @@ def test_warnings_name_unscored_samples_and_failed_fits(make_results: Callable[.
 
 def test_a_random_main_split_is_warned_of(results_dir: Path) -> None:
     results = load_results(results_dir)
-    protocol = dict(results.protocol, split="random")
-    results = replace(results, summary=dict(results.summary, protocol=protocol))
+    protocol = replace(results.protocol, split="random")
+    results = replace(results, summary=replace(results.summary, protocol=protocol))
     assert any(
         "The main split is random, which may part a group" in w for w in find(results).warnings
     )
@@ -157,8 +157,8 @@ def test_a_random_main_split_is_warned_of(results_dir: Path) -> None:
 def test_data_in_words(results_dir: Path, groups: str, n_groups: int | None, says: str) -> None:
     results = load_results(results_dir)
     provenance = dict(results.provenance, groups=groups)
-    store = dict(results.store, n_groups=n_groups, provenance=provenance)
-    text = describe_data(replace(results, summary=dict(results.summary, store=store)))
+    store = replace(results.store, n_groups=n_groups, provenance=provenance)
+    text = describe_data(replace(results, summary=replace(results.summary, store=store)))
     assert text.startswith("288 images of 24 classes")
     assert says in text
     assert "photograph" not in text
