@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-pytest_plugins = ("fixtures.models", "fixtures.results")
+pytest_plugins = ("fixtures.gpu", "fixtures.models", "fixtures.results")
 
 # One thread a process: the tests' matrices are small, and two busy cores make OpenMP wait for
 # itself. No test may reach for the network.

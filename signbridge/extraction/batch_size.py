@@ -84,6 +84,7 @@ def images_that_fit(peak: Callable[[int], int], room: int, most: int) -> int:
     """
     fits = 1
     needed: dict[int, int] = {}
+    full = False
     try:
         for images in (2, 2, 4):  # the first time, libraries set up their workspaces
             if images > most:
@@ -93,6 +94,8 @@ def images_that_fit(peak: Callable[[int], int], room: int, most: int) -> int:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        full = True
+    if full:  # only now does the error hold the batch's tensors no longer
         garbage_collection_cuda()
         return fits
     if len(needed) < 2:

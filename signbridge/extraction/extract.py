@@ -210,6 +210,7 @@ def extract_activations(
     except RuntimeError as error:
         raise _in_one_sentence(error, trainer, output) from error
     finally:
+        module.free()
         run.close()
     return output
 

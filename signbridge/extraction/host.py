@@ -22,17 +22,19 @@ class HostCopy:
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self._event: torch.cuda.Event | None = None
         self._host: dict[str, torch.Tensor] = {}
+        stream: torch.cuda.Stream | None = None
         for name, tensor in tensors.items():
             # NumPy has no bfloat16; every bfloat16 is a float32.
             value = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
             if value.device.type == "cuda":
-                buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+                buffer = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=True)
                 self._host[name] = buffer.copy_(value, non_blocking=True)
-                self._event = self._event or torch.cuda.Event()
+                stream = torch.cuda.current_stream(value.device)
             else:
                 self._host[name] = value.cpu()
-        if self._event is not None:
-            self._event.record()
+        if stream is not None:
+            self._event = torch.cuda.Event()
+            self._event.record(stream)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Wait for the copy to end and return it as arrays."""

@@ -63,10 +63,12 @@ class ExtractionModule(LightningModule):
         # In a tuple, so that Lightning does not move a quantised model about as its submodule.
         self._loaded: tuple[Any, ...] = ()
 
-    def configure_model(self) -> None:
-        """Load the weights, unless nothing is left to do.
+    def setup(self, stage: str) -> None:
+        """Load the weights and try batch sizes, unless nothing is left to do.
 
-        Lightning calls this in every process, which then knows its device and its shards.
+        Lightning calls this in every process, which then knows its device and its shards. (Inside
+        ``configure_model`` the GPU would be the default device of every tensor that is made, those
+        of the host included.)
         """
         if self._loaded or not self._data.shards:
             return
@@ -86,6 +88,13 @@ class ExtractionModule(LightningModule):
             device,
             most=len(first),
         )
+
+    def free(self) -> None:
+        """Give back the model's memory, after an error too: what follows may need the device."""
+        on_gpu = any(model.device.type == "cuda" for model in self._loaded)
+        self._loaded = ()
+        if on_gpu:
+            garbage_collection_cuda()
 
     @property
     def _data(self) -> SpanDataModule:

@@ -180,7 +180,7 @@ class _InFile(TorchDispatchMode):
         if dtype != torch.float32 or size < _SMALL_TENSOR or not fits or not on_cpu:
             return func(*args, **kwargs)
         strides = torch.empty(args[0], device="meta").stride()
-        tensor = torch.empty(0, dtype=torch.float32)
+        tensor = torch.empty(0, dtype=torch.float32, device="cpu")
         tensor.set_(self._storage, self._used // 4, tuple(args[0]), strides)
         self._used += size
         return tensor
