@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
 
@@ -14,6 +14,9 @@ from signbridge.probes.dataset.features import MEMORY_BYTES, Feature, FeatureSou
 from signbridge.probes.dataset.splits import IntArray
 
 Fold = tuple[IntArray, IntArray]
+"""Training and test part, indices of samples."""
+Record = dict[str, Any]
+"""A fit that missed its tolerance, as ``not_converged`` of ``summary.json`` lists it."""
 
 _MANY_NUMBERS = 2**25  # 8,192 samples of width 4,096
 
@@ -80,6 +83,41 @@ class Engine(Protocol):
         """Train on some samples, or on all."""
 
 
+def not_converged(
+    feature: Feature,
+    *,
+    split: str | None,
+    fold: int | None,
+    part: str,
+    C: float,
+    relative_tolerance: float,
+) -> Record:
+    """The record of a fit that missed its tolerance.
+
+    Args:
+        feature: what was fitted.
+        split: the split's name, None where the fit belongs to none.
+        fold: the fold's number, None where there are no folds.
+        part: what the fit was for: ``outer``, ``inner``, ``refit`` and so on.
+        C: its inverse penalty.
+        relative_tolerance: gradient norm over the norm of the penalty's gradient.
+    """
+    return {
+        "feature": feature.kind,
+        "layer": feature.layer,
+        "split": split,
+        "fold": fold,
+        "part": part,
+        "C": float(C),
+        "relative_tolerance": float(relative_tolerance),
+    }
+
+
+def records_of(feature: Feature, records: Iterable[Record]) -> list[Record]:
+    """Those of one feature."""
+    return [r for r in records if (r["feature"], r["layer"]) == (feature.kind, feature.layer)]
+
+
 class Arrays(Sequence[npt.NDArray[Any]]):
     """A source's features, or some, as a lazy sequence, so that the solver takes layers in turn."""
 
@@ -116,7 +154,28 @@ def solver_threads(source: FeatureSource) -> int | None:
     Returns:
         1, or None for torch's own number.
     """
-    return None if source.n_samples * source.n_features >= _MANY_NUMBERS else 1
+    return 1 if is_small(source.n_samples, source.n_features) else None
+
+
+def is_small(n_samples: int, n_features: int) -> bool:
+    """Whether one thread is best for the fits of a feature; see :func:`solver_threads`."""
+    return n_samples * n_features < _MANY_NUMBERS
+
+
+def _of_one_size(folds: Sequence[Fold], most: int) -> Iterator[list[int]]:
+    """Numbers of folds to be solved at once: ``most`` whose training parts are about as large.
+
+    Those of one batch are padded to the largest, which costs as much as solving it.
+    """
+    batch: list[int] = []
+    for number in sorted(range(len(folds)), key=lambda k: len(folds[k][0])):
+        smallest = len(folds[batch[0]][0]) if batch else 0
+        if batch and (len(batch) == most or len(folds[number][0]) > 1.1 * smallest):
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
 
 
 class ExactEngine:
@@ -145,12 +204,10 @@ class ExactEngine:
         from signbridge.probes.exact.logistic import fit_logistic
 
         per_fold = 8 * len(source) * len(penalties) * source.n_samples * n_classes
-        step = max(1, self.memory_bytes // 4 // per_fold)
-        for start in range(0, len(folds), step):
-            part = folds[start : start + step]
+        for part in _of_one_size(folds, max(1, self.memory_bytes // 4 // per_fold)):
             masks = np.zeros((len(part), source.n_samples), dtype=bool)
-            for number, (train, _) in enumerate(part):
-                masks[number, train] = True
+            for row, number in zip(masks, part, strict=True):
+                row[folds[number][0]] = True
             fit = fit_logistic(
                 Arrays(source),
                 labels,
@@ -164,13 +221,13 @@ class ExactEngine:
                 threads=solver_threads(source),
                 memory_limit=self.memory_bytes // 2,
             )
-            for number, (_, test) in enumerate(part):
-                logits = torch.from_numpy(_given(fit.decision)[:, number][:, :, test])
+            for position, number in enumerate(part):
+                logits = _given(fit.decision)[:, position][:, :, folds[number][1]]
                 yield HeldOut(
-                    start + number,
-                    logits.softmax(-1).float().numpy(),
-                    fit.converged[:, number],
-                    fit.relative_tolerance[:, number],
+                    number,
+                    torch.from_numpy(logits).softmax(-1).float().numpy(),
+                    fit.converged[:, position],
+                    fit.relative_tolerance[:, position],
                 )
 
     def refit(

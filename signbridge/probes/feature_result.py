@@ -12,7 +12,7 @@ from signbridge.probes.dataset.features import Feature
 from signbridge.results.probes import Probe
 
 if TYPE_CHECKING:
-    from signbridge.probes.missed import Record
+    from signbridge.probes.engines import Record
     from signbridge.results.folder import ResultsFolder
 
 

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from signbridge.errors import ProbeError
 from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.dataset.splits import IntArray, Split
-from signbridge.probes.engines import Engine, HeldOut
-from signbridge.probes.missed import Record, missed_record
+from signbridge.probes.engines import Engine, Fold, Record, not_converged
 from signbridge.statistics.scores import PROBABILITY_FLOOR
 
 
@@ -47,97 +46,101 @@ def evaluate(
     source: FeatureSource,
     labels: IntArray,
     n_classes: int,
-    split: Split,
-    inner: Sequence[Split | None],
+    splits: Sequence[tuple[Split, Sequence[Split | None]]],
     penalties: Sequence[float],
-) -> Evaluation:
-    """Predict every test part of a split by probes of its training part.
+) -> list[Evaluation]:
+    """Predict every test part of some splits by probes of its training part.
 
     Args:
-        engine: what fits.
+        engine: what fits, all splits at once.
         source: the features.
         labels: class indices, shape (n_samples,).
         n_classes: number of classes.
-        split: the outer folds.
-        inner: for each outer fold a split of its training part; None makes no choice there.
+        splits: the outer folds, and for each of them a split of its training part; None makes no
+            choice there.
         penalties: values of C to choose from, ascending.
 
     Raises:
         ProbeError: several values of C and a training part that cannot be divided.
     """
-    n_layers, n_folds, n_penalties = len(source), len(split), len(penalties)
-    if n_penalties > 1 and any(part is None for part in inner):
-        number = next(k for k, part in enumerate(inner) if part is None)
-        raise ProbeError(
-            f"the training part of fold {number} is too small to choose C inside it; "
-            "give one value of C."
-        )
-    folds = list(split.folds)
-    owner = [(number, True) for number in range(n_folds)]
-    for number, part in enumerate(inner):
-        if part is not None:
-            folds += part.folds
-            owner += [(number, False)] * len(part)
-    hits = np.zeros((n_layers, n_folds, n_penalties))
-    loss = np.zeros_like(hits)
-    count = np.zeros(n_folds)
-    kept: dict[int, npt.NDArray[np.float32]] = {}
-    missed: list[tuple[int, bool, HeldOut]] = []
+    shape = len(source), len(penalties), n_classes
+    folds: list[Fold] = []
+    owner: list[tuple[_OneSplit, int, bool]] = []
+    found = [_OneSplit(split, *shape) for split, _ in splits]
+    for one, (split, inner) in zip(found, splits, strict=True):
+        folds += split.folds
+        owner += [(one, number, True) for number in range(len(split))]
+        for number, part in enumerate(inner):
+            if part is not None:
+                folds += part.folds
+                owner += [(one, number, False)] * len(part)
+            elif len(penalties) > 1:
+                raise ProbeError(
+                    f"the training part of fold {number} is too small to choose C inside it; "
+                    "give one value of C."
+                )
     for result in engine.held_out(source, labels, n_classes, folds, penalties):
-        number, outer = owner[result.fold]
-        if not result.converged.all():
-            missed.append((number, outer, result))
+        one, number, outer = owner[result.fold]
+        one.records += [
+            not_converged(
+                source.features[layer],
+                split=one.split.name,
+                fold=number,
+                part="outer" if outer else "inner",
+                C=penalties[penalty],
+                relative_tolerance=result.relative_tolerance[layer, penalty],
+            )
+            for layer, penalty in np.argwhere(~result.converged)
+        ]
         if outer:
-            kept[number] = result.probability
-            continue
-        y = labels[folds[result.fold][1]]
-        own = np.take_along_axis(result.probability, y[None, None, :, None], axis=3)[..., 0]
-        hits[:, number] += (result.probability.argmax(-1) == y).sum(-1)
-        loss[:, number] -= np.log(np.maximum(own.astype(np.float64), PROBABILITY_FLOOR)).sum(-1)
-        count[number] += len(y)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy, entropy = (total / count[None, :, None] for total in (hits, loss))
-    pick = np.where(np.isnan(entropy), np.inf, entropy).argmin(-1)
-    probability = np.full((n_layers, split.n_samples, n_classes), np.nan, dtype=np.float32)
-    for number, (_, test) in enumerate(split.folds):
-        for layer in range(n_layers):
-            probability[layer, test] = kept[number][layer, pick[layer, number]]
-
-    def picked(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.asarray(np.take_along_axis(values, pick[..., None], axis=-1)[..., 0])
-
-    return Evaluation(
-        probability,
-        np.asarray(penalties, dtype=np.float64)[pick],
-        picked(accuracy),
-        picked(entropy),
-        [
-            record
-            for number, outer, result in missed
-            for record in _records(source, penalties, split.name, number, outer, result)
-        ],
-    )
+            one.outer[number] = result.probability
+        else:
+            one.add_inner(number, result.probability, labels[folds[result.fold][1]])
+    return [one.evaluation(penalties) for one in found]
 
 
-def _records(
-    source: FeatureSource,
-    penalties: Sequence[float],
-    split: str,
-    fold: int,
-    outer: bool,
-    result: HeldOut,
-) -> list[Record]:
-    return [
-        missed_record(
-            source.features[layer],
-            split=split,
-            fold=fold,
-            part="outer" if outer else "inner",
-            C=penalties[penalty],
-            relative_tolerance=result.relative_tolerance[layer, penalty],
+class _OneSplit:
+    """Sums over the inner folds and predictions of the outer ones, as they come."""
+
+    def __init__(self, split: Split, n_layers: int, n_penalties: int, n_classes: int) -> None:
+        self.split = split
+        self.n_classes = n_classes
+        self.hits = np.zeros((n_layers, len(split), n_penalties))
+        self.loss = np.zeros_like(self.hits)
+        self.count = np.zeros(len(split))
+        self.outer: dict[int, npt.NDArray[np.float32]] = {}
+        self.records: list[Record] = []
+
+    def add_inner(self, fold: int, probability: npt.NDArray[np.float32], y: IntArray) -> None:
+        own = np.take_along_axis(probability, y[None, None, :, None], axis=3)[..., 0]
+        self.hits[:, fold] += (probability.argmax(-1) == y).sum(-1)
+        self.loss[:, fold] -= np.log(np.maximum(own.astype(np.float64), PROBABILITY_FLOOR)).sum(-1)
+        self.count[fold] += len(y)
+
+    def evaluation(self, penalties: Sequence[float]) -> Evaluation:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            accuracy, entropy = (
+                total / self.count[None, :, None] for total in (self.hits, self.loss)
+            )
+        pick = np.where(np.isnan(entropy), np.inf, entropy).argmin(-1)
+        n_layers = len(pick)
+        probability = np.full(
+            (n_layers, self.split.n_samples, self.n_classes), np.nan, dtype=np.float32
         )
-        for layer, penalty in np.argwhere(~result.converged)
-    ]
+        for number, (_, test) in enumerate(self.split.folds):
+            for layer in range(n_layers):
+                probability[layer, test] = self.outer[number][layer, pick[layer, number]]
+
+        def picked(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            return np.asarray(np.take_along_axis(values, pick[..., None], axis=-1)[..., 0])
+
+        return Evaluation(
+            probability,
+            np.asarray(penalties, dtype=np.float64)[pick],
+            picked(accuracy),
+            picked(entropy),
+            self.records,
+        )
 
 
 def choose_layers(

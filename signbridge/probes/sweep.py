@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SolverName, SweepConfig
+from signbridge.probes.controls.measurement import Progress, Stages, Sweep, names
 from signbridge.probes.controls.random_weights import Control, open_control
 from signbridge.probes.dataset.features import (
     RANDOM_WEIGHTS,
     RESID_POST,
     Feature,
-    FeatureSource,
     select_features,
 )
-from signbridge.probes.dataset.plan import Plan, make_plan
+from signbridge.probes.dataset.plan import make_plan
 from signbridge.probes.dataset.splits import SplitName
+from signbridge.probes.engines import is_small, not_converged, records_of
 from signbridge.probes.feature_result import FeatureResult
-from signbridge.probes.missed import missed_record, records_of
 from signbridge.probes.processes import Recorded, processes_of
-from signbridge.probes.selection import Evaluation, evaluate, lower_median
+from signbridge.probes.selection import evaluate, lower_median
 from signbridge.probes.sgd import COPIES
 from signbridge.results.folder import ResultsFolder
 from signbridge.results.probes import Probe
+from signbridge.runtime.threads import side_by_side
 
 if TYPE_CHECKING:
+    from signbridge.probes.dataset.splits import Split
     from signbridge.probes.engines import Engine
     from signbridge.store import Store
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is under way, how many features are done, and how many there are."""
+SIDE_BY_SIDE = 4
+"""Most batches of small features that are worked on at once, each by a thread of its own."""
+LAYERS_AT_ONCE = 2
+"""Layers in such a batch: enough that calls are long, few enough for a core's cache."""
 
 
 def train_probes(
@@ -111,7 +116,10 @@ def train_probes(
 
 
 def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
-    """As :func:`train_probes`, with the arguments in one object and a progress callback."""
+    """As :func:`train_probes`, with the arguments in one object and a progress callback.
+
+    ``progress`` may be called from other threads, by one at a time.
+    """
     from signbridge.store import open_store
 
     with (
@@ -119,7 +127,6 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
         open_control(config.control, store) as control,
         processes_of(config) as team,
     ):
-        progress = progress if team.is_first else None
         chosen = select_features(store, config.layers, baselines=config.baselines)
         target = config.output or f"results/{Path(config.store).stem}"
         identity = config.identity(store)
@@ -131,24 +138,21 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
             words = control.summary(features)
             plan = replace(plan, warnings=(*plan.warnings, *notes), control=words)
         folder = ResultsFolder(target, identity)
-        engine = make_engine(config)
+        workers, memory = _share(config, store)
+        engine = make_engine(config, memory)
         try:
             if team.first(lambda: folder.prepare(overwrite=config.overwrite)) == "complete":
                 return folder.path
             parts = team.share(engine, folder)
+            stages = Stages(progress if team.is_first else None, len(chosen))
+            sweep = Sweep(config, store, plan, engine, parts, workers, memory, stages)
             work = _work(config, store, control, chosen)
-            results = _probe(config, engine, work, plan, chosen, parts, progress)
+            results = _probe(sweep, work, chosen)
             from signbridge.probes.controls.extras import measure_extras
             from signbridge.probes.summary import write_results
 
-            def stage(what: str, batch: Sequence[Feature]) -> None:
-                if progress is not None:
-                    progress(f"{what}, {_names(batch)}", len(chosen), len(chosen))
-
-            extras = measure_extras(config, engine, plan, work, results, parts, stage)
-
-            if progress is not None:
-                progress("scores and intervals", len(chosen), len(chosen))
+            extras = measure_extras(sweep, work, results)
+            stages("scores and intervals")
 
             def write() -> None:
                 write_results(config, store, plan, results, extras, folder)
@@ -158,6 +162,24 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
         finally:
             folder.unlock()
     return folder.path
+
+
+def _is_side_by_side(config: SweepConfig, store: Store) -> bool:
+    """Whether features are so small that each is solved by one thread, and several at a time."""
+    small = config.solver == "exact" and is_small(store.n_samples, store.hidden_size)
+    return small and device_of(config) == "cpu"
+
+
+def _share(config: SweepConfig, store: Store) -> tuple[int, int]:
+    """Batches of features worked on at once, and the bytes that each of them may take.
+
+    The share of the memory does not depend on the number of cores, so that no number does.
+    """
+    import torch
+
+    if not _is_side_by_side(config, store):
+        return 1, config.memory_bytes
+    return min(SIDE_BY_SIDE, torch.get_num_threads()), config.memory_bytes // SIDE_BY_SIDE
 
 
 def _work(
@@ -174,42 +196,35 @@ def _work(
 
 
 def _probe(
-    config: SweepConfig,
-    engine: Engine,
-    work: list[tuple[Store, list[Feature]]],
-    plan: Plan,
-    chosen: list[Feature],
-    folder: ResultsFolder,
-    progress: Progress | None,
+    sweep: Sweep, work: list[tuple[Store, list[Feature]]], chosen: list[Feature]
 ) -> list[FeatureResult]:
-    """Probe what the folder does not hold yet, layers in turn."""
-    done = {feature: FeatureResult.load(folder, feature) for feature in chosen}
-    for where, batch in work:
-        # A batch is done again as a whole, so that stopping changes not even the last digit.
-        if all(done[feature] is not None for feature in batch):
-            continue
-        ready = sum(result is not None for result in done.values())
+    """Probe what the folder does not hold yet."""
+    found = {feature: FeatureResult.load(sweep.folder, feature) for feature in chosen}
+    sweep.stages.done = sum(result is not None for result in found.values())
 
-        def stage(what: str, batch: list[Feature] = batch, ready: int = ready) -> None:
-            if progress is not None:
-                progress(f"{_names(batch)}, {what}", ready, len(chosen))
+    def probe(where: Store, batch: list[Feature]) -> None:
+        for result in _probe_batch(sweep, where, batch):
+            result.save(sweep.folder)
+            sweep.stages.done += found[result.feature] is None
+            found[result.feature] = result
 
-        for result in _probe_batch(config, engine, where, plan, batch, stage):
-            result.save(folder)
-            done[result.feature] = result
-    return [result for result in done.values() if result is not None]
+    # A batch is done again as a whole, so that stopping changes not even the last digit.
+    side_by_side(
+        [
+            partial(probe, where, batch)
+            for where, batch in work
+            if any(found[feature] is None for feature in batch)
+        ],
+        sweep.workers,
+    )
+    return [result for result in found.values() if result is not None]
 
 
-def _names(batch: Sequence[Feature]) -> str:
-    first, last = batch[0].name, batch[-1].name
-    return first if len(batch) == 1 else f"{first} to {last}"
-
-
-def make_engine(config: SweepConfig) -> Engine:
-    """The engine of a config, on its device.
+def device_of(config: SweepConfig) -> str:
+    """The device of a config: cpu or cuda.
 
     Raises:
-        ProbeError: the device is not known or not there.
+        ProbeError: it is not known or not there.
     """
     import torch
 
@@ -220,15 +235,29 @@ def make_engine(config: SweepConfig) -> Engine:
         raise ProbeError(f"device {config.device!r} is not known; use auto, cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
         raise ProbeError("there is no CUDA device that torch can use; use device=cpu.")
+    return device
+
+
+def make_engine(config: SweepConfig, memory_bytes: int) -> Engine:
+    """The engine of a config, on its device.
+
+    Args:
+        config: the sweep's arguments.
+        memory_bytes: bound on the memory that it and its features take.
+
+    Raises:
+        ProbeError: the device is not known or not there.
+    """
+    device = device_of(config)
     if config.solver == "exact":
         from signbridge.probes.engines import ExactEngine
 
-        return ExactEngine(device, config.memory_bytes)
+        return ExactEngine(device, memory_bytes)
     from signbridge.probes.sgd.engine import SgdEngine
 
     return SgdEngine(
         device,
-        config.memory_bytes // 2,
+        memory_bytes // 2,
         seed=config.seed,
         batch_size=config.batch_size,
         max_steps=config.max_steps,
@@ -239,7 +268,8 @@ def make_engine(config: SweepConfig) -> Engine:
 def _batches(config: SweepConfig, store: Store, features: list[Feature]) -> list[list[Feature]]:
     """Layers together as far as a quarter of the memory holds what they need; baselines alone.
 
-    The exact solver holds features as float32, sgd reads them in passes and holds parameters.
+    The exact solver holds features as float32, sgd reads them in passes and holds parameters. What
+    is probed side by side is cut finer, so that all workers have something to do.
     """
     layers = [feature for feature in features if feature.layer is not None]
     numbers = store.n_samples
@@ -247,31 +277,27 @@ def _batches(config: SweepConfig, store: Store, features: list[Feature]) -> list
         settings = len(config.learning_rates) * len(config.penalties)
         numbers = COPIES * settings * len(store.class_names)
     size = max(1, config.memory_bytes // 4 // (4 * numbers * store.hidden_size))
+    if _is_side_by_side(config, store):
+        size = min(size, LAYERS_AT_ONCE)
     batches = [layers[start : start + size] for start in range(0, len(layers), size)]
     return batches + [[feature] for feature in features if feature.layer is None]
 
 
-def _probe_batch(
-    config: SweepConfig,
-    engine: Engine,
-    store: Store,
-    plan: Plan,
-    batch: list[Feature],
-    stage: Callable[[str], None],
-) -> list[FeatureResult]:
-    source = FeatureSource(store, batch, config.memory_bytes // 4)
-    labels, n_classes, values = plan.labels, len(store.class_names), config.penalties
+def _probe_batch(sweep: Sweep, store: Store, batch: list[Feature]) -> list[FeatureResult]:
+    plan, engine, source = sweep.plan, sweep.engine, sweep.source(store, batch)
+    labels, n_classes, values = plan.labels, len(store.class_names), sweep.config.penalties
     # Only the model's own layers are chosen among: with a single C the others choose nothing.
     needs_inner = len(values) > 1 or batch[0].kind == RESID_POST
     inner = plan.inner if needs_inner else (None,) * len(plan.main)
-    stage(f"{plan.main.name} split")
-    main = evaluate(engine, source, labels, n_classes, plan.main, inner, values)
-    other: Evaluation | None = None
+    splits: list[tuple[Split, Sequence[Split | None]]] = [(plan.main, inner)]
     if plan.random is not None:
-        stage("random split")
-        other = evaluate(engine, source, labels, n_classes, plan.random, plan.random_inner, values)
+        splits.append((plan.random, plan.random_inner))
+    said = " and ".join(f"{split.name} split" for split, _ in splits)
+    sweep.stages(f"{names(batch)}, {said}")
+    main, *others = evaluate(engine, source, labels, n_classes, splits, values)
+    other = others[0] if others else None
     final_C = [lower_median(row) for row in main.C]
-    stage("all images")
+    sweep.stages(f"{names(batch)}, all images")
     fitted = engine.refit(source, labels, n_classes, values, plan.main.used)
     results = []
     for number, feature in enumerate(batch):
@@ -280,7 +306,7 @@ def _probe_batch(
         records = records_of(feature, missed)
         if not fitted.converged[number, pick]:
             records.append(
-                missed_record(
+                not_converged(
                     feature,
                     split="all",
                     fold=None,

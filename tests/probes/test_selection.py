@@ -54,7 +54,7 @@ def test_labels_of_a_test_part_change_nothing_but_their_scores(make_store, tmp_p
         split = Split("grouped", tuple(folds), len(y))
         inner = [inner_split(a, labels, groups, split="grouped", folds=3, seed=0) for a, _ in folds]
         source = FeatureSource(open_store(path), [Feature("resid_post", 0)])
-        return evaluate(ExactEngine(), source, labels, 4, split, inner, (0.01, 1.0))
+        return evaluate(ExactEngine(), source, labels, 4, [(split, inner)], (0.01, 1.0))[0]
 
     scrambled = y.copy()
     test = folds[0][1]

@@ -91,7 +91,7 @@ def test_a_stopped_sweep_is_continued(planted, tmp_path, monkeypatch, read, hash
     (folder / ".parts" / "resid_post-1.safetensors").write_bytes(b"half")
     resumed = []
     run_sweep(config, lambda name, done, total: resumed.append(name))
-    stages = ("grouped split", "random split", "all images")
+    stages = ("grouped split and random split", "all images")
     names = ("resid_post/1", "resid_post/2", "pixels")
     expected = [f"{name}, {stage}" for name in names for stage in stages]
     extras = [f"{kind}, {name}" for name in ("resid_post/0", *names) for kind in EXTRAS]
@@ -113,3 +113,21 @@ def test_results_are_the_same_for_a_seed(planted, tmp_path, hashes):
     ]
     assert hashes(folders[0]) == hashes(folders[1])
     assert hashes(folders[0])[0] != hashes(folders[2])[0]
+
+
+def test_results_do_not_depend_on_the_number_of_threads(planted, tmp_path, hashes):
+    """Several features at once, on as many threads as torch has, give what one at a time gives."""
+    import torch
+
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            folder = tmp_path / str(threads)
+            train_probes(str(planted), str(folder), bootstrap=20, description_length=True)
+            assert torch.get_num_threads() == threads
+            found.append(hashes(folder))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.probes.dataset.splits import IntArray, Split
-from signbridge.probes.missed import Record, missed_record
+from signbridge.probes.engines import Record, not_converged
 from signbridge.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def evaluate_control(
         probability[:, folds[held.fold][1]] = held.probability[layers, taken]
         for layer in np.flatnonzero(~held.converged[layers, taken]):
             missed.append(
-                missed_record(
+                not_converged(
                     source.features[layer],
                     split=task.split.name,
                     fold=held.fold,

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.probes.dataset.splits import IntArray
-from signbridge.probes.missed import Record, missed_record
+from signbridge.probes.engines import Record, not_converged
 
 if TYPE_CHECKING:
     from signbridge.probes.dataset.features import FeatureSource
@@ -169,7 +169,7 @@ def code_lengths(
         bits[:, :, np.searchsorted(rows, block)] = cost
         for layer, penalty in np.argwhere(~held.converged):
             missed.append(
-                missed_record(
+                not_converged(
                     source.features[layer],
                     split=None,
                     fold=held.fold,

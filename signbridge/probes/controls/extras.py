@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,11 @@ import numpy.typing as npt
 
 from signbridge.probes.controls.control_task import ControlTask, evaluate_control, make_control_task
 from signbridge.probes.controls.description_length import OnlineOrder, code_lengths, online_order
+from signbridge.probes.controls.measurement import Sweep, names
 from signbridge.probes.controls.permutation import Labellings, Relabelling, number_of_draws
 from signbridge.probes.dataset.features import RESID_POST, Feature, FeatureSource
-from signbridge.probes.missed import Record, records_of
+from signbridge.probes.engines import Record, records_of
+from signbridge.runtime.threads import side_by_side
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
@@ -25,12 +28,10 @@ if TYPE_CHECKING:
     from signbridge.probes.dataset.splits import Split
     from signbridge.probes.engines import Engine
     from signbridge.probes.feature_result import FeatureResult
-    from signbridge.results.folder import ResultsFolder
     from signbridge.store import Store
 
 Arrays = dict[str, npt.NDArray[Any]]
 Records = list[Record]
-Stage = Callable[[str, Sequence[Feature]], None]
 
 LEAST_BYTES = 8 << 20
 """What permutations take at least, however little memory there is."""
@@ -66,25 +67,18 @@ class Extras:
 
 
 def measure_extras(
-    config: SweepConfig,
-    engine: Engine,
-    plan: Plan,
+    sweep: Sweep,
     work: Sequence[tuple[Store, list[Feature]]],
     results: Sequence[FeatureResult],
-    folder: ResultsFolder,
-    stage: Stage,
 ) -> Extras:
     """Measure what the config asks for, as far as the folder does not hold it yet.
 
     Args:
-        config: the sweep's arguments.
-        engine: what fits.
-        plan: its splits.
+        sweep: the sweep.
         work: batches of features, each with the store that holds them.
         results: what was measured of each feature.
-        folder: where parts are kept.
-        stage: called with what is under way and for which features.
     """
+    config, plan = sweep.config, sweep.plan
     extras = _prepare(config, plan, [feature for _, batch in work for feature in batch])
     task, order = extras.task, extras.order
     of = {result.feature: result for result in results}
@@ -93,23 +87,30 @@ def measure_extras(
         labellings = Labellings(
             extras.relabelling, extras.draws, max(LEAST_BYTES, config.memory_bytes // 8)
         )
-    for store, batch in work:
-        source = FeatureSource(store, batch, config.memory_bytes // 4)
+    found: dict[tuple[int, str], list[tuple[Arrays, Records]]] = {}
+
+    def measure(number: int) -> None:
+        store, batch = work[number]
+        source = sweep.source(store, batch)
         n_classes = len(store.class_names)
         measured: list[tuple[str, Callable[[], Iterable[tuple[Arrays, Records]]]]] = []
         if task is not None:
             C = np.stack([control_penalties(of[feature]) for feature in batch])
-            measured.append(("control_task", _Control(engine, source, n_classes, task, C)))
+            measured.append(("control_task", _Control(sweep.engine, source, n_classes, task, C)))
         if labellings is not None and batch[0].kind == RESID_POST:
-            tests = _Permutations(config, engine, source, plan, labellings)
+            tests = _Permutations(sweep, source, labellings)
             measured.append(("permutations", tests))
         if order is not None:
-            lengths = _Lengths(engine, source, plan, n_classes, order, config)
+            lengths = _Lengths(sweep.engine, source, plan, n_classes, order, config)
             measured.append(("description_length", lengths))
         for kind, compute in measured:
-            for feature, (arrays, missed) in zip(
-                batch, _kept(folder, kind, batch, compute, stage), strict=True
-            ):
+            found[number, kind] = _kept(sweep, kind, batch, compute)
+
+    side_by_side([partial(measure, number) for number in range(len(work))], sweep.workers)
+    for number, (_, batch) in enumerate(work):
+        for kind in ("control_task", "permutations", "description_length"):
+            parts = found.get((number, kind), [])
+            for feature, (arrays, missed) in zip(batch, parts, strict=False):
                 extras.not_converged.extend(missed)
                 if kind == "control_task":
                     extras.control[feature] = arrays["probability"]
@@ -161,22 +162,21 @@ def _prepare(config: SweepConfig, plan: Plan, features: Sequence[Feature]) -> Ex
 
 
 def _kept(
-    folder: ResultsFolder,
+    sweep: Sweep,
     kind: str,
     batch: Sequence[Feature],
     compute: Callable[[], Iterable[tuple[Arrays, Records]]],
-    stage: Stage,
 ) -> list[tuple[Arrays, Records]]:
     """A batch's parts from the folder, or computed and put there; always the batch as a whole."""
-    names = [f"{kind}/{feature.name}" for feature in batch]
-    found = [folder.load_part(name) for name in names]
+    parts = [f"{kind}/{feature.name}" for feature in batch]
+    found = [sweep.folder.load_part(name) for name in parts]
     whole = [part for part in found if part is not None]
-    if len(whole) == len(names):
+    if len(whole) == len(parts):
         return whole
-    stage(kind.replace("_", " "), batch)
+    sweep.stages(f"{kind.replace('_', ' ')}, {names(batch)}")
     made = list(compute())
-    for name, (arrays, missed) in zip(names, made, strict=True):
-        folder.save_part(name, arrays, missed)
+    for name, (arrays, missed) in zip(parts, made, strict=True):
+        sweep.folder.save_part(name, arrays, missed)
     return made
 
 
@@ -196,10 +196,8 @@ class _Control:
 
 @dataclass(frozen=True)
 class _Permutations:
-    config: SweepConfig
-    engine: Engine
+    sweep: Sweep
     source: FeatureSource
-    plan: Plan
     labellings: Labellings
 
     def __call__(self) -> Iterable[tuple[Arrays, Records]]:
@@ -209,16 +207,16 @@ class _Permutations:
         from signbridge.probes.engines import solver_threads
         from signbridge.runtime.threads import cpu_threads
 
-        device = getattr(self.engine, "device", "cpu")
+        device = getattr(self.sweep.engine, "device", "cpu")
         for feature in self.source.features:
             values = np.require(self.source.array(feature), requirements="W")
             with torch.no_grad(), cpu_threads(solver_threads(self.source)):
                 hits = held_out_hits(
                     torch.from_numpy(values).to(device),
                     self.labellings,
-                    self.plan.main,
-                    self.config.penalties,
-                    memory_bytes=max(LEAST_BYTES, self.config.memory_bytes // 4),
+                    self.sweep.plan.main,
+                    self.sweep.config.penalties,
+                    memory_bytes=max(LEAST_BYTES, self.sweep.memory_bytes // 4),
                 )
             yield {"hits": hits}, []
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from signbridge.probes.exact.design import Design
+from signbridge.runtime.threads import end_if_stopped
 
 _CURVATURE_FLOOR = 1e-12  # keeps the preconditioner finite for the unpenalised intercept
 _LINE_SEARCH_TRIALS = 25
@@ -268,6 +269,7 @@ def minimise(
     fresh = True
     iteration = 0
     while True:
+        end_if_stopped()
         norm = gradient.flatten(1).norm(dim=1)
         scale = (penalty * V).flatten(1).norm(dim=1)
         ending = (norm <= torch.maximum(tol * scale, floor[alive])) & ~frozen
