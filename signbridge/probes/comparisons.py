@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from signbridge.probes.dataset.features import RESID_POST
+from signbridge.results.summary import Peak
 from signbridge.statistics.bootstrap import Scored, paired_difference
 from signbridge.statistics.sign_flips import FLIPS, Family, SignFlips
 
@@ -122,7 +123,7 @@ class Comparisons:
             )
         return rows
 
-    def peak_summary(self) -> dict[str, Any]:
+    def peak_summary(self) -> Peak:
         """Where the best layer may be: the entry ``peak`` of ``summary.json``.
 
         ``candidates`` are the layers whose hypothesis "no other layer has a higher accuracy" is not
@@ -140,14 +141,14 @@ class Comparisons:
         share = (first / first.sum(1, keepdims=True)).mean(0)
         candidates = [k for k, value in zip(numbers, p, strict=True) if value >= ALPHA]
         top = self.scored[self.peak].intervals["accuracy"]
-        return {
-            "layer": int(self.peak.partition("/")[2]),
-            "accuracy": top.value,
-            "ci": [top.low, top.high],
-            "layers": [min(candidates), max(candidates)],
-            "candidates": candidates,
-            "p": {str(k): float(value) for k, value in zip(numbers, p, strict=True)},
-            "share": {str(k): float(value) for k, value in zip(numbers, share, strict=True)},
-            "note": "candidates hold the best layer with 95 % confidence; the accuracy of the peak "
+        return Peak(
+            layer=int(self.peak.partition("/")[2]),
+            accuracy=top.value,
+            ci=(top.low, top.high),
+            layers=(min(candidates), max(candidates)),
+            candidates=tuple(candidates),
+            p=dict(zip(numbers, p.tolist(), strict=True)),
+            share=dict(zip(numbers, share.tolist(), strict=True)),
+            note="candidates hold the best layer with 95 % confidence; the accuracy of the peak "
             "is flattered by its choice, nested is not",
-        }
+        )

@@ -22,6 +22,18 @@ from signbridge.probes.sgd.words import words_of_sgd
 from signbridge.results.folder import ResultsFolder
 from signbridge.results.format import ANSWERS_FILE
 from signbridge.results.probes import save_probes
+from signbridge.results.records import to_json
+from signbridge.results.summary import (
+    BestLayer,
+    Difference,
+    Leakage,
+    Nested,
+    NotConverged,
+    Protocol,
+    SklearnDefault,
+    StoreRecord,
+    Summary,
+)
 from signbridge.statistics.bootstrap import ClusterBootstrap, Interval, Scored, paired_difference
 from signbridge.statistics.scores import METRICS
 
@@ -102,43 +114,40 @@ def write_results(
     if len(config.penalties) == 1:
         notes += _negative_bits(best, intervals[best.feature.name]["usable_information"].value)
     top = intervals[best.feature.name]["accuracy"]
-    provenance = {
-        "store": _store_words(store, plan),
-        "protocol": _protocol(config, plan, store.provenance),
-        "versions": _versions(),
-    }
-    kept = {**provenance, "best_layer": best.feature.layer}
+    summary = Summary(
+        store=_store_record(store, plan),
+        protocol=_protocol(config, plan, store.provenance),
+        versions=_versions(),
+        best_layer=BestLayer(
+            layer=int(best.feature.layer or 0),
+            accuracy=top.value,
+            ci=(top.low, top.high),
+            note="highest held-out accuracy; chosen on the data that scores it",
+        ),
+        peak=compared.peak_summary(),
+        against_baselines=_against_baselines(compared.scored, best),
+        nested=nested,
+        leakage=_leakage(main, other, best),
+        said=said_against_known(answers, main.labels, scores, best.feature),
+        **besides.summary(best.feature),
+        chance=1 / main.n_present,
+        majority=main.majority.intervals["accuracy"].value,
+        C_chosen={result.feature.name: tuple(result.C.tolist()) for result in results},
+        warnings=tuple(notes),
+        command=config.command,
+        not_converged=tuple(NotConverged(**record) for record in missed),
+        sklearn_default=_sklearn_default(config, store, plan, best),
+        control=plan.control,
+        sgd=sgd,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    kept = {name: to_json(getattr(summary, name)) for name in ("store", "protocol", "versions")}
+    kept["best_layer"] = summary.best_layer.layer
     # A probe of the answers' words would need those words to be of use to anybody.
     usable = [r.probe for r in results if r.feature.kind != TEXT]
     save_probes(folder.path, usable, store.class_names, kept)
     _write_predictions(store, plan, results, folder)
-    folder.write_summary(
-        {
-            **provenance,
-            "best_layer": {
-                "layer": best.feature.layer,
-                "accuracy": top.value,
-                "ci": [top.low, top.high],
-                "note": "highest held-out accuracy; chosen on the data that scores it",
-            },
-            "peak": compared.peak_summary(),
-            "against_baselines": _against_baselines(compared.scored, best),
-            "nested": nested,
-            "leakage": _leakage(main, other, best),
-            "said": said_against_known(answers, main.labels, scores, best.feature),
-            **besides.summary(best.feature),
-            "chance": 1 / main.n_present,
-            "majority": main.majority.intervals["accuracy"].value,
-            "C_chosen": {result.feature.name: result.C.tolist() for result in results},
-            "warnings": notes,
-            "command": config.command,
-            "not_converged": missed,
-            "sklearn_default": _sklearn_default(config, store, plan, best),
-            "control": plan.control,
-            "sgd": sgd,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
-    )
+    folder.write_summary(summary)
 
 
 class _Scorer:
@@ -233,24 +242,17 @@ def _negative_bits(best: FeatureResult, bits: float) -> list[str]:
     ]
 
 
-def _against_baselines(
-    scores: Mapping[str, Scored], best: FeatureResult
-) -> dict[str, dict[str, Any]]:
+def _against_baselines(scores: Mapping[str, Scored], best: FeatureResult) -> dict[str, Difference]:
     """Accuracy of the best layer minus that of each baseline, on the same samples and draws."""
     found = {}
     for name, other in scores.items():
         if "/" not in name:  # layers, of the model or of its control, are compared elsewhere
             difference = paired_difference(scores[best.feature.name], other)
-            found[name] = {
-                "difference": difference.value,
-                "ci": [difference.low, difference.high],
-            }
+            found[name] = Difference(difference.value, (difference.low, difference.high))
     return found
 
 
-def _nested(
-    main: _Scorer, layers: list[FeatureResult], *, several_C: bool
-) -> dict[str, Any] | None:
+def _nested(main: _Scorer, layers: list[FeatureResult], *, several_C: bool) -> Nested | None:
     """Accuracy of the layer that each fold's training part would have chosen."""
     chosen = choose_layers(
         np.stack([result.inner_accuracy for result in layers]),
@@ -262,16 +264,16 @@ def _nested(
     for number, (_, test) in enumerate(main.split):
         probability[test] = layers[chosen[number]].probability[test]
     interval = main.intervals(probability)["accuracy"]
-    return {
-        "accuracy": interval.value,
-        "ci": [interval.low, interval.high],
-        "layers_chosen": [layers[k].feature.layer for k in chosen],
-        "note": f"each fold's layer{' and C' if several_C else ''} chosen by inner folds of its "
+    return Nested(
+        accuracy=interval.value,
+        ci=(interval.low, interval.high),
+        layers_chosen=tuple(int(layers[k].feature.layer or 0) for k in chosen),
+        note=f"each fold's layer{' and C' if several_C else ''} chosen by inner folds of its "
         "training part",
-    }
+    )
 
 
-def _leakage(main: _Scorer, other: _Scorer | None, best: FeatureResult) -> dict[str, Any] | None:
+def _leakage(main: _Scorer, other: _Scorer | None, best: FeatureResult) -> Leakage | None:
     """Random minus grouped accuracy of the best layer, on the samples that both score."""
     if other is None or best.random is None:
         return None
@@ -285,18 +287,18 @@ def _leakage(main: _Scorer, other: _Scorer | None, best: FeatureResult) -> dict[
         best.probability[both],
         main.labels[np.searchsorted(main.scored, both)],
     )
-    return {
-        "layer": best.feature.layer,
-        "random": other.intervals(best.random)["accuracy"].value,
-        "grouped": main.intervals(best.probability)["accuracy"].value,
-        "difference": difference.value,
-        "ci": [difference.low, difference.high],
-    }
+    return Leakage(
+        layer=int(best.feature.layer or 0),
+        random=other.intervals(best.random)["accuracy"].value,
+        grouped=main.intervals(best.probability)["accuracy"].value,
+        difference=difference.value,
+        ci=(difference.low, difference.high),
+    )
 
 
 def _sklearn_default(
     config: SweepConfig, store: Store, plan: Plan, best: FeatureResult
-) -> dict[str, Any] | None:
+) -> SklearnDefault | None:
     """What scikit-learn's LogisticRegression says at its default settings, if that is cheap."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -320,15 +322,15 @@ def _sklearn_default(
         steps.append(int(np.max(model.n_iter_)))
     scored = np.flatnonzero(answer >= 0)
     ours = best.probability[scored].argmax(1)
-    return {
-        "layer": best.feature.layer,
-        "accuracy": float(np.mean(answer[scored] == labels[scored])),
-        "optimum_accuracy": float(np.mean(ours == labels[scored])),
-        "agreement": float(np.mean(answer[scored] == ours)),
-        "tol": float(model.tol),
-        "max_iter": int(model.max_iter),
-        "n_iter": steps,
-    }
+    return SklearnDefault(
+        layer=best.feature.layer,
+        accuracy=float(np.mean(answer[scored] == labels[scored])),
+        optimum_accuracy=float(np.mean(ours == labels[scored])),
+        agreement=float(np.mean(answer[scored] == ours)),
+        tol=float(model.tol),
+        max_iter=int(model.max_iter),
+        n_iter=tuple(steps),
+    )
 
 
 def _write_predictions(
@@ -346,34 +348,34 @@ def _write_predictions(
     )
 
 
-def _store_words(store: Store, plan: Plan) -> dict[str, Any]:
-    return {
-        "path": str(store.path),
-        "name": store.path.stem,
-        "fingerprint": store.fingerprint,
-        "content_sha256": store.content_sha256,
-        "n_samples": store.n_samples,
-        "n_groups": len(np.unique(plan.groups)),
-        "class_names": list(store.class_names),
-        "layers": list(store.layers),
-        "provenance": dict(store.provenance),
-    }
+def _store_record(store: Store, plan: Plan) -> StoreRecord:
+    return StoreRecord(
+        path=str(store.path),
+        name=store.path.stem,
+        fingerprint=store.fingerprint,
+        content_sha256=store.content_sha256,
+        n_samples=store.n_samples,
+        n_groups=len(np.unique(plan.groups)),
+        class_names=store.class_names,
+        layers=tuple(store.layers),
+        provenance=store.provenance,
+    )
 
 
-def _protocol(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "solver": config.solver,
-        "split": config.split,
-        "split_file": split_file_record(config.split_file),
-        "folds": len(plan.main),
-        "C": list(config.penalties),
-        "seed": config.seed,
-        "inner_folds": config.inner_folds,
-        "bootstrap": config.bootstrap,
-        "confidence": 0.95,
-        "compare_random": plan.random is not None,
-        "description": describe(config, plan, provenance),
-    }
+def _protocol(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> Protocol:
+    return Protocol(
+        solver=config.solver,
+        split=config.split,
+        split_file=split_file_record(config.split_file),
+        folds=len(plan.main),
+        C=tuple(config.penalties),
+        seed=config.seed,
+        inner_folds=config.inner_folds,
+        bootstrap=config.bootstrap,
+        confidence=0.95,
+        compare_random=plan.random is not None,
+        description=describe(config, plan, provenance),
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +22,11 @@ from signbridge.results.format import (
     ANSWERS_FILE,
     COLUMNS,
     COMPARISON_COLUMNS,
-    FORMAT,
     TASK,
     VERSION,
 )
 from signbridge.results.probes import TENSORS_FILE, WORDS_FILE
+from signbridge.results.summary import Summary, read_summary, write_summary
 from signbridge.runtime.files import publish, replace_file
 
 SCORES_FILE = "scores.csv"
@@ -83,7 +84,8 @@ class ResultsFolder:
             if overwrite or (found == "new" and (self.path / SUMMARY_FILE).exists()):
                 self._clear()
             if found == "new":
-                self._write(self.parts / "run.json", self.identity)
+                text = json.dumps(self.identity, indent=2)
+                replace_file(self.parts / "run.json", (text + "\n").encode())
         except OSError as error:
             raise ProbeError(
                 f"{self.path} cannot be written ({error.strerror}); give another output folder."
@@ -153,14 +155,12 @@ class ResultsFolder:
         summary, run = self.path / SUMMARY_FILE, self.parts / "run.json"
         try:
             if summary.exists():
-                content = json.loads(summary.read_text(encoding="utf-8"))
-                if content.get("format") == FORMAT:
-                    return "complete", content.get("run")
-            elif run.exists():
+                return "complete", read_summary(summary).run
+            if run.exists():
                 return "continue", json.loads(run.read_text(encoding="utf-8"))
-            elif [file.name for file in self.path.iterdir()] == [PARTS_FOLDER]:
+            if [file.name for file in self.path.iterdir()] == [PARTS_FOLDER]:
                 return None  # stopped before its first file
-        except (ValueError, OSError, AttributeError):
+        except (ValueError, OSError, ProbeError):
             return "foreign"
         return "foreign"
 
@@ -250,15 +250,9 @@ class ResultsFolder:
             table.writerow({key: _cell(row.get(key)) for key in columns})
         replace_file(self.path / name, text.getvalue().encode())
 
-    def write_summary(self, content: Mapping[str, Any]) -> None:
+    def write_summary(self, summary: Summary) -> None:
         """Write ``summary.json``, which makes the folder complete."""
-        head = {"format": FORMAT, "version": VERSION}
-        self._write(self.path / SUMMARY_FILE, {**head, **content, "run": self.identity})
-
-    @staticmethod
-    def _write(path: Path, content: Any) -> None:
-        text = json.dumps(_jsonable(content), indent=2, allow_nan=False)
-        replace_file(path, (text + "\n").encode())
+        write_summary(self.path / SUMMARY_FILE, replace(summary, run=self.identity))
 
     def write_predictions(
         self,
@@ -322,18 +316,3 @@ def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.10g}" if isinstance(value, float) else value
-
-
-def _jsonable(value: Any) -> Any:
-    """Plain JSON: NumPy scalars unwrapped, NaN and infinity as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _jsonable(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, np.generic):
-        return _jsonable(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

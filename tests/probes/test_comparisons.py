@@ -114,16 +114,16 @@ def test_a_layer_is_compared_with_the_same_layer_of_the_control():
 def test_no_layer_of_a_flat_curve_is_excluded_and_a_low_one_is():
     flat = {f"resid_post/{k}": 0.7 for k in range(5)}
     peak = Comparisons(scored(flat, seed=3)).peak_summary()
-    assert peak["candidates"] == [0, 1, 2, 3, 4]
-    assert peak["layers"] == [0, 4]
-    assert sum(peak["share"].values()) == pytest.approx(1)
-    assert max(peak["share"].values()) < 0.9
+    assert peak.candidates == (0, 1, 2, 3, 4)
+    assert peak.layers == (0, 4)
+    assert sum(peak.share.values()) == pytest.approx(1)
+    assert max(peak.share.values()) < 0.9
     peak = Comparisons(scored({**flat, "resid_post/2": 0.2, "resid_post/4": 0.2})).peak_summary()
-    assert peak["candidates"] == [0, 1, 3]
-    assert peak["layers"] == [0, 3]
+    assert peak.candidates == (0, 1, 3)
+    assert peak.layers == (0, 3)
 
 
 def test_a_single_layer_is_the_peak():
     found = Comparisons(scored({"resid_post/8": 0.9, "majority": 0.5}))
-    assert found.peak_summary()["candidates"] == [8]
+    assert found.peak_summary().candidates == (8,)
     assert {row["family"] for row in found.rows()} == {"layers_vs_majority"}

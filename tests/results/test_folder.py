@@ -4,6 +4,7 @@ import pytest
 
 from signbridge.errors import ProbeError
 from signbridge.results.folder import ResultsFolder
+from signbridge.results.summary import BestLayer, Protocol, StoreRecord, Summary
 
 FILES = ("scores.csv", "predictions.h5", "probes.safetensors", "probes.json")
 
@@ -13,7 +14,11 @@ def finished(path, identity):
     assert folder.prepare() == "new"
     for name in FILES:
         (path / name).touch()
-    folder.write_summary({})
+    folder.write_summary(
+        Summary(
+            store=StoreRecord(), protocol=Protocol(split="grouped"), best_layer=BestLayer(layer=0)
+        )
+    )
     folder.remove_parts()
 
 

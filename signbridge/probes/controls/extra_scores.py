@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from signbridge.probes.controls.extras import Extras, control_penalties, control
 from signbridge.probes.controls.permutation import summarise
 from signbridge.probes.selection import lower_median
 from signbridge.results.format import CONTROL_TASK
+from signbridge.results.summary import DescriptionLength, Memorisation, PermutationTest
 from signbridge.statistics.bootstrap import ClusterBootstrap, Interval
 from signbridge.statistics.intervals import studentised_interval
 from signbridge.statistics.scores import METRICS
@@ -135,7 +137,7 @@ class ExtraScores:
             "description_length": self._description_length(),
         }
 
-    def _permutation_test(self) -> dict[str, Any] | None:
+    def _permutation_test(self) -> PermutationTest | None:
         relabelling = self.extras.relabelling
         if relabelling is None:
             return None
@@ -144,13 +146,13 @@ class ExtraScores:
             statistic = "largest accuracy of a layer and C with a one-step probe"
         hits = {int(feature.layer or 0): hits for feature, hits in self.extras.hits.items()}
         scored = int((self.plan.main.fold_of_sample >= 0).sum())
-        return {
-            **summarise(hits, scored, relabelling, statistic),
-            "split": self.plan.main.name,
-            "n_groups": len(np.unique(self.plan.groups)),
-        }
+        return replace(
+            summarise(hits, scored, relabelling, statistic),
+            split=self.plan.main.name,
+            n_groups=len(np.unique(self.plan.groups)),
+        )
 
-    def _memorisation(self, best: Feature) -> dict[str, Any] | None:
+    def _memorisation(self, best: Feature) -> Memorisation | None:
         task = self.extras.task
         if task is None:
             return None
@@ -158,29 +160,29 @@ class ExtraScores:
         scored = task.split.fold_of_sample >= 0
         share = float(task.shared[scored].mean())
         shares = np.bincount(task.labels[scored]) / scored.sum()
-        return {
-            "layer": best.layer,
-            "control_accuracy": accuracy.value,
-            "ci": [accuracy.low, accuracy.high],
-            "selectivity": selectivity.value,
-            "selectivity_ci": [selectivity.low, selectivity.high],
-            "n_groups": task.n_groups,
-            "shared": share,
-            "majority": float(shares.max()),
-            "note": f"{100 * share:.3g} % of the images are tested by a probe that was trained on "
+        return Memorisation(
+            layer=int(best.layer or 0),
+            control_accuracy=accuracy.value,
+            ci=(accuracy.low, accuracy.high),
+            selectivity=selectivity.value,
+            selectivity_ci=(selectivity.low, selectivity.high),
+            n_groups=task.n_groups,
+            shared=share,
+            majority=float(shares.max()),
+            note=f"{100 * share:.3g} % of the images are tested by a probe that was trained on "
             "their group; the others' random labels can only be guessed",
-        }
+        )
 
-    def _description_length(self) -> dict[str, Any] | None:
+    def _description_length(self) -> DescriptionLength | None:
         order = self.extras.order
         if order is None:
             return None
-        return {
-            "blocks": [len(block) for block in order.blocks],
-            "groups": list(order.n_groups),
-            "uniform": math.log2(order.n_classes),
-            "order": _ORDER,
-        }
+        return DescriptionLength(
+            blocks=tuple(len(block) for block in order.blocks),
+            groups=tuple(order.n_groups),
+            uniform=math.log2(order.n_classes),
+            order=_ORDER,
+        )
 
 
 def mean_interval(

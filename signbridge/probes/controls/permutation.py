@@ -24,6 +24,7 @@ from scipy.special import gammaln
 
 from signbridge.errors import ProbeError
 from signbridge.probes.dataset.splits import IntArray, Split
+from signbridge.results.summary import LayerTest, PermutationTest
 
 DRAWS = 999
 """Permutations that ``permutations=auto`` makes where they are affordable."""
@@ -250,7 +251,7 @@ def summarise(
     n_scored: int,
     relabelling: Relabelling,
     statistic: str,
-) -> dict[str, Any]:
+) -> PermutationTest:
     """The test from each layer's correct answers.
 
     Args:
@@ -273,25 +274,25 @@ def summarise(
     table = np.stack([hits[layer] for layer in layers])  # whole numbers, so that ties are ties
     largest = table.max(0)
     null = largest[1:]
-    return {
-        "m": len(null),
-        "statistic": statistic,
-        "structure": relabelling.structure,
-        "n_moving": relabelling.moving,
-        "layer": layers[int(table[:, 0].argmax())],
-        "observed": float(largest[0] / n_scored),
-        "p": p_value(largest[0], null),
-        "null_mean": float(table[:, 1:].mean() / n_scored),
-        "null_quantile_95": float(np.quantile(null, 0.95) / n_scored),
-        "by_layer": {
-            layer: {
-                "accuracy": float(column[0] / n_scored),
-                "p": p_value(column[0], column[1:]),
-                "p_corrected": p_value(column[0], null),
-            }
+    return PermutationTest(
+        m=len(null),
+        statistic=statistic,
+        structure=relabelling.structure,
+        n_moving=relabelling.moving,
+        layer=layers[int(table[:, 0].argmax())],
+        observed=float(largest[0] / n_scored),
+        p=p_value(largest[0], null),
+        null_mean=float(table[:, 1:].mean() / n_scored),
+        null_quantile_95=float(np.quantile(null, 0.95) / n_scored),
+        by_layer={
+            layer: LayerTest(
+                accuracy=float(column[0] / n_scored),
+                p=p_value(column[0], column[1:]),
+                p_corrected=p_value(column[0], null),
+            )
             for layer, column in zip(layers, table, strict=True)
         },
-    }
+    )
 
 
 def chunks(total: int, size: int) -> Iterator[range]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from signbridge.probes.dataset.answers import AnswerCount, count_answers
 from signbridge.probes.dataset.features import FORCED_CHOICE, SAID, TEXT
+from signbridge.results.summary import Bits, ForcedChoice, Said, SaidText, Value
 from signbridge.runtime.files import replace_file
 from signbridge.statistics.bootstrap import paired_difference
 
@@ -76,7 +77,7 @@ def said_against_known(
     labels: npt.NDArray[np.int64],
     scores: Mapping[str, Scored],
     layer: Feature,
-) -> dict[str, Any] | None:
+) -> Said | None:
     """Bits that a layer knows, that the answers say, and the differences.
 
     Args:
@@ -86,59 +87,75 @@ def said_against_known(
         layer: the decoder layer to speak of.
 
     Returns:
-        Words for the summary, or None where the store holds nothing that was said.
+        ``said`` of the summary, or None where the store holds nothing that was said.
     """
     if not any(name in scores for name in SAID):
         return None
     known = scores[layer.name]
-    found: dict[str, Any] = {
-        "layer": layer.layer,
-        "known": _value(known.intervals[BITS], "bits"),
-        "class_entropy": _entropy(labels),
-    }
-    for name in SAID:
-        if name in scores:
-            found[name] = {
-                **_value(scores[name].intervals[BITS], "bits"),
-                "known_minus_said": _value(paired_difference(known, scores[name], BITS), "bits"),
-            }
-    if TEXT in found and answers:
-        named = sum(row.count for row in answers if row.names_class)
-        found[TEXT]["names_class"] = named / sum(row.count for row in answers)
-        found[TEXT]["distinct_answers"] = len({row.answer for row in answers})
-    if FORCED_CHOICE in found and ZERO_SHOT in scores:
-        found[FORCED_CHOICE][ZERO_SHOT] = {
-            name: _value(scores[ZERO_SHOT].intervals[name]) for name in ("accuracy", BITS)
+
+    def bits_of(name: str) -> dict[str, Any]:
+        more = paired_difference(known, scores[name], BITS)
+        return {
+            "bits": scores[name].intervals[BITS].value,
+            "ci": _ends(scores[name].intervals[BITS]),
+            "known_minus_said": Bits(more.value, _ends(more)),
         }
-    found["sentence"] = sentence(found)
-    return found
+
+    text, choice = None, None
+    if TEXT in scores:
+        text = SaidText(**bits_of(TEXT))
+        if answers:
+            n = sum(row.count for row in answers)
+            text = replace(
+                text,
+                names_class=sum(row.count for row in answers if row.names_class) / n,
+                distinct_answers=len({row.answer for row in answers}),
+            )
+    if FORCED_CHOICE in scores:
+        choice = ForcedChoice(**bits_of(FORCED_CHOICE))
+        if ZERO_SHOT in scores:
+            alone = {name: scores[ZERO_SHOT].intervals[name] for name in ("accuracy", BITS)}
+            choice = replace(
+                choice, zero_shot={name: Value(i.value, _ends(i)) for name, i in alone.items()}
+            )
+    found = Said(
+        layer=layer.layer,
+        known=Bits(known.intervals[BITS].value, _ends(known.intervals[BITS])),
+        class_entropy=_entropy(labels),
+        text=text,
+        forced_choice=choice,
+    )
+    return replace(found, sentence=sentence(found))
 
 
-def _value(interval: Interval, name: str = "value") -> dict[str, Any]:
-    return {name: interval.value, "ci": [interval.low, interval.high]}
+def _ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
 
 
-def sentence(said: Mapping[str, Any]) -> str:
+def sentence(said: Said) -> str:
     """The one sentence that the numbers support.
 
     Args:
-        said: what :func:`said_against_known` returns.
+        said: what :func:`said_against_known` found: the answer, the forced choice or both.
     """
-    entropy = said["class_entropy"]
-    known = said["known"]["bits"]
-    parts = [
-        f"{name} {_bits(said[key]['bits'])}"
-        for key, name in ((TEXT, "the answer says"), (FORCED_CHOICE, "the forced choice tells"))
-        if key in said
+    told = [
+        (words, part)
+        for words, part in (
+            ("the answer says", said.text),
+            ("the forced choice tells", said.forced_choice),
+        )
+        if part is not None
     ]
-    text = f"Layer {said['layer']} knows {_bits(known)} of {entropy:.1f} bits; {', '.join(parts)}."
-    more = said[TEXT if TEXT in said else FORCED_CHOICE]["known_minus_said"]
-    low, high = more["ci"]
+    known, entropy = _bits(said.known.bits), said.class_entropy
+    parts = ", ".join(f"{words} {_bits(part.bits)}" for words, part in told)
+    text = f"Layer {said.layer} knows {known} of {entropy:.1f} bits; {parts}."
+    more = told[0][1].known_minus_said
+    low, high = more.ci
     if low > 0:
-        return f"{text} The layer knows more than is said: {_span(more['bits'], low, high)} bits."
+        return f"{text} The layer knows more than is said: {_span(more.bits, low, high)} bits."
     if high < 0:
         return f"{text} More is said than a linear probe finds in the layer."
-    return f"{text} The difference, {_span(more['bits'], low, high)} bits, may be chance."
+    return f"{text} The difference, {_span(more.bits, low, high)} bits, may be chance."
 
 
 def _bits(value: float) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from signbridge.results.summary import Sgd
 from signbridge.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ _NOTE = (
 
 def words_of_sgd(
     config: SweepConfig, results: Sequence[FeatureResult], missed: Sequence[Any]
-) -> tuple[dict[str, Any] | None, list[str]]:
+) -> tuple[Sgd | None, list[str]]:
     """``sgd`` of ``summary.json``, and warnings about fits that did not come close.
 
     Args:
@@ -38,15 +40,15 @@ def words_of_sgd(
         return None, []
     records = [record for result in results for record in result.sgd]
     known = [record for record in records if record["gap"] is not None]
-    summary = {
-        "note": _NOTE,
-        "learning_rates": list(config.learning_rates),
-        "batch_size": config.batch_size,
-        "n_compared": len(known),
-        "largest_gap": max((record["gap"] for record in known), default=None),
-        "least_agreement": min((_agreement(record) for record in known), default=None),
-        "fits": records,
-    }
+    summary = Sgd(
+        note=_NOTE,
+        learning_rates=tuple(config.learning_rates),
+        batch_size=config.batch_size,
+        n_compared=len(known),
+        largest_gap=max((record["gap"] for record in known), default=math.nan),
+        least_agreement=min((_agreement(record) for record in known), default=math.nan),
+        fits=tuple(records),
+    )
     return summary, [*_missed(len(missed)), *_far(known)]
 
 

@@ -219,11 +219,11 @@ def test_correction_is_for_the_largest_of_all_layers():
     relabelling = Relabelling.of(y, g, make_split(y, g, folds=2))
     hits = {3: np.array([15, 10, 9, 11, 8]), 5: np.array([12, 9, 13, 16, 7])}
     found = summarise(hits, 20, relabelling, "words")
-    assert (found["m"], found["layer"], found["observed"]) == (4, 3, 0.75)
-    assert found["p"] == found["by_layer"][3]["p_corrected"] == 2 / 5
-    assert found["by_layer"][3]["p"] == 1 / 5
-    assert (found["by_layer"][5]["p"], found["by_layer"][5]["p_corrected"]) == (3 / 5, 3 / 5)
-    assert found["null_mean"] == pytest.approx(83 / 8 / 20)
+    assert (found.m, found.layer, found.observed) == (4, 3, 0.75)
+    assert found.p == found.by_layer[3].p_corrected == 2 / 5
+    assert found.by_layer[3].p == 1 / 5
+    assert (found.by_layer[5].p, found.by_layer[5].p_corrected) == (3 / 5, 3 / 5)
+    assert found.null_mean == pytest.approx(83 / 8 / 20)
     with pytest.raises(ProbeError, match="one permutation"):
         summarise({}, 20, relabelling, "words")
 
@@ -236,9 +236,9 @@ def test_a_planted_signal_is_found_and_its_layer_alone():
     split = make_split(y, g, folds=4)
     hits = dict(enumerate(hits_of(X, y, g, split, 199)))
     found = summarise(hits, len(y), Relabelling.of(y, g, split), "words")
-    assert (found["layer"], found["p"]) == (1, 1 / 200)
-    assert found["by_layer"][1]["p_corrected"] == 1 / 200
-    assert min(found["by_layer"][k]["p_corrected"] for k in (0, 2)) > 0.05
+    assert (found.layer, found.p) == (1, 1 / 200)
+    assert found.by_layer[1].p_corrected == 1 / 200
+    assert min(found.by_layer[k].p_corrected for k in (0, 2)) > 0.05
 
 
 NULL = {

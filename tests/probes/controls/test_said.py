@@ -14,6 +14,7 @@ from signbridge.probes.controls.said import (
     zero_shot,
 )
 from signbridge.probes.dataset.features import Feature
+from signbridge.results.summary import Bits, Said, SaidText
 from signbridge.statistics.bootstrap import ClusterBootstrap
 
 N, K = 120, 4
@@ -61,21 +62,19 @@ def test_bits_are_entropy_less_cross_entropy(store, scores, tmp_path):
     said = said_against_known(answers, store.labels, scores, Feature("resid_post", 2))
     known = noisy(store.labels, 4).astype(float)
     bits = 2 - log_loss(store.labels, known / known.sum(1, keepdims=True)) / np.log(2)
-    assert said["class_entropy"] == pytest.approx(2)
-    assert said["known"]["bits"] == pytest.approx(bits, abs=1e-5)
-    assert said["text"]["known_minus_said"]["bits"] == pytest.approx(
-        said["known"]["bits"] - said["text"]["bits"]
-    )
+    assert said.class_entropy == pytest.approx(2)
+    assert said.known.bits == pytest.approx(bits, abs=1e-5)
+    assert said.text.known_minus_said.bits == pytest.approx(said.known.bits - said.text.bits)
     reference = softmax(store.class_logprob, axis=1)
-    choice = said["forced_choice"]["zero_shot"]
-    assert choice["accuracy"]["value"] == accuracy_score(store.labels, reference.argmax(1))
-    assert choice["usable_information"]["value"] == pytest.approx(
+    choice = said.forced_choice.zero_shot
+    assert choice["accuracy"].value == accuracy_score(store.labels, reference.argmax(1))
+    assert choice["usable_information"].value == pytest.approx(
         2 - log_loss(store.labels, reference.astype(float)) / np.log(2), abs=1e-4
     )
-    assert said["text"]["names_class"] == 0.25  # "up"; "A" is said of C
-    assert said["text"]["distinct_answers"] == 3
-    assert said["sentence"].startswith("Layer 2 knows ")
-    assert "The layer knows more than is said" in said["sentence"]
+    assert said.text.names_class == 0.25  # "up"; "A" is said of C
+    assert said.text.distinct_answers == 3
+    assert said.sentence.startswith("Layer 2 knows ")
+    assert "The layer knows more than is said" in said.sentence
 
 
 def test_nothing_said_is_nothing_to_compare(store, scores):
@@ -92,12 +91,12 @@ def test_nothing_said_is_nothing_to_compare(store, scores):
     ],
 )
 def test_the_sentence_claims_no_more_than_the_interval(ci, ending):
-    said = {
-        "layer": 5,
-        "class_entropy": 4.58,
-        "known": {"bits": 2.9},
-        "text": {"bits": 1.2, "known_minus_said": {"bits": 0.62, "ci": ci}},
-    }
+    said = Said(
+        layer=5,
+        class_entropy=4.58,
+        known=Bits(2.9),
+        text=SaidText(bits=1.2, known_minus_said=Bits(0.62, tuple(ci))),
+    )
     assert sentence(said) == f"Layer 5 knows 2.9 of 4.6 bits; the answer says 1.2. {ending}"
 
 

@@ -114,7 +114,7 @@ def test_words():
     near = [Result([record(1e-4), record(None, None)])]
     summary, said = words_of_sgd(config, near, [])
     assert said == []
-    assert (summary["n_compared"], summary["largest_gap"]) == (1, 1e-4)
+    assert (summary.n_compared, summary.largest_gap) == (1, 1e-4)
     far = [Result([record(0.042, 0.9), record(1e-4), record(1e-4, 0.98)])]
     summary, said = words_of_sgd(config, far, [{}])
     assert said == [
@@ -124,7 +124,7 @@ def test_words():
         "resid_post/3 with C = 0.5, has an objective 4.2 % above it and gives 90.0 % of the "
         "held-out images the same answer); raise max_steps or use solver=exact.",
     ]
-    assert summary["least_agreement"] == 0.9
+    assert summary.least_agreement == 0.9
 
 
 def test_finished_folds_are_not_trained_again(source, tmp_path, monkeypatch):
