@@ -206,6 +206,7 @@ def train_probes(
     arguments = dict(locals())
     from signbridge.probes.config import SweepConfig
     from signbridge.probes.progress import SweepProgress
+    from signbridge.report.figures.embedding import warm_up
     from signbridge.store import open_store
 
     config = SweepConfig(**arguments)
@@ -215,6 +216,8 @@ def train_probes(
             raise StoreError("--store or --control is empty: give the file of a store.")
         if path is not None:
             open_store(path).close()  # what is wrong with it is said before torch is loaded
+    if is_first_process():
+        warm_up()
     from signbridge.probes.sweep import run_sweep
     from signbridge.runtime.heap import keep_freed_memory
 
@@ -259,6 +262,7 @@ def run(
         **options: see extract.
     """
     from signbridge.probes.config import SweepConfig
+    from signbridge.report.figures.embedding import warm_up
 
     # Refuses arguments that make no sense before hours of extraction, not after.
     SweepConfig(
@@ -283,6 +287,8 @@ def run(
             "max_new_tokens": max_new_tokens,
             "forced_choice": forced_choice,
         }
+    if is_first_process():
+        warm_up()  # the report's maps, compiled while images run through the model
     store = extract(
         seed=seed,
         overwrite=overwrite,

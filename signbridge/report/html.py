@@ -11,6 +11,7 @@ from signbridge.report.figures.cka import CKA_MOST, cka_figure
 from signbridge.report.figures.class_grid import class_grid
 from signbridge.report.figures.confusion import confusion
 from signbridge.report.figures.differences import differences_figure
+from signbridge.report.figures.embedding import warm_up
 from signbridge.report.figures.layer_curve import layer_curve
 from signbridge.report.figures.leakage import leakage_figure
 from signbridge.report.figures.memorisation import memorisation_figure, selectivity_figure
@@ -64,6 +65,8 @@ def write_report(
         listed = ", ".join(map(str, results.layers))
         raise ProbeError(f"{results.path} has no layer {umap} to map: it has {listed}.")
     with open_material(results, store_path) as material:
+        if material.store is not None and umap != "none":
+            warm_up()  # compiles while the other figures are drawn
         pixels = material.pixels()
         plots: list[Plot | None] = [
             layer_curve(results),

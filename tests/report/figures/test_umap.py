@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import umap
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
@@ -50,6 +51,37 @@ def test_umap_of_few_and_of_more_samples_is_deterministic_and_keeps_clusters() -
     distance = np.linalg.norm(position[:, None] - position[None], axis=2)
     np.fill_diagonal(distance, np.inf)
     np.testing.assert_array_equal(label[distance.argmin(axis=1)], label)
+
+
+@pytest.mark.parametrize("kind", ["clusters", "copies", "few"])
+def test_positions_are_those_of_umap_itself(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5)) + 50 * (np.arange(60) % 2)[:, None]
+    x = {"clusters": x, "copies": np.repeat(x[:30], 2, axis=0), "few": x[:9]}[kind]
+    position, _ = embedding.embed(x, seed=3)
+    vectors = StandardScaler().fit_transform(x).astype(np.float32)
+    expected = umap.UMAP(
+        n_neighbors=min(15, len(x) - 1),
+        min_dist=0.15,
+        init="random" if kind == "few" else "spectral",
+        random_state=3,
+        n_jobs=1,
+    ).fit_transform(vectors)
+    np.testing.assert_array_equal(position, expected)
+    # Where no process can be started, the same in this one.
+    embedding._stop()
+    monkeypatch.setattr(embedding, "get_executable", lambda: b"/nowhere/python")
+    np.testing.assert_array_equal(embedding.embed(x, seed=3)[0], expected)
+
+
+def test_a_process_that_was_killed_costs_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 4))
+    embedding.warm_up()
+    assert embedding._process is not None
+    embedding._process.kill()
+    embedding._process.wait()
+    monkeypatch.setattr(embedding, "_umap", lambda vectors, seed: np.ones((len(vectors), 2)))
+    np.testing.assert_array_equal(embedding.embed(x)[0], 1)
 
 
 @pytest.mark.parametrize(
