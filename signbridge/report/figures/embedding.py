@@ -129,13 +129,14 @@ def _elsewhere(x: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]
         assert _process.stdout is not None
         try:
             _send(_process.stdin, vectors=x, seed=np.int64(seed))
-            return _receive(_process.stdout)["position"]
+            position: npt.NDArray[np.float32] = _receive(_process.stdout)["position"]
         except (OSError, EOFError):
             _stop()
             return None
         except BaseException:  # stopped in between: its answer would be taken for the next one's
             _stop()
             raise
+        return position
 
 
 def serve() -> None:
@@ -146,10 +147,11 @@ def serve() -> None:
         os.nice(5)
     # UMAP imports pynndescent for larger data than are drawn here: it would be compiled for 10 s
     # and not called.
-    numba.config.DISABLE_JIT = True
+    config: Any = numba.config
+    config.DISABLE_JIT = True
     import pynndescent  # noqa: F401
 
-    numba.config.DISABLE_JIT = False
+    config.DISABLE_JIT = False
     from umap import distances, layouts, umap_
 
     for function in (
