@@ -57,7 +57,8 @@ def open_images(
         max_bad_share: Largest share of image files that may be unusable (they are skipped and
             listed in ``skipped``); a single one is always survived, unless this is 0.
         groups: ``"near_duplicates"``; ``"signer"`` for folders ``class/signer/image``;
-            ``"signer/class"`` for folders ``signer/class/image``; ``"none"``, every image
+            ``"signer/class"`` for folders ``signer/class/image``, both refused where the folders'
+            names say the opposite; ``"none"``, every image
             its own group; or a CSV file with the columns ``sample_id,group``.
         duplicate_threshold: Correlation from which two images are near-duplicates. In a CSV source
             they are looked for among all rows, so that a group does not depend on the choice; in a

@@ -7,8 +7,9 @@ Layouts, each optionally below ``train``, ``val`` and ``test`` folders (the sour
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from signbridge.errors import ImagesError
@@ -26,7 +27,20 @@ SPLITS = {
 }
 """Names of split folders, in lower case, and what the split is then called."""
 
+_GROUPS = {"class": "near_duplicates", "class/signer": "signer", "signer/class": "signer/class"}
+"""What ``--groups`` is called that reads a layout."""
+
 _SYSTEM = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+# Names that number people, as hand1, signer_03 and p12 do.
+_PERSON = re.compile(
+    r"(signer|subject|subj|user|person|participant|volunteer|actor|speaker|hand|id|[psu])[ _-]*\d+",
+    re.IGNORECASE,
+)
+# So many different letters are an alphabet. Fewer may be people, and numbers may be either.
+_ALPHABET = 10
+# What stands beside the letters in data sets of finger spelling.
+_BESIDE_LETTERS = frozenset({"space", "del", "delete", "nothing", "blank", "unknown"})
 
 
 def folder_candidates(root: Path, layout: str = "class") -> Candidates:
@@ -49,7 +63,9 @@ def folder_candidates(root: Path, layout: str = "class") -> Candidates:
     levels = layout.split("/")
     if len(levels) == 2:
         found.signer = []
-    for split, top in _split_folders(walk):
+    tops = _split_folders(walk)
+    seen: dict[str, set[str]] = defaultdict(set)  # by name of the first level, those below it
+    for split, top in tops:
         for parts in walk.files(top):
             folders = parts[len(top) : -1]
             if len(folders) < len(levels):
@@ -60,6 +76,7 @@ def folder_candidates(root: Path, layout: str = "class") -> Candidates:
                     f"{'/'.join(parts)} in {root} has no signer folder, as {layout} asks for; "
                     "move it into one or choose other groups."
                 )
+            seen[folders[0]].add(folders[1] if len(folders) > 1 else "")
             found.sample_id.append("/".join(parts))
             found.source_split.append(split)
             found.label.append(folders[levels.index("class")])
@@ -69,6 +86,9 @@ def folder_candidates(root: Path, layout: str = "class") -> Candidates:
         _sort_by_class(found)
     walk.add_notes()
     _check_layout(root, found, walk)
+    if seen and not any("" in below for below in seen.values()):
+        _check_levels(root, layout, seen)
+        found.notes.insert(0, _levels_in_words(layout, seen, is_below_split=tops[0][1] != ()))
     return found
 
 
@@ -132,6 +152,63 @@ def _check_layout(root: Path, found: Candidates, walk: _Walk) -> None:
                 f"{root} holds the single class folder {name!r}, which holds folders itself; give "
                 f"{root / name} if those are the classes."
             )
+
+
+def _check_levels(root: Path, layout: str, seen: dict[str, set[str]]) -> None:
+    """Refuse a layout that the names of its levels contradict.
+
+    Where every signer has signed every class, both levels repeat their names, so their kind alone
+    can tell: people who are numbered above names that are not, or an alphabet where the signers
+    should be.
+    """
+    first, second = set(seen), set().union(*seen.values())
+    if layout == "class":
+        return
+    labels, signers = (first, second) if layout == "class/signer" else (second, first)
+    everywhere = all(2 * len(below) >= len(second) for below in seen.values())
+    people_as_classes = _are_people(labels) and not _are_people(signers)
+    if (people_as_classes and everywhere) or (_is_alphabet(signers) and not _are_short(labels)):
+        other = "signer/class" if layout == "class/signer" else "class/signer"
+        raise ImagesError(
+            f"{root} does not look like {layout}, as --groups {_GROUPS[layout]} reads it: its "
+            f"first level of folders is {_some(sorted(first))}, its second "
+            f"{_some(sorted(second))}; give --groups {_GROUPS[other]}, or if it is as you say, "
+            "a CSV file with the columns sample_id,group."
+        )
+
+
+def _are_people(names: Iterable[str]) -> bool:
+    return all(_PERSON.fullmatch(name) for name in names)
+
+
+def _are_short(names: Iterable[str]) -> bool:
+    """Whether all are single letters or digits, or what stands beside them."""
+    return all(
+        (len(name) == 1 and name.isalnum()) or name.lower() in _BESIDE_LETTERS for name in names
+    )
+
+
+def _is_alphabet(names: set[str]) -> bool:
+    letters = {name.lower() for name in names if len(name) == 1 and name.isalpha()}
+    return len(letters) >= _ALPHABET and _are_short(names)
+
+
+def _levels_in_words(layout: str, seen: dict[str, set[str]], *, is_below_split: bool) -> str:
+    """Say which level was taken as what, with its first names."""
+    where = " below the split folders" if is_below_split else ""
+    first, second = sorted(seen), sorted(set().union(*seen.values()))
+    if layout == "class":
+        return (
+            f"Classes are the first level of folders{where} ({_some(first)}); the folders in "
+            f"them ({_some(second)}) are not looked at: if they are the classes or the signers, "
+            f"give --groups signer/class or --groups signer."
+        )
+    labels, signers = ("first", "second") if layout == "class/signer" else ("second", "first")
+    names = {"first": first, "second": second}
+    return (
+        f"Classes are the {labels} level of folders{where} ({_some(names[labels])}), signers the "
+        f"{signers} ({_some(names[signers])})."
+    )
 
 
 class _Walk:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -219,3 +219,77 @@ def test_a_missing_signer_level_is_named(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/ada/1.png", "b/2.png")
     with pytest.raises(ImagesError, match=r"b/2\.png in .* has no signer folder"):
         folder_candidates(root, "class/signer")
+
+
+LETTERS, DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
+HANDS = [f"hand{number}" for number in range(1, 6)]
+
+
+def levels(root: Path, first: Sequence[str], second: Sequence[str]) -> Path:
+    return touch(root, *(f"{a}/{b}/1.png" for a in first for b in second))
+
+
+@pytest.mark.parametrize(
+    ("labels", "signers"),
+    [
+        (LETTERS + DIGITS, HANDS),
+        (DIGITS, HANDS),
+        ("abc", ["signer_1", "signer_2"]),
+        (["hello", "thanks"], ["P01", "P02", "P12"]),
+        (["hello", "thanks"], ["User 3", "Subject-4"]),
+        (LETTERS.upper(), ["anna", "ben"]),
+        ([*LETTERS, "space", "del", "nothing"], ["anna", "ben"]),
+    ],
+)
+@pytest.mark.parametrize("split", ["", "train"])
+def test_levels_the_wrong_way_round_are_refused(
+    tmp_path: Path, labels: Sequence[str], signers: Sequence[str], split: str
+) -> None:
+    """The names seen and the other spelling are named; the right way round passes."""
+    by_class, by_signer = tmp_path / "by-class", tmp_path / "by-signer"
+    levels(by_class / split, labels, signers)
+    levels(by_signer / split, signers, labels)
+    for root, wrong, other in (
+        (by_class, "signer/class", "--groups signer,"),
+        (by_signer, "class/signer", "--groups signer/class,"),
+    ):
+        with pytest.raises(ImagesError, match=f"does not look like {wrong}") as error:
+            folder_candidates(root, wrong)
+        assert other in str(error.value)
+        assert sorted(labels)[0] in str(error.value)
+        assert sorted(signers)[0] in str(error.value)
+    assert set(folder_candidates(by_class, "class/signer").label) == set(labels)
+    assert set(folder_candidates(by_signer, "signer/class").label) == set(labels)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (["rock", "paper"], [str(number) for number in range(1, 13)]),  # numbered signers
+        (["hello", "thanks"], "ABC"),  # or signers by letter
+        ("ABCDE", LETTERS),
+        (["ada", "ben"], ["hello", "thanks"]),
+        (HANDS, HANDS),
+    ],
+)
+def test_levels_that_can_be_either_are_said(
+    tmp_path: Path, first: Sequence[str], second: Sequence[str]
+) -> None:
+    root = levels(tmp_path, first, second)
+    (note,) = folder_candidates(root, "class/signer").notes
+    assert note.startswith(f"Classes are the first level of folders ({sorted(first)[0]}, ")
+    assert f"signers the second ({sorted(second)[0]}, " in note
+    (note,) = folder_candidates(root, "signer/class").notes
+    assert note.startswith(f"Classes are the second level of folders ({sorted(second)[0]}, ")
+
+
+def test_numbered_hands_may_be_classes_where_what_is_below_does_not_repeat(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"hand{k}/clip-{k}{j}/1.png" for k in range(4) for j in range(3)))
+    assert set(folder_candidates(root, "class/signer").label) == {f"hand{k}" for k in range(4)}
+
+
+def test_a_level_that_is_not_looked_at_is_said(tmp_path: Path) -> None:
+    (note,) = folder_candidates(levels(tmp_path, HANDS, LETTERS)).notes
+    assert "Classes are the first level of folders (hand1, hand2, hand3 and 2 more)" in note
+    assert "(a, b, c and 23 more) are not looked at" in note
+    assert "--groups signer/class" in note
