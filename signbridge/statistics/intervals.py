@@ -2,7 +2,7 @@ r"""Ends of the intervals of scores, from what a bootstrap over groups gives.
 
 No single bootstrap interval keeps its promise for every metric when groups are few: percentiles
 have no width where all answers are right, and are too narrow and too high or low where errors sit
-in few groups. The formulas below were chosen by simulation (``benchmarks/statistics.py``); which
+in few groups. The formulas below were chosen by simulation (``benchmarks/uncertainty.py``); which
 metric takes which is in :data:`signbridge.statistics.bootstrap.METHODS`.
 """
 
