@@ -11,6 +11,7 @@ from typing import Any, Literal
 from signbridge.demo.command import demo
 from signbridge.errors import ModelError, ProbeError, StoreError
 from signbridge.runtime.processes import is_first_process
+from signbridge.runtime.terminal import as_text, say
 
 
 def extract(
@@ -64,8 +65,9 @@ def extract(
         classes: the number of most common classes to keep, or their names; all by default.
         per_class: how many images of each class, chosen by the seed; all by default.
         seed: seed of that choice.
-        groups: which images are not independent: 'near_duplicates' (found), 'none', 'signer' or
-            'signer/class' (a level of the folders), or a CSV file with sample_id,group.
+        groups: which images are not independent: 'near_duplicates' (found), 'none', 'signer' where
+            the folders are CLASS/SIGNER, 'signer/class' where they are SIGNER/CLASS, or a CSV file
+            with sample_id,group.
         max_bad_share: the largest share of unreadable images that is survived.
         store_dtype: dtype of the stored vectors.
         batch_size: the most images of one forward pass; 'auto' goes by the device's memory. When
@@ -359,7 +361,7 @@ def compare(
     """
     from signbridge.report.compare import write_comparison
 
-    print(f"comparison: {write_comparison(results, output or None, metric)}")
+    say(f"comparison: {write_comparison(results, output or None, metric)}")
 
 
 def info(store: str) -> None:
@@ -389,8 +391,8 @@ def verify(store: str) -> int:
     with Counting("verifying") as progress:
         problems = verify_store(store, progress)
     for problem in problems:
-        print(problem)
-    print(f"{store}: {counted(len(problems), 'problem') if problems else 'whole'}")
+        say(problem)
+    say(f"{store}: {counted(len(problems), 'problem') if problems else 'whole'}")
     return int(bool(problems))
 
 
@@ -410,7 +412,7 @@ def merge(stores: list[str], output: str = "", overwrite: bool = False) -> None:
         raise StoreError("merge needs the name of the store to make: signbridge merge A B -o C.")
     with CountingStages() as progress:
         merged = merge_stores(stores, output, overwrite, progress)
-    print(merged_line(merged, len(stores)))
+    say(merged_line(merged, len(stores)))
 
 
 def _check_results_folder(option: str, folder: str | None) -> None:
@@ -434,7 +436,7 @@ def _report(
     page = write_report(results, store, umap=umap)
     console = Console()
     print_table(results, console)
-    console.print(f"report: {page}", soft_wrap=True)
+    console.print(as_text(f"report: {page}"), soft_wrap=True)
     return page
 
 

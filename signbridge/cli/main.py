@@ -23,9 +23,9 @@ from signbridge.cli.commands import COMMANDS
 from signbridge.cli.config_file import arguments_with_sections
 from signbridge.cli.usage import Parser, UsageError, explain
 from signbridge.errors import Interrupted, SignBridgeError, first_line
-from signbridge.runtime.notices import plain_notices
 from signbridge.runtime.processes import is_first_process
 from signbridge.runtime.stopping import stoppable
+from signbridge.runtime.terminal import plain_notices, say
 
 
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> int:
@@ -55,14 +55,14 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
             status = _run(given, command, named)
     except Interrupted as error:
         if is_first_process():
-            print(error, file=sys.stderr)
+            say(error, sys.stderr)
         return error.exit_status
     except UsageError as error:
         prog = Path(sys.argv[0]).name if command else f"signbridge {named}"
-        print(f"error: {explain(error, named, prog, given)}", file=sys.stderr)
+        say(f"error: {explain(error, named, prog, given)}", sys.stderr)
         return error.exit_status
     except SignBridgeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return error.exit_status
     except BrokenPipeError:  # whoever read standard output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,10 +71,10 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         what = error.filename or "What was to be written"
-        print(f"error: {what} finds no room ({error.strerror}): make some.", file=sys.stderr)
+        say(f"error: {what} finds no room ({error.strerror}): make some.", sys.stderr)
         return SignBridgeError.exit_status
     except MemoryError as error:
-        print(f"error: The memory does not suffice ({first_line(error)}).", file=sys.stderr)
+        say(f"error: The memory does not suffice ({first_line(error)}).", sys.stderr)
         return SignBridgeError.exit_status
     return status if isinstance(status, int) else 0
 

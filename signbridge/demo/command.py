@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from signbridge.errors import ModelError, SignBridgeError
+from signbridge.runtime.terminal import as_text
 
 BUNDLED_PROBES = Path(__file__).parents[1] / "assets" / "probes"
 
@@ -65,7 +66,7 @@ def demo(
                 f"port {port} on {host} cannot be had, perhaps another demo runs there: give "
                 "another --port, or 0 for any that is free."
             ) from error
-        console.print(f"The demo runs at {address} (Ctrl-C ends it).", highlight=False)
+        console.print(as_text(f"The demo runs at {address} (Ctrl-C ends it)."))
         page.block_thread()
 
 

@@ -13,6 +13,7 @@ from signbridge.errors import SignBridgeError, StoreError
 from signbridge.extraction.adding import Target
 from signbridge.images import ImageSet
 from signbridge.runtime.progress import CountingStages
+from signbridge.runtime.terminal import as_text
 from signbridge.runtime.words import counted, size
 from signbridge.store import SampleTable, Shard, StoreSpec, StoreWriter, estimated_bytes
 
@@ -158,4 +159,4 @@ class ExtractionRun:
 
     def say(self, text: str) -> None:
         """Report a sentence."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(as_text(text), soft_wrap=True)

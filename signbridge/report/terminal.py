@@ -10,6 +10,7 @@ from signbridge.report.text.findings import find
 from signbridge.report.text.key_figures import key_figures
 from signbridge.report.text.tables import Row, score_rows
 from signbridge.results.results import RANDOM_WEIGHTS, SITE, Results, load_results
+from signbridge.runtime.terminal import as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,14 +57,12 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     results = load_results(results_dir)
     console = console or Console()
     title = f"{results.store.name or results.path.name} · {style.split_label(results.split)}"
-    # Text objects throughout: brackets in names from data are not markup.
     table = Table(
-        title=Text(title), title_justify="left", pad_edge=False, padding=(0, 1), box=SIMPLE_HEAD,
+        title=as_text(title), title_justify="left", pad_edge=False, padding=(0, 1), box=SIMPLE_HEAD,
         collapse_padding=True,
     )  # fmt: skip
     metrics = [m for m in _METRICS if m in results.metrics]
@@ -79,7 +78,7 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
     for column in shown:
         right = column is not names
         table.add_column(
-            Text(column.head),
+            as_text(column.head),
             justify="right" if right else "left",
             no_wrap=True,
             overflow="fold" if right else "ellipsis",
@@ -90,14 +89,14 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
         if row.layer is not None and not section:
             table.add_section()
             section = True
-        cells = [Text(column.cells[i]) for column in shown]
+        cells = [as_text(column.cells[i]) for column in shown]
         table.add_row(*cells, style="bold" if row.best else None)
     console.print(table)
     if left_out:
-        console.print(Text(f"{left_out} more layers in {results.path / 'scores.csv'}", "dim"))
+        console.print(as_text(f"{left_out} more layers in {results.path / 'scores.csv'}", "dim"))
     if missing := [c.head for c in rest if c not in shown]:
         words = ", ".join(missing)
-        console.print(Text(f"no room for: {words} (see {results.path / 'scores.csv'})", "dim"))
+        console.print(as_text(f"no room for: {words} (see {results.path / 'scores.csv'})", "dim"))
     findings = find(results)
     lines = [findings.headline, *findings.details[:1]]
     for figure in key_figures(results):
@@ -105,9 +104,9 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
         lines.append(f"- {figure.label}: {figure.value}{detail}")
     for line in lines:
         # Rich would break the line at the no-break space before a per cent sign.
-        console.print(Text(line.replace(style.PER_CENT, "%")))
+        console.print(as_text(line.replace(style.PER_CENT, "%")))
     for warning in findings.warnings:
-        console.print(Text(f"Warning: {warning}", "yellow"))
+        console.print(as_text(f"Warning: {warning}", "yellow"))
 
 
 _TWIN = style.feature_label(RANDOM_WEIGHTS)

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from signbridge.runtime.processes import is_first_process
+from signbridge.runtime.terminal import as_text, visible
 from signbridge.runtime.words import duration
 
 if TYPE_CHECKING:
@@ -71,10 +72,11 @@ class BarOrLines(_Closing):
         now = time.monotonic()
         if now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(as_text(text), soft_wrap=True)
 
     def _show(self, what: str, done: int, total: int) -> None:
         """Show or move the bar."""
+        what = visible(what)
         if self._bar is None:
             self._bar = Progress(
                 *self._columns(), console=self._console, transient=self._is_transient

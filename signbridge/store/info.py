@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from signbridge.runtime.terminal import as_text
 from signbridge.runtime.words import counted, duration, size
 from signbridge.store.leftovers import Unfinished, addings, unfinished
 from signbridge.store.reader import Store, open_store
@@ -33,7 +34,6 @@ def print_info(path: str | os.PathLike[str], console: Console | None = None) -> 
     """
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     console = console or Console()
     begun = None if os.path.lexists(path) else unfinished(Path(path))
@@ -46,8 +46,7 @@ def print_info(path: str | os.PathLike[str], console: Console | None = None) -> 
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        # Text objects: brackets in class names and prompts are not markup.
-        table.add_row(Text(name), Text(value))
+        table.add_row(as_text(name), as_text(value))
     console.print(table)
 
 

@@ -1,7 +1,7 @@
 import logging
 import warnings
 
-from signbridge.runtime.notices import plain_notices
+from signbridge.runtime.terminal import plain_notices
 
 
 def test_a_warning_is_one_plain_line_said_once(capsys):
