@@ -29,10 +29,9 @@ from signbridge.probes.controls.score_probe import held_out_hits
 from signbridge.probes.dataset.splits import make_split
 from signbridge.probes.exact.logistic import fit_logistic
 from signbridge.statistics.bootstrap import ClusterBootstrap, Scored, paired_difference
-from signbridge.statistics.rates import share_intervals
-from signbridge.statistics.scores import METRICS
+from signbridge.statistics.intervals import share_intervals
+from signbridge.statistics.metrics import METRICS, group_sums, metrics_of_sums, outcomes
 from signbridge.statistics.sign_flips import SignFlips
-from signbridge.statistics.sums import group_sums, metrics_of_sums
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -118,9 +117,9 @@ def truth(design: Design, signals: Sequence[Floats]) -> list[tuple[dict[str, flo
     found, y, g = predict(np.random.default_rng(99), design, signals, times)
     answers = []
     for p in found:
-        sums = group_sums(p, y, g)
-        metrics = metrics_of_sums(sums.matrix.sum(0), design.classes)
-        recall = sums.hits.sum(0) / sums.support.sum(0)
+        whole = group_sums(outcomes(p, y), g).whole
+        metrics = metrics_of_sums(whole)
+        recall = whole["hits"] / whole["support"]
         answers.append(({name: float(value) for name, value in metrics.items()}, recall))
     return answers
 
@@ -196,10 +195,14 @@ def null(
             hits: dict[str, list[float]] = {}
             for repetition in range(repetitions):
                 found, y, g = predict(rng, design, signals)
-                totals = np.stack([group_sums(p, y, g).simple[:, [1, 3]] for p in found], axis=2)
-                test = SignFlips(totals[:, 0], flips=flips, seed=repetition)
-                bits = SignFlips(-totals[:, 1], flips=flips, seed=repetition)
-                peak = int(totals[:, 0, :8].sum(0).argmax())
+                sums = [group_sums(outcomes(p, y), g).groups for p in found]
+                correct, log_probability = (
+                    np.stack([one[name] for one in sums], axis=1)
+                    for name in ("correct", "log_probability")
+                )
+                test = SignFlips(correct, flips=flips, seed=repetition)
+                bits = SignFlips(log_probability, flips=flips, seed=repetition)
+                peak = int(correct[:, :8].sum(0).argmax())
                 candidate = test.best(layers) >= ALPHA
                 one = {"candidates": float(candidate.sum()), "hold the best": candidate[5]}
                 if kind != "one best":

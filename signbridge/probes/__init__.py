@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from signbridge.results.probes import save_probes as save_probes
     from signbridge.statistics.bootstrap import ClusterBootstrap as ClusterBootstrap
     from signbridge.statistics.bootstrap import Interval as Interval
-    from signbridge.statistics.scores import LayerScores as LayerScores
-    from signbridge.statistics.scores import score as score
+    from signbridge.statistics.layer_scores import LayerScores as LayerScores
+    from signbridge.statistics.metrics import score as score
 
 _HOMES = {
     "ActivationDataModule": "signbridge.probes.dataset.data_module",
     "ClusterBootstrap": "signbridge.statistics.bootstrap",
     "Feature": "signbridge.probes.dataset.features",
     "Interval": "signbridge.statistics.bootstrap",
-    "LayerScores": "signbridge.statistics.scores",
+    "LayerScores": "signbridge.statistics.layer_scores",
     "LinearProbes": "signbridge.probes.sgd.module",
     "LogisticFit": "signbridge.probes.exact.result",
     "LogisticProbe": "signbridge.probes.exact.estimator",
@@ -47,7 +47,7 @@ _HOMES = {
     "make_split": "signbridge.probes.dataset.splits",
     "run_sweep": "signbridge.probes.sweep",
     "save_probes": "signbridge.results.probes",
-    "score": "signbridge.statistics.scores",
+    "score": "signbridge.statistics.metrics",
     "train_probes": "signbridge.probes.sweep",
 }
 

@@ -16,13 +16,11 @@ import numpy as np
 from signbridge.probes.dataset.features import RESID_POST
 from signbridge.results.summary import Peak
 from signbridge.statistics.bootstrap import Scored, paired_difference
+from signbridge.statistics.metrics import COMPARED
 from signbridge.statistics.sign_flips import FLIPS, Family, SignFlips
 
 ALPHA = 0.05
 """Layers are candidates for the peak down to this p-value."""
-
-_TOTAL = {"accuracy": (1, 1.0), "usable_information": (3, -1.0)}
-"""Column of :attr:`Scored.totals`, and -1 where less is better."""
 
 
 class Comparisons:
@@ -39,11 +37,11 @@ class Comparisons:
         self.scored = scored
         self._flips = {
             metric: SignFlips(
-                np.stack([sign * one.totals[:, column] for one in scored.values()], axis=1),
+                np.stack([one.totals[metric] for one in scored.values()], axis=1),
                 flips=flips,
                 seed=seed,
             )
-            for metric, (column, sign) in _TOTAL.items()
+            for metric in COMPARED
         }
 
     @property

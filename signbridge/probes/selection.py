@@ -17,7 +17,7 @@ from signbridge.errors import ProbeError
 from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.dataset.splits import IntArray, Split
 from signbridge.probes.engines import Engine, Fold, Record, not_converged
-from signbridge.statistics.scores import PROBABILITY_FLOOR
+from signbridge.statistics.metrics import PROBABILITY_FLOOR
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ from signbridge.results.summary import (
     Summary,
 )
 from signbridge.statistics.bootstrap import ClusterBootstrap, Interval, Scored, paired_difference
-from signbridge.statistics.scores import METRICS
+from signbridge.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
@@ -197,24 +197,14 @@ class _Scorer:
     def reference_rows(self) -> Iterator[dict[str, Any]]:
         """Chance (all classes alike) and majority (the scored labels' own class shares)."""
         count = np.bincount(self.labels)
-        count = count[count > 0]
-        # H - log2 K in one sum, so that balanced classes give 0 and not its rounding error.
-        surplus = np.sum(count * np.log2(count * self.n_present / len(self.labels)))
-        chance = {
-            "accuracy": 1 / self.n_present,
-            "balanced_accuracy": 1 / self.n_present,
-            "top3_accuracy": min(3, self.n_present) / self.n_present,
-            "cross_entropy": float(np.log(self.n_present)),
-            "usable_information": 0.0 - float(surplus) / len(self.labels),
-        }
-        for metric in METRICS:
-            if metric in chance:
-                yield self._row("chance", metric, chance[metric])
+        for name, entry in METRICS.items():
+            if entry.chance is not None:
+                yield self._row("chance", name, entry.chance(self.n_present, count))
         for metric in METRICS:
             interval = self.majority.intervals[metric]
             ends = {"ci_low": interval.low, "ci_high": interval.high}
-            # Its confidence is its accuracy, so what is left of the difference is rounding.
-            value = 0.0 if metric == "calibration_error" else interval.value
+            # Its confidence is its accuracy: what is left of such differences is rounding.
+            value = 0.0 if abs(interval.value) < 1e-12 else interval.value
             yield {**self._row("majority", metric, value), **ends}
 
     def _row(self, feature: str, metric: str, value: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.statistics.rates import share_intervals
+from signbridge.statistics.intervals import share_intervals
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results
@@ -29,7 +29,7 @@ class ClassRecall:
         n_right: Of these, how many were read as this class.
         taken_for: Index of the class most often read instead, or None.
         low: Lower end of the recall's 95 % interval, NaN where nothing was scored.
-        high: Upper end; both by :func:`signbridge.statistics.rates.share_intervals`.
+        high: Upper end; both by :func:`signbridge.statistics.intervals.share_intervals`.
     """
 
     index: int

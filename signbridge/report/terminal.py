@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from signbridge.report.figures import style
 from signbridge.report.text.findings import find
 from signbridge.report.text.key_figures import key_figures
-from signbridge.report.text.tables import Row, score_rows
+from signbridge.report.text.tables import Row, score_rows, shown_metrics
 from signbridge.results.results import RANDOM_WEIGHTS, SITE, Results, load_results
 from signbridge.runtime.terminal import as_text
+from signbridge.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["print_table"]
 
-# What is shown first where there is no room for all.
-_METRICS = ("accuracy", "usable_information", "top3_accuracy", "macro_f1")
-_HEADS = {
-    "accuracy": "acc. %",
-    "macro_f1": "F1 %",
-    "top3_accuracy": "top-3 %",
-    "usable_information": "bits",
-}
 _MOST_LAYERS = 16
 _BETWEEN = 2  # columns between two columns of the table
 
@@ -65,7 +58,8 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
         title=as_text(title), title_justify="left", pad_edge=False, padding=(0, 1), box=SIMPLE_HEAD,
         collapse_padding=True,
     )  # fmt: skip
-    metrics = [m for m in _METRICS if m in results.metrics]
+    metrics = [m for m in shown_metrics(results) if m in METRICS and METRICS[m].head]
+    metrics.sort(key=lambda m: METRICS[m].priority)
     rows = [r for r in score_rows(results, metrics) if not r.name.startswith(_TWIN)]
     kept, left_out = _kept(rows)
     columns = _columns(results, metrics, kept)
@@ -118,7 +112,7 @@ def _columns(results: Results, metrics: list[str], rows: list[Row]) -> list[_Col
     columns = [_Column("feature", names)]
     for number, metric in enumerate(metrics):
         cells = tuple(row.cells[number].value for row in rows)
-        columns.append(_Column(_HEADS[metric], cells))
+        columns.append(_Column(METRICS[metric].head, cells))
         if metric == "accuracy":
             intervals = tuple(row.cells[number].interval for row in rows)
             columns.append(_Column("95 %", intervals, "dim"))

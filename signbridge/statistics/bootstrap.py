@@ -2,7 +2,7 @@
 
 Images of one photograph are not independent, so whole groups are drawn, not samples (Cameron,
 Gelbach & Miller 2008; Miller 2024, arXiv 2411.00640). Every metric is a function of sums over
-samples (:mod:`signbridge.statistics.sums`), so a resample costs one row of a matrix product over
+samples (:mod:`signbridge.statistics.metrics`), so a resample costs one row of a matrix product over
 groups, whatever the sample count.
 
 What the intervals cover: which photographs were drawn, with the trained probes held fixed. They do
@@ -15,38 +15,33 @@ has the formulas that make ends of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
 from signbridge.statistics.intervals import (
+    Ends,
     bracketing_interval,
     difference_interval,
     logit_interval,
     studentised_interval,
     t_quantile,
 )
-from signbridge.statistics.metric_names import METRICS
-from signbridge.statistics.sums import group_sums, metrics_of_sums
+from signbridge.statistics.metrics import (
+    METRICS,
+    GroupSums,
+    IntervalMethod,
+    Metric,
+    Sums,
+    group_sums,
+    metrics_of_sums,
+    outcomes,
+)
 
 FloatArray = npt.NDArray[np.float64]
-
-Method = Literal["logit", "bias_corrected_logit", "studentised", "bracketing"]
-
-METHODS: Mapping[str, Method] = {
-    "accuracy": "logit",
-    "balanced_accuracy": "logit",
-    "macro_f1": "bias_corrected_logit",
-    "top3_accuracy": "logit",
-    "cross_entropy": "studentised",
-    "calibration_error": "bracketing",
-    "usable_information": "studentised",
-}
-"""How each metric's interval is made, see :meth:`ClusterBootstrap.scored`."""
 
 _BLOCK = 64 * 2**20  # bytes of one block of draws
 
@@ -73,12 +68,13 @@ class Scored:
     Attributes:
         intervals: by metric.
         drawn: each metric in each draw, shape (repetitions,).
-        totals: :attr:`signbridge.statistics.sums.GroupSums.simple`, shape (n_groups, 5).
+        totals: by metric that is a mean over samples: sums over each group of
+            :attr:`signbridge.statistics.metrics.Metric.mean_of`, shape (n_groups,).
     """
 
     intervals: Mapping[str, Interval]
     drawn: Mapping[str, FloatArray]
-    totals: FloatArray
+    totals: Mapping[str, FloatArray]
 
 
 class ClusterBootstrap:
@@ -113,6 +109,7 @@ class ClusterBootstrap:
         self.repetitions = repetitions
         self.seed = seed
         self.level = level
+        self._only_block: FloatArray | None = None  # the draws, where one block holds them all
 
     def draws(self, sums: FloatArray) -> FloatArray:
         """Sums over the samples of each draw.
@@ -127,6 +124,9 @@ class ClusterBootstrap:
 
     def _counts(self, n_groups: int) -> Iterator[FloatArray]:
         """How often each draw takes each group, shape (draws of a block, n_groups)."""
+        if self._only_block is not None and self._only_block.shape[1] == n_groups:
+            yield self._only_block
+            return
         generator = np.random.default_rng(self.seed)
         step = max(1, _BLOCK // (8 * n_groups))
         for start in range(0, self.repetitions, step):
@@ -134,7 +134,10 @@ class ClusterBootstrap:
             picks = generator.integers(n_groups, size=(count, n_groups))
             rows = np.arange(count)[:, None] * n_groups
             often = np.bincount((picks + rows).ravel(), minlength=count * n_groups)
-            yield often.reshape(count, n_groups).astype(np.float64)
+            block = often.reshape(count, n_groups).astype(np.float64)
+            if count == self.repetitions:
+                self._only_block = block
+            yield block
 
     def scored(self, probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Scored:
         r"""Every metric with its interval and its draws.
@@ -160,65 +163,24 @@ class ClusterBootstrap:
         Returns:
             Intervals and draws by metric.
         """
-        sums = group_sums(probabilities, labels, self.groups)
-        n_groups, n_classes = sums.support.shape
-        # With the squares the standard error of the mean loss is known in every draw.
-        size, loss = sums.simple[:, 0], sums.simple[:, 3]
-        squares = np.stack([loss**2, loss * size, size**2], axis=1)
-        columns = np.hstack([sums.matrix, squares])
-        outside = np.hstack([sums.gaps, size[:, None]])
-        drawn, left_out = (
-            np.vstack(parts)
-            for parts in zip(
-                *((often @ columns, (often == 0) @ outside) for often in self._counts(n_groups)),
-                strict=True,
+        p, y = np.asarray(probabilities), np.asarray(labels, dtype=np.int64)
+        sums = group_sums(outcomes(p, y), self.groups)
+        draws = _Draws(sums, self)
+        value = metrics_of_sums(sums.whole)
+        drawn = metrics_of_sums(draws.sums, sums.whole)
+        intervals = {
+            name: Interval(
+                float(value[name]),
+                *_ENDS[metric.interval](metric, float(value[name]), drawn[name], draws),
             )
-        )
-        total, labelled = columns.sum(0), sums.support.sum(0) > 0
-        value = {
-            name: float(number) for name, number in metrics_of_sums(total[:-3], n_classes).items()
+            for name, metric in METRICS.items()
         }
-        metric = metrics_of_sums(drawn[:, :-3], n_classes, labelled)
-        entropy = value["usable_information"] + value["cross_entropy"] / math.log(2)
-        metric["usable_information"] = entropy - metric["cross_entropy"] / math.log(2)
-        widen = math.sqrt(n_groups / max(n_groups - 1, 1))
-        quantile = t_quantile(n_groups, self.level)
-        effective = float(size.sum() ** 2 / (size**2).sum())
-        intervals = {}
-        for name in METRICS:
-            centre, deviation = value[name], float(metric[name].std()) * widen
-            if METHODS[name] == "bias_corrected_logit":
-                corrected = 2 * centre - float(metric[name].mean())
-                centre = corrected if 0 < corrected < 1 else centre
-            if METHODS[name] in ("logit", "bias_corrected_logit"):
-                low, high = logit_interval(centre, deviation, quantile, effective)
-                # The end nearest to the value must not leave it outside.
-                ends = min(low, value[name]), max(high, value[name])
-            elif name == "calibration_error":
-                below = _crossed_calibration_error(drawn[:, -3 - sums.gaps.shape[1] : -3], left_out)
-                error = _calibration_deviation(sums.gaps, size) * widen
-                ends = bracketing_interval(below, centre, error, quantile)
-            else:
-                continue
-            intervals[name] = Interval(value[name], *ends)
-        if n_groups < 2:
-            ends = (math.nan, math.nan)
-        else:
-            low, high = studentised_interval(
-                value["cross_entropy"],
-                float(_mean_error(total)) * widen,
-                metric["cross_entropy"],
-                _mean_error(drawn) * widen,
-                self.level,
-                n_groups=n_groups,
-            )
-            ends = max(0.0, low), high
-        intervals["cross_entropy"] = Interval(value["cross_entropy"], *ends)
-        intervals["usable_information"] = Interval(
-            value["usable_information"],
-            *(entropy - end / math.log(2) for end in reversed(ends)),
-        )
-        return Scored({name: intervals[name] for name in METRICS}, metric, sums.simple)
+        totals = {
+            name: sums.groups[metric.mean_of.name].copy()
+            for name, metric in METRICS.items()
+            if metric.mean_of is not None
+        }
+        return Scored(intervals, drawn, totals)
 
     def intervals(
         self, probabilities: npt.ArrayLike, labels: npt.ArrayLike
@@ -249,7 +211,7 @@ class ClusterBootstrap:
             probabilities: predictions, shape (n_samples, n_classes).
             other: predictions that are subtracted, same number of samples.
             labels: class indices, shape (n_samples,).
-            metric: one of :data:`signbridge.statistics.scores.METRICS`.
+            metric: one of :data:`signbridge.statistics.metrics.METRICS`.
             other_labels: labels of the other predictions, where they differ.
 
         Returns:
@@ -268,7 +230,7 @@ def paired_difference(first: Scored, second: Scored, metric: str = "accuracy") -
     Args:
         first: scores.
         second: those that are subtracted, of the same :class:`ClusterBootstrap`.
-        metric: one of :data:`signbridge.statistics.scores.METRICS`.
+        metric: one of :data:`signbridge.statistics.metrics.METRICS`.
 
     Returns:
         The difference with the interval of
@@ -285,21 +247,144 @@ def paired_difference(first: Scored, second: Scored, metric: str = "accuracy") -
     return Interval(one.value - two.value, low, high)
 
 
-def _mean_error(sums: FloatArray) -> FloatArray:
-    """Standard error of the mean loss between groups, from sums with their squares, shape (...)."""
-    size, loss = sums[..., 0], sums[..., 3]
-    mean = loss / size
-    squares = sums[..., -3] - 2 * mean * sums[..., -2] + mean**2 * sums[..., -1]
-    return np.asarray(np.sqrt(np.maximum(squares, 0.0)) / size)
+def mean_interval(
+    values: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    *,
+    repetitions: int = 1000,
+    seed: int = 42,
+    level: float = 0.95,
+) -> Interval:
+    """Mean over samples with a bootstrap-t interval over groups, as for the cross-entropy.
+
+    Args:
+        values: a number for each sample, shape (n_samples,).
+        groups: group of each sample, shape (n_samples,).
+        repetitions: number of draws.
+        seed: seed of the draws.
+        level: confidence level.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    g = np.unique(np.asarray(groups), return_inverse=True)[1]
+    size, total = (np.bincount(g, weights=w).astype(np.float64) for w in (np.ones(len(x)), x))
+    if len(size) < 2:
+        return Interval(float(x.mean()), math.nan, math.nan)
+    bootstrap = ClusterBootstrap(groups, repetitions=repetitions, seed=seed, level=level)
+    drawn = bootstrap.draws(_with_squares(size, total))
+    return Interval(float(x.mean()), *_mean_ends(size, total, drawn, level))
+
+
+class _Draws:
+    """Sums over what the draws of a bootstrap hold, and what they leave out."""
+
+    def __init__(self, sums: GroupSums, bootstrap: ClusterBootstrap) -> None:
+        groups = sums.groups
+        self.whole, self.groups, self.level = sums.whole, groups, bootstrap.level
+        self.size = groups["samples"]
+        n_groups, n_columns = sums.columns.shape
+        self.n_groups = n_groups
+        self.widen = math.sqrt(n_groups / max(n_groups - 1, 1))
+        self.quantile = t_quantile(n_groups, bootstrap.level)
+        self.effective = float(self.size.sum() ** 2 / (self.size**2).sum())
+        # With squares the standard error of a mean is known in every draw.
+        means = {
+            metric.mean_of.name
+            for metric in METRICS.values()
+            if metric.interval == "studentised" and metric.mean_of is not None
+        }
+        squares = [_with_squares(self.size, groups[name]) for name in sorted(means)]
+        columns = np.hstack([sums.columns, *squares])
+        outside = np.hstack([self.size[:, None], groups["gaps"]])
+        drawn, self.left_out = (
+            np.vstack(parts)
+            for parts in zip(
+                *(
+                    (often @ columns, (often == 0) @ outside)
+                    for often in bootstrap._counts(n_groups)
+                ),
+                strict=True,
+            )
+        )
+        self.sums: Sums = sums.named(drawn[:, :n_columns])
+        self.squares = dict(
+            zip(sorted(means), np.split(drawn[:, n_columns:], len(means), axis=1), strict=True)
+        )
+
+
+def _logit(
+    metric: Metric, value: float, drawn: FloatArray, draws: _Draws, centre: float | None = None
+) -> Ends:
+    centre = value if centre is None else centre
+    deviation = float(drawn.std()) * draws.widen
+    low, high = logit_interval(centre, deviation, draws.quantile, draws.effective)
+    # The end nearest to the value must not leave it outside.
+    return min(low, value), max(high, value)
+
+
+def _bias_corrected_logit(metric: Metric, value: float, drawn: FloatArray, draws: _Draws) -> Ends:
+    corrected = 2 * value - float(drawn.mean())
+    return _logit(metric, value, drawn, draws, corrected if 0 < corrected < 1 else value)
+
+
+def _studentised(metric: Metric, value: float, drawn: FloatArray, draws: _Draws) -> Ends:
+    if draws.n_groups < 2:
+        return math.nan, math.nan
+    assert metric.mean_of is not None
+    name = metric.mean_of.name
+    means = _mean_ends(draws.size, draws.groups[name], draws.squares[name], draws.level)
+    low, high = (
+        float(metric.compute({**draws.whole, name: mean * draws.whole["samples"]}, draws.whole))
+        for mean in (means[0], min(means[1], metric.mean_of.most))
+    )
+    return min(low, high), max(low, high)
+
+
+def _bracketing(metric: Metric, value: float, drawn: FloatArray, draws: _Draws) -> Ends:
+    gaps = draws.groups["gaps"]
+    below = _crossed_calibration_error(draws.sums["gaps"], draws.left_out)
+    error = _calibration_deviation(gaps, draws.size) * draws.widen
+    return bracketing_interval(below, value, error, draws.quantile)
+
+
+_ENDS: Mapping[IntervalMethod, Callable[[Metric, float, FloatArray, _Draws], Ends]] = {
+    "logit": _logit,
+    "bias_corrected_logit": _bias_corrected_logit,
+    "studentised": _studentised,
+    "bracketing": _bracketing,
+}
+
+
+def _with_squares(size: FloatArray, total: FloatArray) -> FloatArray:
+    """What the standard error of a mean is computed from, shape (n_groups, 5)."""
+    return np.stack([size, total, total**2, total * size, size**2], axis=1)
+
+
+def _mean_and_error(sums: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A mean over samples and its standard error between groups, from sums with their squares."""
+    size, total, squares, products, sizes = np.moveaxis(sums, -1, 0)
+    mean = total / size
+    spread = np.maximum(squares - 2 * mean * products + mean**2 * sizes, 0.0)
+    return np.asarray(mean), np.asarray(np.sqrt(spread) / size)
+
+
+def _mean_ends(size: FloatArray, total: FloatArray, drawn: FloatArray, level: float) -> Ends:
+    """Ends of the bootstrap-t interval of a mean over samples."""
+    n_groups = len(size)
+    widen = math.sqrt(n_groups / (n_groups - 1))
+    mean, error = _mean_and_error(_with_squares(size, total).sum(0))
+    means, errors = _mean_and_error(drawn)
+    return studentised_interval(
+        float(mean), float(error) * widen, means, errors * widen, level, n_groups=n_groups
+    )
 
 
 def _crossed_calibration_error(gaps: FloatArray, left_out: FloatArray) -> float:
     """Mean over the draws of the left-out groups' gaps, with the signs of the drawn groups'."""
-    size = left_out[:, -1]
+    size = left_out[:, 0]
     usable = size > 0
     if not usable.any():
         return 0.0
-    signed = (np.sign(gaps[usable]) * left_out[usable, :-1]).sum(1) / size[usable]
+    signed = (np.sign(gaps[usable]) * left_out[usable, 1:]).sum(1) / size[usable]
     return float(signed.mean())
 
 

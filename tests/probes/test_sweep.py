@@ -13,7 +13,7 @@ from signbridge.probes import load_probes, train_probes
 from signbridge.probes import sweep as sweep_module
 from signbridge.probes.engines import ExactEngine, HeldOut
 from signbridge.statistics.bootstrap import ClusterBootstrap
-from signbridge.statistics.scores import METRICS, score
+from signbridge.statistics.metrics import METRICS, score
 from signbridge.store import open_store
 
 HEADER = "feature,layer,solver,split,task,metric,value,ci_low,ci_high,n_train,n_test,n_classes,C"

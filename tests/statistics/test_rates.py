@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from signbridge.statistics.rates import share_intervals
+from signbridge.statistics.intervals import share_intervals
 
 
 @pytest.mark.parametrize("hits", [0, 1, 5, 11, 12])

@@ -9,8 +9,8 @@ from scipy.stats import rankdata
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from signbridge.statistics.scores import METRICS, CalibrationError, LayerScores, score
-from signbridge.statistics.sums import equal_mass_bins
+from signbridge.statistics.layer_scores import LayerScores
+from signbridge.statistics.metrics import METRICS, equal_mass_bins, score
 
 
 def predictions(n=300, n_classes=6, seed=0, sharpness=2.0):
@@ -76,11 +76,10 @@ def test_calibration_against_scikit_learns_quantile_bins():
 
 
 def test_calibration_by_hand():
-    metric = CalibrationError(2, n_bins=2)
-    p = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.1, 0.9], [0.0, 1.0]])
-    # bins {0.6 wrong, 0.7 right} and {0.9 right, 1.0 wrong}
-    value = metric(p, torch.tensor([1, 0, 1, 0]))
-    assert value.item() == pytest.approx((abs(1 - 1.3) + abs(1 - 1.9)) / 4)
+    p = np.array([[0.6, 0.4], [0.6, 0.4], [0.1, 0.9], [0.1, 0.9]])
+    # bins {0.6 wrong, 0.6 right} and {0.9 right, 0.9 wrong}
+    value = score(p, [1, 0, 1, 0])["calibration_error"]
+    assert value == pytest.approx((abs(1 - 1.2) + abs(1 - 1.8)) / 4)
 
 
 @pytest.mark.parametrize("counts", [[40, 40, 40, 40], [50, 30, 17, 3]])
@@ -128,6 +127,11 @@ def test_batches_and_layers_do_not_matter(seed, n, n_classes):
     for number, p in enumerate((first, second)):
         for name, value in score(p, y).items():
             assert values[name][number].item() == pytest.approx(value, rel=1e-6, abs=1e-9)
+    alone = LayerScores(1, n_classes)
+    alone.update(both[:, :1], torch.tensor(y))
+    assert {name: value.shape for name, value in alone.compute().items()} == dict.fromkeys(
+        METRICS, (1,)
+    )
     layers.reset()
     layers.update(both[:2], torch.tensor(y[:2]))
     assert layers.compute()["accuracy"][0].item() == pytest.approx(

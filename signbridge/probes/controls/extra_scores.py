@@ -8,16 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from signbridge.probes.controls.extras import Extras, control_penalties, control_split
 from signbridge.probes.controls.permutation import summarise
 from signbridge.probes.selection import lower_median
 from signbridge.results.format import CONTROL_TASK
 from signbridge.results.summary import DescriptionLength, Memorisation, PermutationTest
-from signbridge.statistics.bootstrap import ClusterBootstrap, Interval
-from signbridge.statistics.intervals import studentised_interval
-from signbridge.statistics.scores import METRICS
+from signbridge.statistics.bootstrap import ClusterBootstrap, Interval, mean_interval
+from signbridge.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
@@ -183,49 +181,6 @@ class ExtraScores:
             uniform=math.log2(order.n_classes),
             order=_ORDER,
         )
-
-
-def mean_interval(
-    values: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    *,
-    repetitions: int = 1000,
-    seed: int = 42,
-    level: float = 0.95,
-) -> Interval:
-    """Mean over samples with a bootstrap-t interval over groups, as for the cross-entropy.
-
-    Args:
-        values: a number for each sample, shape (n_samples,).
-        groups: group of each sample, shape (n_samples,).
-        repetitions: number of draws.
-        seed: seed of the draws.
-        level: confidence level.
-    """
-    x = np.asarray(values, dtype=np.float64)
-    g = np.unique(np.asarray(groups), return_inverse=True)[1]
-    size, total = np.bincount(g).astype(np.float64), np.bincount(g, weights=x)
-    n_groups = len(size)
-    if n_groups < 2:
-        return Interval(float(x.mean()), math.nan, math.nan)
-    columns = np.stack([size, total, total**2, total * size, size**2], axis=1)
-    bootstrap = ClusterBootstrap(groups, repetitions=repetitions, seed=seed, level=level)
-    mean, error = _mean_and_error(columns.sum(0))
-    means, errors = _mean_and_error(bootstrap.draws(columns))
-    widen = math.sqrt(n_groups / (n_groups - 1))
-    ends = studentised_interval(
-        float(mean), float(error) * widen, means, errors * widen, level, n_groups=n_groups
-    )
-    return Interval(float(mean), *ends)
-
-
-def _mean_and_error(
-    sums: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    size, total, squares, products, sizes = np.moveaxis(sums, -1, 0)
-    mean = total / size
-    spread = np.maximum(squares - 2 * mean * products + mean**2 * sizes, 0.0)
-    return np.asarray(mean), np.asarray(np.sqrt(spread) / size)
 
 
 def _of(feature: Feature) -> dict[str, Any]:

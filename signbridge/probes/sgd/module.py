@@ -17,7 +17,7 @@ from signbridge.probes.sgd.course import DONE, SEARCH, Course, Measured
 from signbridge.probes.sgd.descent import Descent, Preconditioner
 from signbridge.probes.sgd.sums import Sums, loss_sum, losses
 from signbridge.probes.sgd.torch_model import BatchedLinearProbes, logits_of
-from signbridge.statistics.scores import LayerScores
+from signbridge.statistics.layer_scores import LayerScores
 
 FEWEST_STEPS = 1500
 FEWEST_PASSES = 20

@@ -19,12 +19,8 @@ from signbridge.results.results import RANDOM_WEIGHTS, SITE
 if TYPE_CHECKING:
     from signbridge.statistics.bootstrap import Scored
 
-__all__ = ["METRICS", "PairedDifference", "differences", "to_csv"]
+__all__ = ["PairedDifference", "differences", "to_csv"]
 
-METRICS = ("accuracy", "usable_information")
-"""Metrics that are means over images, which the sign flips need."""
-
-_COLUMN = {"accuracy": (1, 1.0), "usable_information": (3, -1.0)}
 _CSV_COLUMNS = ("run", "other", *COMPARISON_COLUMNS, "n_images", "n_groups")
 _DRAWS = 1000
 _SEED = 42
@@ -59,7 +55,7 @@ def differences(
 
     Args:
         runs: The runs.
-        metric: One of :data:`METRICS`.
+        metric: One of :data:`signbridge.statistics.metrics.COMPARED`.
 
     Returns:
         The differences, and sentences on pairs that could not be compared or only in part.
@@ -129,8 +125,7 @@ def _compare(one: Run, two: Run, pairing: Pairing, metric: str) -> Iterator[Pair
     if not scored:
         return
     keys = list(scored)
-    column, sign = _COLUMN[metric]
-    totals = np.stack([sign * scored[key].totals[:, column] for key in keys], axis=1)
+    totals = np.stack([scored[key].totals[metric] for key in keys], axis=1)
     flips = SignFlips(totals, seed=_SEED)
     n_groups = len(np.unique(pairing.group))
     for family, pairs in families:

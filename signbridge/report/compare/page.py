@@ -12,7 +12,7 @@ from signbridge import __version__
 from signbridge.errors import ProbeError
 from signbridge.report.compare.by_layer import differences_by_layer
 from signbridge.report.compare.curves import curves_figure
-from signbridge.report.compare.differences import METRICS, PairedDifference, differences, to_csv
+from signbridge.report.compare.differences import PairedDifference, differences, to_csv
 from signbridge.report.compare.runs import Run, load_runs, warnings_of, what_differs
 from signbridge.report.compare.side_by_side import side_by_side
 from signbridge.report.figures import style
@@ -22,6 +22,7 @@ from signbridge.report.text.key_figures import interval_text
 from signbridge.results.comparisons import p_text
 from signbridge.results.results import SITE
 from signbridge.runtime.files import replace_file
+from signbridge.statistics.metrics import COMPARED
 
 __all__ = ["write_comparison"]
 
@@ -52,8 +53,8 @@ def write_comparison(
         ProbeError: Fewer than two folders, one given twice or not a whole results folder, a metric
             that they do not hold, or an output that is no comparison or cannot be written.
     """
-    if metric not in METRICS:
-        raise ProbeError(f"compare knows the metrics {' and '.join(METRICS)}, not {metric!r}.")
+    if metric not in COMPARED:
+        raise ProbeError(f"compare knows the metrics {' and '.join(COMPARED)}, not {metric!r}.")
     runs = load_runs(paths)
     for run in runs:
         if not run.results.curve(SITE, metric, run.results.split):

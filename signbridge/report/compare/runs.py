@@ -11,7 +11,7 @@ from signbridge.errors import ProbeError
 from signbridge.report.figures import style
 from signbridge.results.records import to_json
 from signbridge.results.results import Results, load_results
-from signbridge.statistics.metric_names import METRICS
+from signbridge.statistics.metrics import METRICS
 
 __all__ = [
     "Difference",

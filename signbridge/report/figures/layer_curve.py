@@ -10,6 +10,7 @@ from signbridge.report.figures.curve_drawing import Line, draw_curves
 from signbridge.report.figures.plot import Plot
 from signbridge.results.format import TASK
 from signbridge.results.results import RANDOM_WEIGHTS, SAID, SITE, UNTRAINED, Results, Score
+from signbridge.statistics.metrics import measure
 
 __all__ = ["BASELINE_LOOKS", "layer_curve", "numbers", "subtitle"]
 
@@ -159,7 +160,7 @@ def _peak(results: Results, metric: str, curves: list[Line]) -> Score | None:
     main = next((line for line in curves if line.main), None)
     if main is None:
         return None
-    sign = -1 if metric in {"cross_entropy", "calibration_error", "description_length"} else 1
+    sign = 1 if measure(metric).higher_is_better else -1
     return max(main.scores, key=lambda s: sign * s.value)
 
 

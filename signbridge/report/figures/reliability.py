@@ -13,9 +13,9 @@ from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
 from signbridge.report.figures.plot import Plot, Spot
 from signbridge.results.results import Results
-from signbridge.statistics.metric_names import CALIBRATION_BINS as BINS
-from signbridge.statistics.rates import share_intervals
-from signbridge.statistics.sums import equal_mass_bins
+from signbridge.statistics.intervals import share_intervals
+from signbridge.statistics.metrics import CALIBRATION_BINS as BINS
+from signbridge.statistics.metrics import equal_mass_bins
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

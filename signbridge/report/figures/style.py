@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.report.figures.plot import Drawing, Spot
+from signbridge.statistics.metrics import MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,19 +62,8 @@ COLOURS = {
     "grey": "#8a8d91",
 }
 
-SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "top3_accuracy", "selectivity"})
-METRIC_LABELS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "top3_accuracy": "top-3 accuracy",
-    "cross_entropy": "cross-entropy (nats)",
-    "calibration_error": "calibration error",
-    "usable_information": "usable information (bits)",
-    "selectivity": "selectivity",
-    "description_length": "description length (bits an image)",
-    "compression": "compression",
-}
+SHARES = frozenset(name for name, measure in MEASURES.items() if measure.unit == "share")
+METRIC_LABELS = {name: measure.label for name, measure in MEASURES.items()}
 _FEATURE_LABELS = {
     "resid_post": "decoder layers",
     "pixels": "raw pixels",

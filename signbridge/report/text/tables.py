@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
 from signbridge.results.results import SITE
+from signbridge.statistics.metrics import METRICS, UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,16 +16,6 @@ if TYPE_CHECKING:
     from signbridge.results.results import Results, Score
 
 __all__ = ["Cell", "Row", "score_rows", "shown_metrics"]
-
-_ORDER = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "top3_accuracy",
-    "usable_information",
-    "cross_entropy",
-    "calibration_error",
-)
 
 
 @dataclass(frozen=True)
@@ -53,11 +44,13 @@ class Row:
 
 
 def shown_metrics(results: Results, split: str | None = None) -> tuple[str, ...]:
-    """The metrics that a split was scored with, in the order of importance."""
+    """The metrics to show of those that a split was scored with, by unit, shares first."""
     split = split or results.split
     present = dict.fromkeys(s.metric for s in results.scores if s.split == split)
-    known = [m for m in _ORDER if m in present]
-    return (*known, *(m for m in present if m not in _ORDER))
+    n_classes = len(results.class_names)
+    shown = [name for name, m in METRICS.items() if name in present and m.shown(n_classes)]
+    shown.sort(key=lambda name: UNITS.index(METRICS[name].unit))
+    return (*shown, *(name for name in present if name not in METRICS))
 
 
 def score_rows(results: Results, metrics: Sequence[str], split: str | None = None) -> list[Row]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from signbridge.errors import ProbeError
 from signbridge.report.figures.differences import differences_figure
@@ -22,8 +21,7 @@ from signbridge.report.text.findings import find
 from signbridge.report.text.key_figures import key_figures
 from signbridge.results import blocks
 from signbridge.results.results import load_results
-from signbridge.statistics.scores import CalibrationError
-from signbridge.statistics.sums import equal_mass_bins
+from signbridge.statistics.metrics import equal_mass_bins, score
 
 
 def _table(plot: Plot | None) -> list[dict[str, str]]:
@@ -42,9 +40,8 @@ def test_calibration_bins_are_those_of_the_metric(full_results_dir: Path) -> Non
     for feature in ("resid_post/2", "pixels"):
         found = reliability(results, feature, feature)
         assert found is not None
-        p = torch.tensor(results.predictions.probability(feature))
-        metric = CalibrationError(p.shape[1])
-        expected = metric(p, torch.tensor(results.predictions.label)).item()
+        p = results.predictions.probability(feature)
+        expected = score(p, results.predictions.label)["calibration_error"]
         assert found.error == pytest.approx(expected, abs=1e-6)
         assert found.count.sum() == len(p)
     rows = _table(reliability_figure(results))
