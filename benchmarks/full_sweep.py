@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from signbridge.probes.dataset.features import Feature, FeatureSource
+from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.engines import ExactEngine
+from signbridge.results.features import Feature
 from signbridge.store import SampleTable, StoreSpec, StoreWriter, open_store
 
 SHARD = 256

@@ -33,9 +33,7 @@ def test_the_bundled_sample_gives_the_released_numbers(
         ("summary.json", '"chance"', '"chances"', "summary.json.chance: missing"),
     ],
 )
-def test_a_changed_digit_is_told(
-    tmp_path: Path, name: str, old: str, new: str, says: str
-) -> None:
+def test_a_changed_digit_is_told(tmp_path: Path, name: str, old: str, new: str, says: str) -> None:
     shutil.copytree(RELEASED / "results", tmp_path / "changed")
     path = tmp_path / "changed" / name
     text = path.read_text()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig as SweepConfig
     from signbridge.probes.dataset.data_module import ActivationDataModule as ActivationDataModule
-    from signbridge.probes.dataset.features import Feature as Feature
     from signbridge.probes.dataset.splits import Split as Split
     from signbridge.probes.dataset.splits import make_split as make_split
     from signbridge.probes.exact.estimator import LogisticProbe as LogisticProbe
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from signbridge.probes.sgd.module import LinearProbes as LinearProbes
     from signbridge.probes.sweep import run_sweep as run_sweep
     from signbridge.probes.sweep import train_probes as train_probes
+    from signbridge.results.features import Feature as Feature
     from signbridge.results.probes import Probe as Probe
     from signbridge.results.probes import Probes as Probes
     from signbridge.results.probes import load_probes as load_probes
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ActivationDataModule": "signbridge.probes.dataset.data_module",
     "ClusterBootstrap": "signbridge.statistics.bootstrap",
-    "Feature": "signbridge.probes.dataset.features",
+    "Feature": "signbridge.results.features",
     "Interval": "signbridge.statistics.bootstrap",
     "LayerScores": "signbridge.statistics.layer_scores",
     "LinearProbes": "signbridge.probes.sgd.module",

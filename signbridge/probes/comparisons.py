@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from signbridge.probes.dataset.features import RESID_POST
+from signbridge.results.features import RESID_POST
 from signbridge.results.summary import Peak
 from signbridge.statistics.bootstrap import Scored, paired_difference
 from signbridge.statistics.metrics import COMPARED

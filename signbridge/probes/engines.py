@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from signbridge.probes.dataset.features import MEMORY_BYTES, Feature, FeatureSource
+from signbridge.probes.dataset.features import MEMORY_BYTES, FeatureSource
 from signbridge.probes.dataset.splits import IntArray
+from signbridge.results.features import Feature
 
 Fold = tuple[IntArray, IntArray]
 """Training and test part, indices of samples."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.probes.dataset.features import Feature
+from signbridge.results.features import Feature
 from signbridge.results.probes import Probe
 
 if TYPE_CHECKING:

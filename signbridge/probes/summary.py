@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from signbridge.probes.comparisons import Comparisons
 from signbridge.probes.controls.extra_scores import ExtraScores
-from signbridge.probes.controls.said import ZERO_SHOT, said_against_known, write_answers, zero_shot
-from signbridge.probes.dataset.features import RESID_POST, TEXT
+from signbridge.probes.controls.said import said_against_known, write_answers, zero_shot
 from signbridge.probes.dataset.given_splits import split_file_record
 from signbridge.probes.description import describe
 from signbridge.probes.selection import choose_layers, lower_median
 from signbridge.probes.sgd.words import words_of_sgd
+from signbridge.results.features import RESID_POST, TEXT, ZERO_SHOT
 from signbridge.results.folder import ResultsFolder
 from signbridge.results.format import ANSWERS_FILE
 from signbridge.results.probes import save_probes

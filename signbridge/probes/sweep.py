@@ -12,12 +12,7 @@ from signbridge.errors import ProbeError
 from signbridge.probes.config import SolverName, SweepConfig
 from signbridge.probes.controls.measurement import Progress, Stages, Sweep, names
 from signbridge.probes.controls.random_weights import Control, open_control
-from signbridge.probes.dataset.features import (
-    RANDOM_WEIGHTS,
-    RESID_POST,
-    Feature,
-    select_features,
-)
+from signbridge.probes.dataset.features import select_features
 from signbridge.probes.dataset.plan import make_plan
 from signbridge.probes.dataset.splits import SplitName
 from signbridge.probes.engines import is_small, not_converged, records_of
@@ -25,6 +20,7 @@ from signbridge.probes.feature_result import FeatureResult
 from signbridge.probes.processes import Recorded, processes_of
 from signbridge.probes.selection import evaluate, lower_median
 from signbridge.probes.sgd import COPIES
+from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, Feature
 from signbridge.results.folder import ResultsFolder
 from signbridge.results.probes import Probe
 from signbridge.runtime.threads import side_by_side

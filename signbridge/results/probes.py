@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
-from signbridge.probes.dataset.features import RESID_POST, Feature
+from signbridge.results.features import RESID_POST, Feature
 from signbridge.runtime.files import replace_file
 
 FORMAT = "signbridge-probes"

@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from signbridge.errors import ProbeError
 from signbridge.results.comparisons import Comparison, read_comparisons
+from signbridge.results.features import (
+    FORCED_CHOICE,
+    RANDOM_WEIGHTS,
+    RESID_POST,
+    TEXT,
+    ZERO_SHOT,
+)
 from signbridge.results.format import AGAIN, COLUMNS, TASK, require_file
 from signbridge.results.predictions import Predictions, read_predictions
 from signbridge.results.summary import Protocol, StoreRecord, Summary, read_summary
@@ -22,12 +29,11 @@ from signbridge.results.table_files import number_in, read_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Results", "Score", "load_results"]
+__all__ = ["RANDOM_WEIGHTS", "Results", "Score", "load_results"]
 
-SITE = "resid_post"
-RANDOM_WEIGHTS = "random_weights"
+SITE = RESID_POST
 UNTRAINED = ("chance", "majority")
-SAID = ("text", "forced_choice", "zero_shot")
+SAID = (TEXT, FORCED_CHOICE, ZERO_SHOT)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from signbridge.extraction.extract import extract_activations
 from signbridge.images import open_images
 from signbridge.model.description import describe_model
 from signbridge.probes import fit_logistic
-from signbridge.probes.dataset.features import Feature
+from signbridge.results.features import Feature
 from signbridge.results.probes import Probe, save_probes
 
 ROWS_PER_CLASS = 4

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from signbridge.probes import fit_logistic
-from signbridge.probes.dataset.features import Feature, FeatureSource
+from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.engines import ExactEngine
 from signbridge.probes.sgd.engine import SgdEngine
+from signbridge.results.features import Feature
 from signbridge.store import open_store
 
 pytestmark = [

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from signbridge.errors import ProbeError
-from signbridge.probes.dataset.features import Feature
+from signbridge.results.features import Feature
 from signbridge.results.probes import Probe, load_probes, save_probes
 
 

@@ -87,9 +87,10 @@ def test_a_released_extraction_that_was_stopped_is_continued(
     arguments = ["--layers", "[0,7]", "--classes", "4", "--per_class", "4"]
     command = ["extract", "--images", "sample", "--model", "tiny", "--output", "store.h5"]
     assert main([*command, *arguments]) == 0
-    with open_store(RELEASED / "unfinished-store" / "finished.h5") as old, open_store(
-        "store.h5", verify="full"
-    ) as new:
+    with (
+        open_store(RELEASED / "unfinished-store" / "finished.h5") as old,
+        open_store("store.h5", verify="full") as new,
+    ):
         assert new.provenance == old.provenance
         assert new.sample_ids == old.sample_ids
         assert new.layers == old.layers == (0, 7)

@@ -19,9 +19,9 @@ from signbridge.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
-    from signbridge.probes.dataset.features import Feature
     from signbridge.probes.dataset.plan import Plan
     from signbridge.probes.feature_result import FeatureResult
+    from signbridge.results.features import Feature
 
 _STATISTIC = "largest accuracy of a layer with a one-step probe"
 _ORDER = (

@@ -18,8 +18,9 @@ from signbridge.probes.controls.control_task import ControlTask, evaluate_contro
 from signbridge.probes.controls.description_length import OnlineOrder, code_lengths, online_order
 from signbridge.probes.controls.measurement import Sweep, names
 from signbridge.probes.controls.permutation import Labellings, Relabelling, number_of_draws
-from signbridge.probes.dataset.features import RESID_POST, Feature, FeatureSource
+from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.engines import Record, records_of
+from signbridge.results.features import RESID_POST, Feature
 from signbridge.runtime.threads import side_by_side
 
 if TYPE_CHECKING:

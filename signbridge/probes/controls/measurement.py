@@ -11,9 +11,9 @@ from signbridge.probes.dataset.features import FeatureSource
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
-    from signbridge.probes.dataset.features import Feature
     from signbridge.probes.dataset.plan import Plan
     from signbridge.probes.engines import Engine
+    from signbridge.results.features import Feature
     from signbridge.results.folder import ResultsFolder
     from signbridge.store import Store
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signbridge.errors import ProbeError
-from signbridge.probes.dataset.features import RANDOM_WEIGHTS, RESID_POST, Feature
+from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, Feature
 
 if TYPE_CHECKING:
     from signbridge.store import Store

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.probes.dataset.answers import AnswerCount, count_answers
-from signbridge.probes.dataset.features import FORCED_CHOICE, SAID, TEXT
+from signbridge.results.features import FORCED_CHOICE, SAID, TEXT, ZERO_SHOT
 from signbridge.results.summary import Bits, ForcedChoice, Said, SaidText, Value
 from signbridge.runtime.files import replace_file
 from signbridge.statistics.bootstrap import paired_difference
@@ -20,13 +20,11 @@ from signbridge.statistics.bootstrap import paired_difference
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from signbridge.probes.dataset.features import Feature
+    from signbridge.results.features import Feature
     from signbridge.statistics.bootstrap import Interval, Scored
     from signbridge.store import Store
 
 BITS = "usable_information"
-ZERO_SHOT = "zero_shot"
-"""Row of the scores for the forced choice as the model makes it, without any probe."""
 
 
 def zero_shot(

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, IterableDataset
 from signbridge.errors import ProbeError
 from signbridge.probes.dataset.features import (
     MEMORY_BYTES,
-    Feature,
     FeatureSource,
     select_features,
     store_labels,
@@ -32,6 +31,7 @@ from signbridge.probes.sgd.moments import (
     standardisation_of,
 )
 from signbridge.probes.sgd.order import BatchOrder, own_rows
+from signbridge.results.features import Feature
 from signbridge.store import CHUNK_ROWS
 
 if TYPE_CHECKING:

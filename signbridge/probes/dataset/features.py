@@ -3,72 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
+from signbridge.results.features import FORCED_CHOICE, RESID_POST, SAID, TEXT, Feature
 
 if TYPE_CHECKING:
     from signbridge.store import Store
 
-RESID_POST = "resid_post"
-RANDOM_WEIGHTS = "random_weights"
-"""The decoder layers of a control store: the same architecture with random weights."""
-
-TEXT = "text"
-"""The words of the generated answer: :func:`signbridge.probes.dataset.answers.answer_words`."""
-FORCED_CHOICE = "forced_choice"
-"""The log-probability of each class name as the answer, the store's ``class_logprob``."""
-SAID = (TEXT, FORCED_CHOICE)
-
 MEMORY_BYTES = 4 * 2**30
 """Default bound on the memory that features take."""
-
-
-@dataclass(frozen=True, order=True)
-class Feature:
-    """A vector per sample that probes are trained on.
-
-    Attributes:
-        kind: ``resid_post``, ``random_weights`` (the same layers of a control store) or the name of
-            a baseline (``pixels``, ``vision``, ``projector``), or what the model says (``text``,
-            ``forced_choice``).
-        layer: decoder layer of the first two; None for baselines.
-    """
-
-    kind: str
-    layer: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Readable name: ``resid_post/5`` or ``pixels``."""
-        return self.kind if self.layer is None else f"{self.kind}/{self.layer}"
-
-    @property
-    def stored_name(self) -> str:
-        """What its store calls it: the layers of a control are ``resid_post`` there."""
-        return f"{RESID_POST}/{self.layer}" if self.kind == RANDOM_WEIGHTS else self.name
-
-    @classmethod
-    def parse(cls, name: str | int) -> Feature:
-        """The feature of a name (``resid_post/5``, ``pixels``) or of a layer number.
-
-        Raises:
-            ProbeError: the name is neither.
-        """
-        if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
-            return cls(RESID_POST, int(name))
-        kind, _, layer = str(name).partition("/")
-        if kind in (RESID_POST, RANDOM_WEIGHTS):
-            if not layer.isdecimal():
-                raise ProbeError(f"feature {name!r} needs a layer number, as in {kind}/5.")
-            return cls(kind, int(layer))
-        if not kind or layer:
-            raise ProbeError(f"feature {name!r} is not known; use {RESID_POST}/LAYER or pixels.")
-        return cls(kind)
 
 
 def store_labels(store: Store) -> npt.NDArray[np.int64]:

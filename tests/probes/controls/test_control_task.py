@@ -9,8 +9,9 @@ from sklearn.preprocessing import StandardScaler
 from signbridge import open_store
 from signbridge.probes import ClusterBootstrap, make_split, train_probes
 from signbridge.probes.controls.control_task import evaluate_control, make_control_task
-from signbridge.probes.dataset.features import Feature, FeatureSource
+from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.engines import ExactEngine
+from signbridge.results.features import Feature
 
 
 def control_rows(table, metric="accuracy"):

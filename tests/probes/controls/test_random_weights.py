@@ -10,7 +10,8 @@ import pytest
 from signbridge.errors import ProbeError
 from signbridge.probes import load_probes, train_probes
 from signbridge.probes import sweep as sweep_module
-from signbridge.probes.dataset.features import Feature, FeatureSource
+from signbridge.probes.dataset.features import FeatureSource
+from signbridge.results.features import Feature
 from signbridge.store import open_store
 
 QUICK = {"bootstrap": 20, "permutations": 0, "control_task": False}

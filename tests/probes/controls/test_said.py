@@ -7,13 +7,12 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 
 from signbridge.probes.controls.said import (
-    ZERO_SHOT,
     said_against_known,
     sentence,
     write_answers,
     zero_shot,
 )
-from signbridge.probes.dataset.features import Feature
+from signbridge.results.features import ZERO_SHOT, Feature
 from signbridge.results.summary import Bits, Said, SaidText
 from signbridge.statistics.bootstrap import ClusterBootstrap
 

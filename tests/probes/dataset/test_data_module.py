@@ -9,9 +9,10 @@ from sklearn.preprocessing import StandardScaler
 
 from signbridge.errors import ProbeError
 from signbridge.probes import ActivationDataModule
-from signbridge.probes.dataset.features import Feature, FeatureSource, select_features
+from signbridge.probes.dataset.features import FeatureSource, select_features
 from signbridge.probes.dataset.splits import Split
 from signbridge.probes.sgd.hold_out import hold_out
+from signbridge.results.features import Feature
 from signbridge.store import open_store
 
 SMALL = 64 * 3 * 24 * 4  # a chunk of float32 features: nothing larger is kept

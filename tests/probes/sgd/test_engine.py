@@ -5,13 +5,14 @@ import pytest
 
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SweepConfig
-from signbridge.probes.dataset.features import Feature, FeatureSource
+from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.engines import ExactEngine
 from signbridge.probes.sgd import distance
 from signbridge.probes.sgd.engine import SgdEngine
 from signbridge.probes.sgd.kept import Kept
 from signbridge.probes.sgd.team import Team
 from signbridge.probes.sgd.words import words_of_sgd
+from signbridge.results.features import Feature
 from signbridge.results.folder import ResultsFolder
 from signbridge.store import open_store
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from signbridge.probes.dataset.features import Feature, FeatureSource
+from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.sgd.descent import Preconditioner
 from signbridge.probes.sgd.moments import alone, curvature_of, standardisation_of
+from signbridge.results.features import Feature
 from signbridge.store import open_store
 
 

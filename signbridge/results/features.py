@@ -1,0 +1,64 @@
+"""What probes are trained on, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from signbridge.errors import ProbeError
+
+RESID_POST = "resid_post"
+RANDOM_WEIGHTS = "random_weights"
+"""The decoder layers of a control store: the same architecture with random weights."""
+
+TEXT = "text"
+"""The words of the generated answer."""
+FORCED_CHOICE = "forced_choice"
+"""The log-probability of each class name as the answer, the store's ``class_logprob``."""
+SAID = (TEXT, FORCED_CHOICE)
+ZERO_SHOT = "zero_shot"
+"""The forced choice as the model makes it, without any probe."""
+
+
+@dataclass(frozen=True, order=True)
+class Feature:
+    """A vector per sample that probes are trained on.
+
+    Attributes:
+        kind: ``resid_post``, ``random_weights`` (the same layers of a control store) or the name of
+            a baseline (``pixels``, ``vision``, ``projector``), or what the model says (``text``,
+            ``forced_choice``).
+        layer: decoder layer of the first two; None for baselines.
+    """
+
+    kind: str
+    layer: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Readable name: ``resid_post/5`` or ``pixels``."""
+        return self.kind if self.layer is None else f"{self.kind}/{self.layer}"
+
+    @property
+    def stored_name(self) -> str:
+        """What its store calls it: the layers of a control are ``resid_post`` there."""
+        return f"{RESID_POST}/{self.layer}" if self.kind == RANDOM_WEIGHTS else self.name
+
+    @classmethod
+    def parse(cls, name: str | int) -> Feature:
+        """The feature of a name (``resid_post/5``, ``pixels``) or of a layer number.
+
+        Raises:
+            ProbeError: the name is neither.
+        """
+        if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
+            return cls(RESID_POST, int(name))
+        kind, _, layer = str(name).partition("/")
+        if kind in (RESID_POST, RANDOM_WEIGHTS):
+            if not layer.isdecimal():
+                raise ProbeError(f"feature {name!r} needs a layer number, as in {kind}/5.")
+            return cls(kind, int(layer))
+        if not kind or layer:
+            raise ProbeError(f"feature {name!r} is not known; use {RESID_POST}/LAYER or pixels.")
+        return cls(kind)
