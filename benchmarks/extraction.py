@@ -71,9 +71,9 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
     from rich.console import Console
 
     from signbridge.extraction import module
-    from signbridge.extraction.batches import Span, SpanDataset
+    from signbridge.extraction.data import BatchDataset, split_rows
     from signbridge.extraction.extract import extract_activations
-    from signbridge.extraction.host import HostCopy
+    from signbridge.extraction.module import HostCopy
     from signbridge.images import open_images
     from signbridge.model.description import describe_model
     from signbridge.model.families import position_ids
@@ -87,8 +87,8 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
         description = describe_model(str(root / "model"))
         model = load_model(description, "cpu", quantization="none")
         images = open_images("sample")
-        dataset = SpanDataset(images, description.processor, DEFAULT_PROMPT)
-        batches: list[Any] = [dataset[span] for span in Span(0, 0, n_images).pieces(8)]
+        dataset = BatchDataset(images, description.processor, DEFAULT_PROMPT)
+        batches: list[Any] = [dataset[rows] for rows in split_rows(range(n_images), 8)]
         request = CaptureRequest(tuple(range(description.n_layers)))
 
         def bare(batch: Any) -> None:
@@ -124,8 +124,8 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
             for name, way in ways if number % 2 else ways[::-1]:
                 clocks[name].timed(way)(batch)
         model.forward = clocks["forward"].timed(model.forward)
-        prepare = vars(SpanDataset)["__getitem__"]
-        SpanDataset.__getitem__ = clocks["prepared"].timed(prepare)  # type: ignore[method-assign]
+        prepare = vars(BatchDataset)["__getitem__"]
+        BatchDataset.__getitem__ = clocks["prepared"].timed(prepare)  # type: ignore[method-assign]
         for _ in range(repeats):
             clocks["whole"].timed(whole)()
     seconds = {name: clock.seconds for name, clock in clocks.items()}

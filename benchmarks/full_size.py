@@ -51,7 +51,7 @@ from torch import nn
 
 from signbridge.extraction import module
 from signbridge.extraction.batch_size import is_out_of_memory
-from signbridge.extraction.batches import Span, SpanDataset
+from signbridge.extraction.data import BatchDataset, split_rows
 from signbridge.extraction.extract import extract_activations
 from signbridge.images import open_images
 from signbridge.model.description import ModelDescription, describe_model
@@ -181,16 +181,16 @@ class Bench:
 
     def batches(self, n_images: int, batch: int) -> list[dict[str, torch.Tensor]]:
         """Prepared batches on the device; eight different ones at most, repeated."""
-        dataset, spans = self._dataset(n_images), Span(0, 0, n_images).pieces(batch)
+        dataset, parts = self._dataset(n_images), split_rows(range(n_images), batch)
         made: list[dict[str, torch.Tensor]] = []
-        for span in spans[:8]:
-            prepared: Any = dataset[span]
+        for rows in parts[:8]:
+            prepared: Any = dataset[rows]
             made.append(self._on_device(prepared.inputs))
-        return [made[k % len(made)] for k in range(len(spans))]
+        return [made[k % len(made)] for k in range(len(parts))]
 
-    def _dataset(self, n_images: int) -> SpanDataset:
+    def _dataset(self, n_images: int) -> BatchDataset:
         images = repeated(self.images, n_images)
-        return SpanDataset(images, self.description.processor, DEFAULT_PROMPT)
+        return BatchDataset(images, self.description.processor, DEFAULT_PROMPT)
 
     def _on_device(self, inputs: Any) -> dict[str, torch.Tensor]:
         return {
@@ -200,11 +200,11 @@ class Bench:
 
     def prepared_per_second(self, n_images: int) -> float:
         """Images that one process decodes and prepares in a second."""
-        dataset, spans = self._dataset(n_images), Span(0, 0, n_images).pieces(16)
-        dataset[spans[0]]
+        dataset, parts = self._dataset(n_images), split_rows(range(n_images), 16)
+        dataset[parts[0]]
         began = time.perf_counter()
-        for span in spans:
-            dataset[span]
+        for rows in parts:
+            dataset[rows]
         return n_images / (time.perf_counter() - began)
 
     def operations(self) -> int:

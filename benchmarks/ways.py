@@ -55,7 +55,7 @@ class Workbench:
     model: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        from signbridge.extraction.batches import Span, SpanDataset
+        from signbridge.extraction.data import BatchDataset
         from signbridge.images import open_images
         from signbridge.model.description import describe_model
         from signbridge.model.load import load_model
@@ -63,10 +63,8 @@ class Workbench:
 
         self.description = describe_model(self.setting.model)
         self.images = open_images("sample")
-        dataset: Any = SpanDataset(self.images, self.description.processor, DEFAULT_PROMPT)
-        self.inputs = [
-            dataset[Span(0, rows.start, rows.stop)].inputs for rows in self.setting.batches()
-        ]
+        dataset: Any = BatchDataset(self.images, self.description.processor, DEFAULT_PROMPT)
+        self.inputs = [dataset[rows].inputs for rows in self.setting.batches()]
         self.model = load_model(self.description, "cpu", quantization="none")
         for tensor in self.model.state_dict().values():
             tensor.sum()  # so that no weight is still on the disk when memory is looked at
@@ -79,7 +77,7 @@ class Workbench:
 
 def capture(bench: Workbench) -> Reader:
     """SignBridge's hooks, one batch to arrays on the host."""
-    from signbridge.extraction.host import HostCopy
+    from signbridge.extraction.module import HostCopy
     from signbridge.model.forward import CaptureRequest, run_batch
 
     request = CaptureRequest(tuple(range(len(bench.layers))))

@@ -24,7 +24,7 @@ from signbridge.cli.config_file import arguments_with_sections
 from signbridge.cli.usage import Parser, UsageError, explain
 from signbridge.errors import Interrupted, SignBridgeError, first_line
 from signbridge.runtime.processes import is_first_process
-from signbridge.runtime.stopping import stoppable
+from signbridge.runtime.stopping import advice, stoppable
 from signbridge.runtime.terminal import plain_notices, say
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
     named = command or (given[0] if given and given[0] in COMMANDS else None)
     try:
         _check_current_folder()
-        with stoppable(named), plain_notices():
+        with stoppable(advice(named)), plain_notices():
             status = _run(given, command, named)
     except Interrupted as error:
         if is_first_process():

@@ -17,15 +17,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from signbridge.errors import ModelError, StoreError, first_line
-from signbridge.extraction.adding import choose_target
 from signbridge.extraction.arguments import check_answer_length, check_arguments, check_layers
 from signbridge.extraction.batch_size import BatchLimit, BatchSize
-from signbridge.extraction.batches import SpanDataModule
-from signbridge.extraction.interrupt import StopOnSigterm, interruptible
+from signbridge.extraction.data import ExtractionDataModule
 from signbridge.extraction.module import ExtractionModule
+from signbridge.extraction.output import StoreOutput, how_to_continue, layers_to_extract
 from signbridge.extraction.progress import ExtractionProgress
-from signbridge.extraction.run import ExtractionRun
-from signbridge.extraction.writer import ShardPredictionWriter
 from signbridge.images import ImageSet
 from signbridge.model.answers import class_answers
 from signbridge.model.capture import Position
@@ -41,6 +38,7 @@ from signbridge.model.quantization import (
 )
 from signbridge.model.quiet import quiet_lightning
 from signbridge.model.threads import threads_for
+from signbridge.runtime.stopping import stoppable
 from signbridge.store import SampleTable, StoreSpec
 
 _RECORDED_VERSIONS = ("signbridge", "torch", "transformers", "bitsandbytes", "lightning", "pillow")
@@ -126,10 +124,7 @@ def extract_activations(
     answers = None
     if forced_choice:
         answers = class_answers(description.processor.tokenizer, asked, images.class_names)
-    progress, writer = ExtractionProgress(console), ShardPredictionWriter(images.pixels)
-    # The writer comes before the stop: a batch that completes a shard is not lost.
-    callbacks = [progress, writer, StopOnSigterm(how_to_continue(output))]
-    trainer = _trainer(accelerator, devices, num_nodes, strategy, callbacks)
+    trainer = _trainer(accelerator, devices, num_nodes, strategy)
     device = trainer.strategy.root_device
     provenance = {
         **description.provenance(),
@@ -152,24 +147,22 @@ def extract_activations(
         source_split=images.source_split,
         image_sha256=images.image_sha256,
     )
-    target = choose_target(output, wanted, provenance, samples, overwrite=overwrite)
-    answers_are_there = target.base is not None and position != "last_generated"
+    missing, adding = layers_to_extract(output, wanted, provenance, samples, overwrite=overwrite)
+    answers_are_there = adding and position != "last_generated"
     request = CaptureRequest(
-        layers=target.layers,
+        layers=missing,
         position=position,
         max_new_tokens=0 if answers_are_there else max_new_tokens,
-        vision=description.vision_size is not None and target.base is None,
-        answers=answers if target.base is None else None,
+        vision=description.vision_size is not None and not adding,
+        answers=None if adding else answers,
     )
-    spec = StoreSpec(
-        layers=target.layers, hidden_size=description.hidden_size, store_dtype=store_dtype
-    )
-    if target.base is None:
+    spec = StoreSpec(layers=missing, hidden_size=description.hidden_size, store_dtype=store_dtype)
+    if not adding:
         spec = _with_baselines_and_answers(spec, images, description, request)
-    run = ExtractionRun(
+    store = StoreOutput(
+        output,
         images,
         samples,
-        target,
         spec,
         provenance=provenance,
         info={
@@ -180,38 +173,32 @@ def extract_activations(
             "skipped_images": [f"{name}: {reason}" for name, reason in images.skipped],
             "notes": images.notes,
         },
+        adding=adding,
         overwrite=overwrite,
         keep_shards=keep_shards,
         shard_size=shard_size,
         console=console,
     )
-
-    def begin(trainer: Trainer) -> Sequence[Any]:
-        shards = run.begin(trainer)
-        progress.expect(sum(len(shard) for shard in shards))
-        if run.writer is not None:
-            writer.attach(run.writer, shards)
-        return shards
-
-    limit = BatchLimit(batch_size, run.say if trainer.is_global_zero else None)
+    limit = BatchLimit(batch_size, store.say if trainer.is_global_zero else None)
     module = ExtractionModule(
         description, request, limit, quantization=quantization, compute_dtype=compute_dtype
     )
-    data = SpanDataModule(images, description.processor, asked, limit, begin, num_workers)
+    data = ExtractionDataModule(
+        images, description.processor, asked, limit, store.begin, num_workers
+    )
+    trainer.callbacks += [ExtractionProgress(console), store]  # type: ignore[attr-defined]
     try:
-        with interruptible(trainer, how_to_continue(output)):
+        with stoppable(how_to_continue(output), lambda: trainer.received_sigterm):
             with quiet_lightning(), threads_for(description.hidden_size, device):
                 trainer.predict(module, datamodule=data, return_predictions=False)
             trainer.strategy.barrier("all shards are written")
             if trainer.is_global_zero:
-                if data.shards:
-                    run.note(batch_size=limit.images)
-                run.finish()
+                store.finish({"batch_size": limit.images} if data.shards else {})
     except RuntimeError as error:
         raise _in_one_sentence(error, trainer, output) from error
     finally:
         module.free()
-        run.close()
+        store.close()
     return output
 
 
@@ -237,11 +224,6 @@ def resolve_layers(layers: Literal["all"] | Sequence[int], n_layers: int) -> tup
     return tuple(chosen)
 
 
-def how_to_continue(output: Path) -> str:
-    """Return the line that an interrupted run ends with."""
-    return f"Stopped; the finished shards of {output} are kept: run the same command to continue."
-
-
 def _in_one_sentence(error: RuntimeError, trainer: Trainer, output: Path) -> Exception:
     """Say what ended a helping process; any other error is a defect and stays as it is."""
     if "DataLoader worker" in str(error):
@@ -257,9 +239,7 @@ def _in_one_sentence(error: RuntimeError, trainer: Trainer, output: Path) -> Exc
     return error
 
 
-def _trainer(
-    accelerator: str, devices: str | int, num_nodes: int, strategy: str, callbacks: list[Any]
-) -> Trainer:
+def _trainer(accelerator: str, devices: str | int, num_nodes: int, strategy: str) -> Trainer:
     if strategy not in ("auto", "ddp"):
         raise ModelError(
             f"Strategy {strategy!r} cannot be used: give 'auto' or 'ddp', one copy of the model a "
@@ -272,7 +252,6 @@ def _trainer(
         "accelerator": accelerator,
         "devices": devices,
         "num_nodes": num_nodes,
-        "callbacks": callbacks,
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
+from numpy.typing import NDArray
 
 from signbridge.errors import ModelError, first_line
 from signbridge.extraction.batch_size import BatchLimit, is_out_of_memory
-from signbridge.extraction.batches import PreparedBatch, Span, SpanDataModule
-from signbridge.extraction.host import HostCopy
+from signbridge.extraction.data import Batch, ExtractionDataModule, split_rows
 from signbridge.model.description import ModelDescription
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
 from signbridge.model.quantization import ComputeDtype, Quantization
 
 
-@dataclass(frozen=True)
-class SpanVectors:
-    """What one span gave, on its way to the host.
+class HostCopy:
+    """A forward pass's tensors on their way to the host, until :meth:`arrays` is called.
 
-    Attributes:
-        span: which samples these are.
-        copies: of each forward pass, mostly one, ``resid_post`` (batch, layer, hidden), the
-            baselines (batch, feature) and, where asked for, ``class_logprob`` (batch, class).
-        responses: the answers; none where none were asked for.
+    On a GPU the copy runs in the background into page-locked buffers that this object owns, and
+    an event marks its end: reading such a buffer before the event is a race that no error shows.
+
+    Args:
+        tensors: named tensors, all on one device.
+        responses: the answers as text, where some were asked for.
     """
 
-    span: Span
-    copies: list[HostCopy] = field(default_factory=list)
-    responses: list[str] = field(default_factory=list)
+    def __init__(self, tensors: Mapping[str, torch.Tensor], responses: Sequence[str] = ()) -> None:
+        self.responses = responses
+        self._event: torch.cuda.Event | None = None
+        self._host: dict[str, torch.Tensor] = {}
+        stream: torch.cuda.Stream | None = None
+        for name, tensor in tensors.items():
+            # NumPy has no bfloat16; every bfloat16 is a float32.
+            value = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+            if value.device.type == "cuda":
+                buffer = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=True)
+                self._host[name] = buffer.copy_(value, non_blocking=True)
+                stream = torch.cuda.current_stream(value.device)
+            else:
+                self._host[name] = value.cpu()
+        if stream is not None:
+            self._event = torch.cuda.Event()
+            self._event.record(stream)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Wait for the copy to end and return it as arrays."""
+        if self._event is not None:
+            self._event.synchronize()
+        return {name: tensor.numpy() for name, tensor in self._host.items()}
 
 
 class ExtractionModule(LightningModule):
@@ -83,7 +105,7 @@ class ExtractionModule(LightningModule):
         first = self._data.shards[0]
         self._limit.choose(
             lambda images: self._run(
-                self._data.prepare(Span(first.index, first.start, first.start + images), device)
+                self._data.prepare(range(first.start, first.start + images), device)
             ),
             device,
             most=len(first),
@@ -97,53 +119,56 @@ class ExtractionModule(LightningModule):
             garbage_collection_cuda()
 
     @property
-    def _data(self) -> SpanDataModule:
-        data: SpanDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+    def _data(self) -> ExtractionDataModule:
+        data: ExtractionDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
 
-    def predict_step(self, batch: PreparedBatch, batch_idx: int) -> SpanVectors:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[HostCopy]:
         """Run one batch, in smaller ones if the memory does not hold it.
+
+        Returns:
+            What each forward pass gave, mostly one: ``resid_post`` (batch, layer, hidden), the
+            baselines (batch, feature) and, where asked for, ``class_logprob`` (batch, class).
 
         Raises:
             ModelError: if the device's memory does not hold a single image.
         """
-        vectors = SpanVectors(batch.span)
+        copies: list[HostCopy] = []
         # Batches were prepared ahead; those that are too large by now are prepared again.
-        waiting: list[PreparedBatch | Span] = [batch]
+        waiting: list[Batch | range] = [batch]
         while waiting:
             part = waiting.pop(0)
-            span = part if isinstance(part, Span) else part.span
-            if len(span) > self._limit.images:
-                waiting = [*span.pieces(self._limit.images), *waiting]
+            rows = part if isinstance(part, range) else part.rows
+            if len(rows) > self._limit.images:
+                waiting = [*split_rows(rows, self._limit.images), *waiting]
                 continue
-            if isinstance(part, Span):
-                part = self._data.prepare(part, self.trainer.strategy.root_device)
-            fitted = self._try(part, vectors)
+            if isinstance(part, range):
+                part = self._data.prepare(rows, self.trainer.strategy.root_device)
+            copy = self._run_if_it_fits(part)
             del part  # its memory is needed
-            if not fitted:
+            if copy is not None:
+                copies.append(copy)
+            else:
                 garbage_collection_cuda()
-                self._limit.lower(len(span))
-                waiting.insert(0, span)
-        return vectors
+                self._limit.lower(len(rows))
+                waiting.insert(0, rows)
+        return copies
 
-    def _try(self, batch: PreparedBatch, vectors: SpanVectors) -> bool:
-        """Run a batch and add what it gave; False if the memory does not hold it."""
+    def _run_if_it_fits(self, batch: Batch) -> HostCopy | None:
+        """Run a batch; None if the memory does not hold it."""
         try:
-            copy, responses = self._run(batch)
+            return self._run(batch)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if len(batch.span) > 1:
-                return False
+            if len(batch.rows) > 1:
+                return None
             raise ModelError(
                 f"{self.trainer.strategy.root_device} has not the memory for one image: try "
                 "--quantization nf4, or a larger device; finished shards are kept."
             ) from error
-        vectors.copies.append(copy)
-        vectors.responses.extend(responses)
-        return True
 
-    def _run(self, batch: PreparedBatch) -> tuple[HostCopy, list[str]]:
+    def _run(self, batch: Batch) -> HostCopy:
         (model,) = self._loaded
         inputs = {
             name: tensor.to(model.dtype) if tensor.is_floating_point() else tensor
@@ -168,4 +193,4 @@ class ExtractionModule(LightningModule):
                 captured.answer_ids, skip_special_tokens=True
             )
             responses = [text.strip() for text in texts]
-        return HostCopy(tensors), responses
+        return HostCopy(tensors, responses)

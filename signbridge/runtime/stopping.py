@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,19 +29,27 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, raised like Ctrl-C, so that what is open is closed and half-made files removed."""
 
 
+def advice(command: str | None) -> str:
+    """Return the line that a command ends with when it is stopped."""
+    return _ADVICE.get(command or "", "Stopped.")
+
+
 @contextmanager
-def stoppable(command: str | None) -> Iterator[None]:
+def stoppable(message: str, is_noted: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM inside ``with`` into :class:`~signbridge.errors.Interrupted`.
 
-    A command that can say more, as an extraction under way, raises its own.
+    What is inside may raise its own with a message that says more.
 
     Args:
-        command: the command that runs.
+        message: what to tell the user.
+        is_noted: whether someone else has taken note of SIGTERM, as Lightning's Trainer does, and
+            ends the work at a better moment.
     """
 
     def on_sigterm(_number: int, _frame: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; the end takes its time
-        raise Terminated
+        if not is_noted():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; the end takes its time
+            raise Terminated
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, on_sigterm) if in_main_thread else None
@@ -62,18 +70,20 @@ def stoppable(command: str | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise _interrupted(command, error) from error
+        raise _interrupted(message, error) from error
     except SystemExit as error:
-        # Lightning's Trainer ends the process itself on Ctrl-C.
+        # Lightning's Trainer ends the process itself on Ctrl-C, and ignores a second one.
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        raise _interrupted(command, error.__context__) from error
+        if in_main_thread:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise _interrupted(message, error.__context__) from error
     finally:
         sys.unraisablehook = hook
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
 
 
-def _interrupted(command: str | None, error: KeyboardInterrupt) -> Interrupted:
+def _interrupted(message: str, error: KeyboardInterrupt) -> Interrupted:
     number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-    return Interrupted(_ADVICE.get(command or "", "Stopped."), 128 + number)
+    return Interrupted(message, 128 + number)

@@ -61,8 +61,8 @@ class Stop(Exception):
     pass
 
 
-def join_and_die(target, progress):
-    extend_store(target.base, target.path)
+def join_and_die(base, added, progress):
+    extend_store(base, added)
     raise Stop
 
 
@@ -71,7 +71,7 @@ def test_a_run_killed_while_adding_leaves_nothing_behind_in_the_end(
 ):
     path = extract(few, tiny, tmp_path / "a.h5", layers=[1])
     with monkeypatch.context() as patch:
-        patch.setattr("signbridge.extraction.adding.Target.join", join_and_die)
+        patch.setattr("signbridge.extraction.output.extend_store", join_and_die)
         with pytest.raises(Stop):
             extract(few, tiny, path, layers=[2])
     assert len(list(tmp_path.iterdir())) == 2

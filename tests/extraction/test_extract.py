@@ -95,7 +95,7 @@ def test_a_run_that_died_continues_and_ends_with_the_same_content(
     step, calls = ExtractionModule.predict_step, []
 
     def dying(self, batch, batch_idx):
-        calls.append(batch.span)
+        calls.append(batch.rows)
         if len(calls) == 4:
             raise Stop
         return step(self, batch, batch_idx)
@@ -109,10 +109,10 @@ def test_a_run_that_died_continues_and_ends_with_the_same_content(
     monkeypatch.setattr(
         ExtractionModule,
         "predict_step",
-        lambda self, batch, i: (done.append(batch.span), step(self, batch, i))[1],
+        lambda self, batch, i: (done.append(batch.rows), step(self, batch, i))[1],
     )
     extract(few, tiny, path, **options)
-    assert [span.start for span in done] == [16, 24, 32]  # the first shard was kept
+    assert [rows.start for rows in done] == [16, 24, 32]  # the first shard was kept
     assert_same_content(path, finished)
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
 
@@ -162,10 +162,10 @@ def test_an_overflow_names_sample_layer_and_remedy(few, tiny, tmp_path, monkeypa
     step = ExtractionModule.predict_step
 
     def loud(self, batch, batch_idx):
-        vectors = step(self, batch, batch_idx)
-        if batch.span.start == 8:
-            vectors.copies[0]._host["resid_post"][3, 6, 100] = 70_000.0
-        return vectors
+        copies = step(self, batch, batch_idx)
+        if batch.rows.start == 8:
+            copies[0]._host["resid_post"][3, 6, 100] = 70_000.0
+        return copies
 
     monkeypatch.setattr(ExtractionModule, "predict_step", loud)
     with pytest.raises(StoreError, match=r"store_dtype float32") as caught:
@@ -219,11 +219,11 @@ def test_torchrun_inside_a_slurm_job_keeps_its_own_ranks(monkeypatch):
     torchrun = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     for name, value in (slurm | torchrun).items():
         monkeypatch.setenv(name, value)
-    trainer = _trainer("cpu", 1, 1, "ddp", [])
+    trainer = _trainer("cpu", 1, 1, "ddp")
     assert type(trainer.strategy.cluster_environment).__name__ == "TorchElasticEnvironment"
     for name in torchrun:
         monkeypatch.delenv(name)
-    environment = _trainer("cpu", 1, 1, "ddp", []).strategy.cluster_environment
+    environment = _trainer("cpu", 1, 1, "ddp").strategy.cluster_environment
     assert type(environment).__name__ == "SLURMEnvironment"
     assert not environment.auto_requeue
 
@@ -233,9 +233,9 @@ def test_the_advice_after_an_overflow_can_be_followed(few, tiny, tmp_path, monke
     step = ExtractionModule.predict_step
 
     def loud(self, batch, batch_idx):
-        vectors = step(self, batch, batch_idx)
-        vectors.copies[0]._host["resid_post"][0, 0, 0] = 70_000.0
-        return vectors
+        copies = step(self, batch, batch_idx)
+        copies[0]._host["resid_post"][0, 0, 0] = 70_000.0
+        return copies
 
     monkeypatch.setattr(ExtractionModule, "predict_step", loud)
     with pytest.raises(StoreError, match="store_dtype float32"):

@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 
 from signbridge.errors import ModelError
-from signbridge.extraction import batches, module
+from signbridge.extraction import data, module
 from signbridge.extraction.extract import extract_activations
-from signbridge.extraction.host import HostCopy
+from signbridge.extraction.module import HostCopy
 from signbridge.store import open_store
 
 OPTIONS = {
@@ -83,7 +83,7 @@ def test_no_default_of_lightning_is_in_force_when_an_image_runs(
     for place, name in (
         (module, "load_model"),
         (module, "run_batch"),
-        (batches.SpanDataset, "__getitem__"),
+        (data.BatchDataset, "__getitem__"),
     ):
         monkeypatch.setattr(place, name, watched(getattr(place, name)))
     with gpu:

@@ -58,7 +58,7 @@ def test_a_signal_during_consolidation_keeps_every_shard(
     path = tmp_path / "a.h5"
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr("signbridge.extraction.run.StoreWriter.consolidate", consolidate)
+        patch.setattr("signbridge.extraction.output.StoreWriter.consolidate", consolidate)
         with pytest.raises(Interrupted, match="run the same command") as caught:
             extract(few, tiny, path, layers=[0])
     assert caught.value.exit_status == 128 + number

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from signbridge.errors import Interrupted
-from signbridge.runtime.stopping import stoppable
+from signbridge.runtime.stopping import advice, stoppable
 
 
 def wait_for_it():
@@ -30,7 +30,7 @@ def wait_for_it():
 )
 def test_both_signals_say_how_to_go_on(command, words, number):
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match=words) as stopped, stoppable(command):
+    with pytest.raises(Interrupted, match=words) as stopped, stoppable(advice(command)):
         os.kill(os.getpid(), number)
         wait_for_it()
     assert stopped.value.exit_status == 128 + number
@@ -39,7 +39,7 @@ def test_both_signals_say_how_to_go_on(command, words, number):
 
 def test_what_is_open_is_closed_on_sigterm():
     closed = []
-    with pytest.raises(Interrupted), stoppable("merge"):
+    with pytest.raises(Interrupted), stoppable(advice("merge")):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             wait_for_it()
@@ -55,20 +55,20 @@ def test_a_signal_that_python_drops_in_a_destructor_comes_again(number):
             os.kill(os.getpid(), number)
             wait_for_it()
 
-    with pytest.raises(Interrupted) as stopped, stoppable("report"):
+    with pytest.raises(Interrupted) as stopped, stoppable(advice("report")):
         Slow()
         wait_for_it()
     assert stopped.value.exit_status == 128 + number
 
 
 def test_lightnings_own_exit_on_ctrl_c_is_one():
-    with pytest.raises(Interrupted) as stopped, stoppable("train_probes"):
+    with pytest.raises(Interrupted) as stopped, stoppable(advice("train_probes")):
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:
             sys.exit(1)
     assert stopped.value.exit_status == 130
-    with pytest.raises(SystemExit), stoppable("train_probes"):
+    with pytest.raises(SystemExit), stoppable(advice("train_probes")):
         sys.exit(0)
 
 

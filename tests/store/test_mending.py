@@ -126,9 +126,8 @@ def test_the_extract_command_makes_lost_shards_again(tmp_path, monkeypatch, caps
     step = ExtractionModule.predict_step
 
     def counted(self, batch, index):
-        vectors = step(self, batch, index)
-        rows.append((vectors.span.start, vectors.span.stop))
-        return vectors
+        rows.append((batch.rows.start, batch.rows.stop))
+        return step(self, batch, index)
 
     monkeypatch.setattr(ExtractionModule, "predict_step", counted)
     shard_files(path)[1].unlink()

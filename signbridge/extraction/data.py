@@ -23,45 +23,31 @@ _FEW_IMAGES = 512
 _FEW_FOR_A_GPU = 64
 
 
-@dataclass(frozen=True)
-class Span:
-    """A contiguous range of samples inside one shard, run as one batch."""
-
-    shard: int
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def pieces(self, images: int) -> list[Span]:
-        """Cut it into spans of at most so many images."""
-        return [
-            Span(self.shard, start, min(start + images, self.stop))
-            for start in range(self.start, self.stop, images)
-        ]
-
-
 @dataclass
-class PreparedBatch:
-    """The processor's tensors for one span.
+class Batch:
+    """Some samples, ready for the model.
 
     Attributes:
-        span: which samples these are.
-        inputs: ``input_ids`` and ``attention_mask``, shape (batch, tokens), ``pixel_values``, and
-            whatever else the processor gives.
+        rows: which samples these are.
+        inputs: the processor's tensors: ``input_ids`` and ``attention_mask``, shape (batch,
+            tokens), ``pixel_values``, and whatever else it gives.
     """
 
-    span: Span
+    rows: range
     inputs: dict[str, torch.Tensor]
 
-    def pin_memory(self) -> PreparedBatch:
+    def pin_memory(self) -> Batch:
         """Copy the tensors to page-locked memory; the DataLoader calls this for a GPU."""
         self.inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
         return self
 
 
-class SpanSampler(Sampler[Span]):
+def split_rows(rows: range, images: int) -> list[range]:
+    """Cut consecutive rows into ranges of at most so many."""
+    return [rows[k : k + images] for k in range(0, len(rows), images)]
+
+
+class ShardBatchSampler(Sampler[range]):
     """Cuts shards into batches that never cross a shard's edge, by the limit of the moment.
 
     A batch's samples then depend on the shard and the batch size alone, not on which worker runs
@@ -77,13 +63,13 @@ class SpanSampler(Sampler[Span]):
         self._shards = shards
         self._limit = limit
 
-    def __iter__(self) -> Iterator[Span]:
+    def __iter__(self) -> Iterator[range]:
         for shard in self._shards:
-            start = shard.start
-            while start < shard.stop:
-                stop = min(start + self._limit.images, shard.stop)
-                yield Span(shard.index, start, stop)
-                start = stop
+            rows = range(shard.start, shard.stop)
+            while rows:
+                batch = rows[: self._limit.images]
+                yield batch
+                rows = rows[len(batch) :]
 
 
 def usable_cores() -> int:
@@ -99,11 +85,11 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-class SpanDataset(Dataset[Any]):
-    """The item of a span is its images, decoded and run through the processor.
+class BatchDataset(Dataset[Any]):
+    """The item of a range of rows is their images, decoded and run through the processor.
 
     An error is returned, not raised: a DataLoader worker would bury its one sentence in a
-    traceback. :class:`SpanDataModule` raises it in the main process.
+    traceback. :class:`ExtractionDataModule` raises it in the main process.
     """
 
     def __init__(self, images: ImageSet, processor: Any, prompt: str) -> None:
@@ -111,9 +97,9 @@ class SpanDataset(Dataset[Any]):
         self._processor = processor
         self._prompt = prompt
 
-    def __getitem__(self, span: Span) -> PreparedBatch | SignBridgeError:
+    def __getitem__(self, rows: range) -> Batch | SignBridgeError:
         try:
-            pictures = [self._images.load(row) for row in range(span.start, span.stop)]
+            pictures = [self._images.load(row) for row in rows]
         except SignBridgeError as error:
             return error
         try:
@@ -125,13 +111,13 @@ class SpanDataset(Dataset[Any]):
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return ModelError(
-                f"The model's processor cannot prepare {self._images.sample_id[span.start]} "
+                f"The model's processor cannot prepare {self._images.sample_id[rows.start]} "
                 f"({first_line(error)}): fetch its processor files again, or give another model."
             )
-        return PreparedBatch(span, dict(inputs))
+        return Batch(rows, dict(inputs))
 
 
-class SpanDataModule(LightningDataModule):
+class ExtractionDataModule(LightningDataModule):
     """Serves this worker's share of the shards that are still to be made.
 
     Args:
@@ -159,7 +145,7 @@ class SpanDataModule(LightningDataModule):
         super().__init__()
         # A worker may find nothing left to do; the others must not care.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self._dataset = SpanDataset(images, processor, prompt)
+        self._dataset = BatchDataset(images, processor, prompt)
         self._limit = limit
         self._begin = begin
         self._num_workers = num_workers
@@ -182,27 +168,27 @@ class SpanDataModule(LightningDataModule):
         return DataLoader(
             self._dataset,
             batch_size=None,
-            sampler=SpanSampler(self.shards, self._limit),
+            sampler=ShardBatchSampler(self.shards, self._limit),
             num_workers=max(0, workers),
             worker_init_fn=_leave_signals_to_the_parent,
             pin_memory=on_gpu,
         )
 
-    def prepare(self, span: Span, device: torch.device) -> PreparedBatch:
+    def prepare(self, rows: range, device: torch.device) -> Batch:
         """Prepare one batch in this process and move it to a device.
 
         Raises:
             SignBridgeError: if an image cannot be read or prepared.
         """
-        return self.transfer_batch_to_device(self._dataset[span], device, 0)
+        return self.transfer_batch_to_device(self._dataset[rows], device, 0)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> PreparedBatch:
+    ) -> Batch:
         """Move a batch's tensors, or raise the error that a loader process met."""
         if isinstance(batch, SignBridgeError):
             raise batch
         inputs = {
             name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()
         }
-        return PreparedBatch(batch.span, inputs)
+        return Batch(batch.rows, inputs)
