@@ -82,7 +82,7 @@ def extract(
     """
     from signbridge.extraction.arguments import check_arguments, check_model
     from signbridge.images import open_images
-    from signbridge.model.weights import check_weights
+    from signbridge.model.files import check_weights
     from signbridge.runtime.progress import Counting
 
     # What costs nothing to look at goes first; torch and transformers take seconds to load.

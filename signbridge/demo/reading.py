@@ -16,10 +16,9 @@ from signbridge.errors import ModelError, ProbeError
 from signbridge.model.answers import ClassAnswers, class_answers
 from signbridge.model.capture import Position
 from signbridge.model.description import ModelDescription, describe_model
-from signbridge.model.forward import CaptureRequest, run_batch
+from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch
 from signbridge.model.load import load_model
 from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
-from signbridge.model.threads import threads_for
 from signbridge.probes.controls.said import zero_shot_shares
 from signbridge.results.probes import Probes, load_probes
 
@@ -82,7 +81,7 @@ class Reader:
         except ModelError:
             self._answers = None
         device = _device()
-        with threads_for(self.description.hidden_size, device):
+        with cpu_threads_for(self.description.hidden_size, device):
             self._model = load_model(
                 self.description,
                 device,
@@ -114,7 +113,7 @@ class Reader:
             vision=False,
             answers=self._answers,
         )
-        with self._lock, threads_for(self.description.hidden_size, self._model.device):
+        with self._lock, cpu_threads_for(self.description.hidden_size, self._model.device):
             captured = run_batch(self._model, inputs, self.description.image_token_id, request)
         # As the store rounds them, so that a picture of the store reads as it did there.
         vectors = captured.resid_post[0].float().cpu().numpy().astype(self._store_dtype)

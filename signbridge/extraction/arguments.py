@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from signbridge.errors import ModelError, StoreError
-from signbridge.model.model_folder import check_model_folder
+from signbridge.model.files import check_model_folder, local_files
 from signbridge.model.prompts import check_prompt
-from signbridge.model.weights import local_files
 
 
 def check_arguments(

@@ -27,7 +27,7 @@ from signbridge.images import ImageSet
 from signbridge.model.answers import class_answers
 from signbridge.model.capture import Position
 from signbridge.model.description import ModelDescription
-from signbridge.model.forward import CaptureRequest
+from signbridge.model.forward import CaptureRequest, cpu_threads_for
 from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import (
     ComputeDtype,
@@ -36,9 +36,8 @@ from signbridge.model.quantization import (
     quantized_parts,
     skipped_modules,
 )
-from signbridge.model.quiet import quiet_lightning
-from signbridge.model.threads import threads_for
 from signbridge.runtime.stopping import stoppable
+from signbridge.runtime.terminal import quiet_lightning
 from signbridge.store import SampleTable, StoreSpec
 
 _RECORDED_VERSIONS = ("signbridge", "torch", "transformers", "bitsandbytes", "lightning", "pillow")
@@ -189,7 +188,7 @@ def extract_activations(
     trainer.callbacks += [ExtractionProgress(console), store]  # type: ignore[attr-defined]
     try:
         with stoppable(how_to_continue(output), lambda: trainer.received_sigterm):
-            with quiet_lightning(), threads_for(description.hidden_size, device):
+            with quiet_lightning(), cpu_threads_for(description.hidden_size, device):
                 trainer.predict(module, datamodule=data, return_predictions=False)
             trainer.strategy.barrier("all shards are written")
             if trainer.is_global_zero:

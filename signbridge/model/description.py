@@ -16,10 +16,16 @@ from transformers import PreTrainedModel
 
 from signbridge.errors import ModelError, first_line
 from signbridge.model.families import decoder_layers, image_token_id, vision_size
-from signbridge.model.model_folder import check_model_folder, check_processor_files
-from signbridge.model.quiet import quiet_transformers
+from signbridge.model.files import (
+    Weights,
+    check_model_folder,
+    check_processor_files,
+    check_weights,
+    local_files,
+    weights_sha256,
+)
 from signbridge.model.random_weights import initialiser, model_skeleton
-from signbridge.model.weights import Weights, check_weights, local_files, weights_sha256
+from signbridge.runtime.terminal import quiet_transformers
 from signbridge.store.files import file_sha256
 
 TINY = "tiny"

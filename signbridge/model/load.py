@@ -22,8 +22,8 @@ from signbridge.model.quantization import (
     skipped_modules,
     weight_bytes,
 )
-from signbridge.model.quiet import quiet_transformers
-from signbridge.model.random_weights import build_random_model
+from signbridge.model.random_weights import random_model
+from signbridge.runtime.terminal import quiet_transformers
 
 
 def load_model(
@@ -45,62 +45,56 @@ def load_model(
         ModelError: if bitsandbytes is missing, the memory does not suffice, or the weights are
             unreadable or do not fit the configuration.
     """
-    from transformers import AutoModelForImageTextToText
-
-    auto: Any = AutoModelForImageTextToText
     device = torch.device(device)
     dtype = compute_dtype_for(compute_dtype, device)
     skip = skipped_modules(description.skeleton)
     _check_memory(
         description, device, weight_bytes(description.skeleton, quantization, dtype, skip)
     )
-    options: dict[str, Any] = {}
-    if description.weights == "random":
-        return _load_random(description, device, quantization, compute_dtype)
+    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
     try:
         with quiet_transformers():
             if quantization == "nf4":
                 options["quantization_config"] = nf4_config(dtype, skip)
-            model, report = auto.from_pretrained(
-                description.folder,
-                dtype=dtype,
-                device_map={"": device},
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported, and refused below with their names
-                **options,
-            )
+            if description.weights == "random":
+                model = _random(description, options)
+            else:
+                model = _pretrained(description, options)
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(f"{_too_large(description, device)}.") from error
+    keep_compute_dtype(model, dtype)
+    return model.eval()
+
+
+def _pretrained(description: ModelDescription, options: dict[str, Any]) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    auto: Any = AutoModelForImageTextToText
+    try:
+        model, report = auto.from_pretrained(
+            description.folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below with their names
+            **options,
+        )
+    except torch.cuda.OutOfMemoryError:
+        raise
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"The weights of {description.spec} cannot be loaded ({first_line(error)})."
         ) from error
     _check_fit(description, model, report)
-    keep_compute_dtype(model, dtype)
-    return model.eval()
+    return model
 
 
-def _load_random(
-    description: ModelDescription,
-    device: torch.device,
-    quantization: Quantization,
-    compute_dtype: ComputeDtype,
-) -> Any:
+def _random(description: ModelDescription, options: dict[str, Any]) -> Any:
     from transformers import GenerationConfig
 
-    try:
-        model = build_random_model(
-            description.config,
-            device,
-            seed=description.weights_seed,
-            quantization=quantization,
-            compute_dtype=compute_dtype,
-            skeleton=description.skeleton,
-        )
-    except torch.cuda.OutOfMemoryError as error:
-        raise ModelError(f"{_too_large(description, device)}.") from error
+    model = random_model(
+        description.config, description.weights_seed, description.skeleton, **options
+    )
     if (description.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(description.folder)
     return model

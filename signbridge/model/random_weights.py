@@ -23,15 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from signbridge.errors import ModelError, first_line
-from signbridge.model.quantization import (
-    ComputeDtype,
-    Quantization,
-    compute_dtype_for,
-    keep_compute_dtype,
-    nf4_config,
-    skipped_modules,
-)
-from signbridge.model.quiet import quiet_transformers
+from signbridge.runtime.terminal import quiet_transformers
 
 IN_MEMORY_BYTES = 2**30
 """Weights of at most this size, in float32, are made in memory, larger ones in a file."""
@@ -54,16 +46,10 @@ def model_skeleton(config: Any) -> PreTrainedModel:
     return skeleton
 
 
-def build_random_model(
-    config: Any,
-    device: torch.device | str,
-    *,
-    seed: int = 0,
-    quantization: Quantization = "nf4",
-    compute_dtype: ComputeDtype = "auto",
-    skeleton: PreTrainedModel | None = None,
+def random_model(
+    config: Any, seed: int, skeleton: PreTrainedModel | None = None, **options: Any
 ) -> Any:
-    """Build a vision-language model from its configuration alone, with random weights.
+    """Load the initial weights of an architecture as those of a checkpoint are loaded.
 
     No weights are read or downloaded. Memory is needed for the model as loaded and, on the CPU, for
     one tensor in float32: weights above :data:`IN_MEMORY_BYTES` are made in an unnamed file in the
@@ -72,37 +58,23 @@ def build_random_model(
 
     Args:
         config: a transformers configuration, such as ``LlavaConfig``.
-        device: where the model runs.
         seed: of the initialisation.
-        quantization: ``nf4`` or ``none``, as of :func:`~signbridge.model.load.load_model`.
-        compute_dtype: dtype of the forward pass; ``auto`` goes by the device.
         skeleton: of :func:`model_skeleton`, if it is there already.
-
-    Returns:
-        The model in evaluation mode, quantised as a loaded checkpoint is.
+        options: of ``from_pretrained``: dtype, device, quantisation.
 
     Raises:
-        ModelError: if bitsandbytes is missing, or the temporary folder has not the room.
+        ModelError: if the temporary folder has not the room.
     """
     shapes = model_skeleton(config) if skeleton is None else skeleton
-    device = torch.device(device)
-    dtype = compute_dtype_for(compute_dtype, device)
-    options: dict[str, Any] = {}
-    if quantization == "nf4":
-        with quiet_transformers():
-            options["quantization_config"] = nf4_config(dtype, skipped_modules(shapes))
-    own = _own_config(config)
     on_disk = _float32_bytes(shapes) > IN_MEMORY_BYTES and os.name != "nt"
     with _turn() if on_disk else contextlib.nullcontext():
-        state = initial_weights(config, seed, shapes)
         kind: Any = type(shapes)
+        state = initial_weights(config, seed, shapes)
         with quiet_transformers():
             model, report = kind.from_pretrained(
                 None,
-                config=own,
+                config=_own_config(config),
                 state_dict=state,
-                dtype=dtype,
-                device_map={"": device},
                 output_loading_info=True,
                 **options,
             )
@@ -112,8 +84,7 @@ def build_random_model(
             f"transformers does not take back its own initial weights of {type(shapes).__name__} "
             f"({left[0]}): use another version of it."
         )
-    keep_compute_dtype(model, dtype)
-    return model.eval()
+    return model
 
 
 def initial_weights(

@@ -3,7 +3,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from signbridge.model.forward import CaptureRequest, run_batch
+from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch
 from signbridge.model.prompts import DEFAULT_PROMPT
 
 ALL = tuple(range(8))
@@ -113,3 +113,17 @@ def test_one_prefill_serves_capture_and_generation(babbling, tiny, prepare):
     assert len(lengths) == 4
     assert lengths[0] > 49
     assert lengths[1:] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("width", "device", "wanted"), [(128, "cpu", 1), (4096, "cpu", 2), (128, "cuda", 2)]
+)
+def test_only_a_narrow_model_on_a_cpu_gets_one_thread(width, device, wanted):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with cpu_threads_for(width, torch.device(device)):
+            assert torch.get_num_threads() == wanted
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -26,7 +26,8 @@ from signbridge.model import random_weights
 from signbridge.model.description import TINY_FOLDER, describe_model
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
-from signbridge.model.random_weights import build_random_model, initial_weights
+from signbridge.model.quantization import nf4_config
+from signbridge.model.random_weights import initial_weights, random_model
 
 
 def from_config(config, seed):
@@ -126,7 +127,9 @@ def test_a_large_model_is_built_from_its_configuration_alone(in_a_file):
             num_attention_heads=2,
         ),
     )
-    model = build_random_model(config, "cpu", seed=1, compute_dtype="bfloat16")
+    model = random_model(
+        config, 1, dtype=torch.bfloat16, quantization_config=nf4_config(torch.bfloat16, ["lm_head"])
+    )
     kinds = {type(module).__name__ for module in model.modules()}
     assert "Linear4bit" in kinds
     assert type(model.lm_head) is torch.nn.Linear
@@ -158,7 +161,7 @@ def test_each_family_takes_back_its_own_names(family):
     if hasattr(config.vision_config, "projection_dim"):
         config.vision_config.projection_dim = 32
     theirs = from_config(config, 2).state_dict()
-    ours = build_random_model(config, "cpu", seed=2, quantization="none", compute_dtype="float32")
+    ours = random_model(config, 2, dtype=torch.float32)
     assert_same(ours.state_dict(), theirs)
 
 
@@ -223,7 +226,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tiny, in_a_file, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(ModelError, match=r"No space left on device.*set TMPDIR"):
-        build_random_model(tiny.config, "cpu")
+        load_model(describe_model("tiny", weights="random"), "cpu")
     assert [name for name in os.listdir(in_a_file) if not name.endswith(".lock")] == []
 
 

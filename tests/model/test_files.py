@@ -6,7 +6,7 @@ from safetensors.numpy import save_file
 
 from signbridge.errors import ModelError
 from signbridge.extraction.arguments import check_model
-from signbridge.model.model_folder import check_model_folder, check_processor_files
+from signbridge.model.files import check_model_folder, check_processor_files
 
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"
@@ -103,7 +103,7 @@ def test_missing_processor_files_are_named(folder, lost, says):
 
 
 def test_of_a_hub_id_nothing_is_fetched_before_it_is_needed(monkeypatch, tmp_path):
-    monkeypatch.setattr("signbridge.model.weights._from_hub", lambda _: pytest.fail("fetched"))
+    monkeypatch.setattr("signbridge.model.files._from_hub", lambda _: pytest.fail("fetched"))
     check_model("owner/name")
     check_model("owner/name@main")
     check_model("tiny")
