@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from signbridge.runtime.words import listed
+
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 )
@@ -89,15 +91,10 @@ def decode(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise BadImageError(f"has more pixels than the limit of {MAX_PIXELS:,}") from None
     except UnidentifiedImageError:
-        raise BadImageError(f"is not a {listed('or')} image") from None
+        raise BadImageError(f"is not a {listed(KINDS, 'or')} image") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes
         reason = str(error).rstrip(".") or type(error).__name__
         raise BadImageError(f"is damaged ({reason})") from None
-
-
-def listed(conjunction: str) -> str:
-    """Return the kinds that are read as a sentence lists them: ``JPEG, ... and TIFF``."""
-    return f"{', '.join(KINDS[:-1])} {conjunction} {KINDS[-1]}"
 
 
 def _check_still(image: Image.Image) -> None:

@@ -21,10 +21,8 @@ from signbridge.images.groups import (
 from signbridge.images.imageset import ImageSet
 from signbridge.images.sampling import choose_classes, notes_on_counts, queues
 from signbridge.images.scan import Progress, scan_files
-from signbridge.images.sources import folders as folder
-from signbridge.images.sources import kaggle, sample
-from signbridge.images.sources.candidates import Candidates
-from signbridge.runtime.words import counted
+from signbridge.images.sources import SOURCES, Candidates
+from signbridge.runtime.words import counted, listed
 
 _LAYOUTS = {"signer": "class/signer", "signer/class": "signer/class"}
 
@@ -152,32 +150,24 @@ def _check_groups(groups: str, duplicate_threshold: float) -> None:
 
 
 def _find(spec: str, layout: str) -> Candidates:
-    if spec == sample.NAME:
-        return sample.sample_candidates()
     try:
         path = Path(spec).expanduser()
-        is_folder, is_file = bool(spec) and path.is_dir(), path.is_file()
-        exists = bool(spec) and path.exists()
+        exists, is_file = bool(spec) and path.exists(), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:
         raise ImagesError(f"{spec!r} cannot be looked up ({error}); check the path.") from None
-    if is_folder:
-        if kaggle.official_files(path):
-            return kaggle.folder_candidates(path)
-        return folder.folder_candidates(path, layout)
-    if is_file:
-        if path.suffix.lower() in {".zip", ".gz", ".tar", ".7z"}:
-            raise ImagesError(f"{spec} is an archive; unpack it and give the folder or CSV file.")
-        if path.suffix.lower() in EXTENSIONS | OTHER_IMAGE_EXTENSIONS:
-            raise ImagesError(
-                f"{spec} is a single image; give the folder that holds one folder of images for "
-                "each class."
-            )
-        return kaggle.csv_candidates(path)
-    if not exists:
+    if is_file and path.suffix.lower() in {".zip", ".gz", ".tar", ".7z"}:
+        raise ImagesError(f"{spec} is an archive; unpack it and give the folder or CSV file.")
+    if is_file and path.suffix.lower() in EXTENSIONS | OTHER_IMAGE_EXTENSIONS:
         raise ImagesError(
-            f"{spec!r} does not exist; give 'sample', a CSV file of Sign Language MNIST or a "
-            "folder of class folders."
+            f"{spec} is a single image; give the folder that holds one folder of images for each "
+            "class."
         )
+    for source in SOURCES:
+        if spec and source.matches(spec, path):
+            return source.read(path, layout)
+    if not exists:
+        known = listed([source.WHAT for source in SOURCES], "or")
+        raise ImagesError(f"{spec!r} does not exist; give {known}.")
     raise ImagesError(f"{spec} is neither a file nor a folder; give one of them.")
 
 

@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from signbridge.errors import ImagesError
+from signbridge.runtime.words import some
+
+_NAMED = 30  # classes that a message lists
 
 
 def choose_classes(labels: Sequence[str], classes: int | Sequence[str] | None) -> tuple[str, ...]:
@@ -42,8 +45,8 @@ def choose_classes(labels: Sequence[str], classes: int | Sequence[str] | None) -
         unknown = [name for name in chosen if name not in counts]
         if unknown:
             raise ImagesError(
-                f"There are no images of the class {_listed(unknown)}; "
-                f"there are {_listed(sorted(counts))}."
+                f"There are no images of the class {some(unknown, _NAMED)}; "
+                f"there are {some(sorted(counts), _NAMED)}."
             )
     if len(chosen) < 2:
         left = f"Only 1 class is left ({chosen[0]})" if chosen else "No class is chosen"
@@ -88,17 +91,14 @@ def notes_on_counts(kept: dict[str, int], per_class: int | None) -> list[str]:
         short = [f"{name} ({count})" for name, count in kept.items() if count < per_class]
         if short:
             notes.append(
-                f"Fewer than {per_class} images a class: {_listed(short)}; all of them are used."
+                f"Fewer than {per_class} images a class: {some(short, _NAMED)}; all of them are "
+                "used."
             )
     single = [name for name, count in kept.items() if count == 1]
     if single and per_class != 1:
         whose = "of the class" if len(single) == 1 else "each of the classes"
         notes.append(
-            f"A single image {whose} {_listed(single)}: it cannot be both trained on and tested on."
+            f"A single image {whose} {some(single, _NAMED)}: it cannot be both trained on and "
+            "tested on."
         )
     return notes
-
-
-def _listed(names: Sequence[str], most: int = 30) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

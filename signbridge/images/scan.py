@@ -16,7 +16,7 @@ from PIL import Image
 
 from signbridge.errors import ImagesError
 from signbridge.images.decode import BadImageError, decode, grey_pixels, read_image_bytes
-from signbridge.images.sources.candidates import Candidates
+from signbridge.images.sources.source import Candidates
 
 Progress = Callable[[int, int], None]
 """Called with (files read, files to read)."""

@@ -1,6 +1,26 @@
-"""Numbers as people write them: counts with their noun, sizes, durations."""
+"""Numbers and lists as people write them: counts with their noun, sizes, durations, names."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def listed(names: Sequence[str], conjunction: str = "and") -> str:
+    """Return names as a sentence lists them: ``a``, ``a and b``, ``a, b and c``.
+
+    Args:
+        names: any number.
+        conjunction: what stands before the last.
+    """
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} {conjunction} {names[-1]}"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of many names and how many more there are: ``a, b, c and 23 more``."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from signbridge.runtime.words import counted, duration, size
+from signbridge.runtime.words import counted, duration, listed, size, some
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,12 @@ from signbridge.runtime.words import counted, duration, size
 )
 def test_numbers_are_written_as_people_write_them(made, text):
     assert made == text
+
+
+def test_lists():
+    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        *("", "a", "a and b", "a, b and c")
+    ]
+    assert listed(["a", "b"], "or") == "a or b"
+    assert some(["a", "b", "c"]) == "a, b, c"
+    assert some([str(number) for number in range(1_234)], most=2) == "0, 1 and 1,232 more"

@@ -13,8 +13,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from signbridge.errors import ImagesError
-from signbridge.images.decode import EXTENSIONS, OTHER_IMAGE_EXTENSIONS, listed
-from signbridge.images.sources.candidates import Candidates
+from signbridge.images.decode import EXTENSIONS, KINDS, OTHER_IMAGE_EXTENSIONS
+from signbridge.images.sources.source import Candidates
+from signbridge.runtime.words import listed, some
+
+WHAT = "a folder of class folders"
 
 SPLITS = {
     "train": "train",
@@ -43,7 +46,12 @@ _ALPHABET = 10
 _BESIDE_LETTERS = frozenset({"space", "del", "delete", "nothing", "blank", "unknown"})
 
 
-def folder_candidates(root: Path, layout: str = "class") -> Candidates:
+def matches(spec: str, path: Path) -> bool:
+    """Whether this is a folder."""
+    return path.is_dir()
+
+
+def read(root: Path, layout: str = "class") -> Candidates:
     """List the images of a folder, in a fixed order; opens no image.
 
     The order is by split (train, val, test), class and path. Hidden and system files are
@@ -124,7 +132,7 @@ def _sort_by_class(found: Candidates) -> None:
 
 
 def _check_layout(root: Path, found: Candidates, walk: _Walk) -> None:
-    kinds = f"{listed('or')} images"
+    kinds = f"{listed(KINDS, 'or')} images"
     if not found.sample_id:
         if walk.loose:
             raise ImagesError(
@@ -171,8 +179,8 @@ def _check_levels(root: Path, layout: str, seen: dict[str, set[str]]) -> None:
         other = "signer/class" if layout == "class/signer" else "class/signer"
         raise ImagesError(
             f"{root} does not look like {layout}, as --groups {_GROUPS[layout]} reads it: its "
-            f"first level of folders is {_some(sorted(first))}, its second "
-            f"{_some(sorted(second))}; give --groups {_GROUPS[other]}, or if it is as you say, "
+            f"first level of folders is {some(sorted(first))}, its second "
+            f"{some(sorted(second))}; give --groups {_GROUPS[other]}, or if it is as you say, "
             "a CSV file with the columns sample_id,group."
         )
 
@@ -199,15 +207,15 @@ def _levels_in_words(layout: str, seen: dict[str, set[str]], *, is_below_split: 
     first, second = sorted(seen), sorted(set().union(*seen.values()))
     if layout == "class":
         return (
-            f"Classes are the first level of folders{where} ({_some(first)}); the folders in "
-            f"them ({_some(second)}) are not looked at: if they are the classes or the signers, "
+            f"Classes are the first level of folders{where} ({some(first)}); the folders in "
+            f"them ({some(second)}) are not looked at: if they are the classes or the signers, "
             f"give --groups signer/class or --groups signer."
         )
     labels, signers = ("first", "second") if layout == "class/signer" else ("second", "first")
     names = {"first": first, "second": second}
     return (
-        f"Classes are the {labels} level of folders{where} ({_some(names[labels])}), signers the "
-        f"{signers} ({_some(names[signers])})."
+        f"Classes are the {labels} level of folders{where} ({some(names[labels])}), signers the "
+        f"{signers} ({some(names[signers])})."
     )
 
 
@@ -284,7 +292,7 @@ class _Walk:
         if extension in EXTENSIONS:
             return True
         if extension in OTHER_IMAGE_EXTENSIONS:
-            reason = f"is a {extension} file, and only {listed('and')} are read"
+            reason = f"is a {extension} file, and only {listed(KINDS)} are read"
             self.found.unsupported.append((name, reason))
         else:
             self.other[extension or "no extension"].append(name)
@@ -294,13 +302,13 @@ class _Walk:
         """Turn what was passed over into notes."""
         notes = self.found.notes
         for extension, names in sorted(self.other.items()):
-            notes.append(f"Left out as no images ({extension}): {_some(names)}.")
+            notes.append(f"Left out as no images ({extension}): {some(names)}.")
         if self.loose:
-            notes.append(f"Left out as outside any class folder: {_some(self.loose)}.")
+            notes.append(f"Left out as outside any class folder: {some(self.loose)}.")
         if self.empty:
-            notes.append(f"Folders without images: {_some(self.empty)}.")
+            notes.append(f"Folders without images: {some(self.empty)}.")
         if self.loops:
-            notes.append(f"Links not followed, because they lead back: {_some(self.loops)}.")
+            notes.append(f"Links not followed, because they lead back: {some(self.loops)}.")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -308,8 +316,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads nowhere is judged when it is read
         return False
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import ImagesError
-from signbridge.images.sources.candidates import Candidates
+from signbridge.images.sources.source import Candidates
 from signbridge.runtime.words import counted
 
 NAME = "sign-language-mnist"
+WHAT = "a CSV file of Sign Language MNIST"
 TRAIN_FILE, TEST_FILE = "sign_mnist_train.csv", "sign_mnist_test.csv"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PIXELS = 784
@@ -28,7 +29,37 @@ _ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
 _MOTION = {LETTERS.index("J"): "J", LETTERS.index("Z"): "Z"}
 
 
-def official_files(folder: Path) -> list[tuple[str, Path]]:
+def matches(spec: str, path: Path) -> bool:
+    """Whether this is a file, or a folder that holds the official ones."""
+    return path.is_file() or bool(_official_files(path))
+
+
+def read(path: Path, layout: str = "class") -> Candidates:
+    """Read one CSV file, or the official files of a folder.
+
+    The split of a file is the word "train" or "test" in its name, if there is one. Other CSV files
+    of a folder are left out, and this is said.
+    """
+    if path.is_file():
+        words = set(re.split(r"[^a-z]+", path.stem.lower()))
+        named = [split for split in ("train", "test") if split in words]
+        split = named[0] if len(named) == 1 else ""
+        return _candidates(path.stem, [(split, split or path.stem, path)])
+    found = _candidates(NAME, [(split, split, file) for split, file in _official_files(path)])
+    others = sorted(
+        file.name
+        for file in path.glob("*.csv")
+        if file.name not in {TRAIN_FILE, TEST_FILE} and not file.name.startswith(".")
+    )
+    if others:
+        found.notes.append(
+            f"{', '.join(others)} left out: of a folder only {TRAIN_FILE} and {TEST_FILE} are "
+            "read; give another file by its own path."
+        )
+    return found
+
+
+def _official_files(folder: Path) -> list[tuple[str, Path]]:
     """Return (split, path) of the official files in a folder, the training part first.
 
     Also found where unpacking put each into a folder of its own name.
@@ -39,31 +70,6 @@ def official_files(folder: Path) -> list[tuple[str, Path]]:
             if path.is_file():
                 found.append((split, path))
                 break
-    return found
-
-
-def csv_candidates(path: Path) -> Candidates:
-    """Read one CSV file; its split is the word "train" or "test" in its name, if there is one."""
-    words = set(re.split(r"[^a-z]+", path.stem.lower()))
-    named = [split for split in ("train", "test") if split in words]
-    split = named[0] if len(named) == 1 else ""
-    return _candidates(path.stem, [(split, split or path.stem, path)])
-
-
-def folder_candidates(folder: Path) -> Candidates:
-    """Read the official files of a folder; other CSV files in it are left out, and this is said."""
-    files = official_files(folder)
-    found = _candidates(NAME, [(split, split, path) for split, path in files])
-    others = sorted(
-        path.name
-        for path in folder.glob("*.csv")
-        if path.name not in {TRAIN_FILE, TEST_FILE} and not path.name.startswith(".")
-    )
-    if others:
-        found.notes.append(
-            f"{', '.join(others)} left out: of a folder only {TRAIN_FILE} and {TEST_FILE} are "
-            "read; give another file by its own path."
-        )
     return found
 
 

@@ -16,14 +16,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from signbridge.images.decode import GREY_SIDE
-from signbridge.images.sources.candidates import Candidates
 from signbridge.images.sources.kaggle import LETTERS, PIXELS, read_csv
+from signbridge.images.sources.source import Candidates
 
 NAME = "sample"
+WHAT = f"{NAME!r}"
 _SHEET, _LABELS = "sheet.png", "labels.csv"
 
 
-def sample_candidates() -> Candidates:
+def matches(spec: str, path: Path) -> bool:
+    """Whether the bundled sample is asked for, by its name alone."""
+    return spec == NAME
+
+
+def read(path: Path = Path(NAME), layout: str = "class") -> Candidates:
     """Return the bundled sample; ids are ``sample/0`` and so on, in the order of its rows."""
     folder = files("signbridge.assets") / "sample"
     letters = (folder / _LABELS).read_text(encoding="utf-8").split()[1:]

@@ -14,7 +14,7 @@ from signbridge.report.text.said import naming_sentence, said_sentence
 from signbridge.results.comparisons import p_text
 from signbridge.results.results import RANDOM_WEIGHTS, SITE, UNTRAINED, Results, Score
 from signbridge.results.summary import Difference, NotConverged
-from signbridge.runtime.words import counted
+from signbridge.runtime.words import counted, listed
 from signbridge.store.grouping import grouping
 
 __all__ = ["Findings", "describe_data", "find"]
@@ -138,14 +138,14 @@ def _against_baselines(results: Results) -> str:
         ("", "was not compared with"),
     ):
         if relation in found:
-            parts.append(f"{words} {_listed(found[relation])}")
+            parts.append(f"{words} {listed(found[relation])}")
     text = f"In accuracy, layer {layer} " + "; it ".join(parts) + "."
     if found.keys() - {""}:
         text += " (Paired differences on the same images, with 95 % intervals" + (
             " and p-values corrected for all layers.)" if corrected else ".)"
         )
     if "below" in found:
-        names = _listed([name.partition(" (")[0] for name in found["below"]])
+        names = listed([name.partition(" (")[0] for name in found["below"]])
         text += (
             f" A linear probe reads the classes worse at this layer and position than from {names}."
         )
@@ -184,12 +184,6 @@ def _relation(low: float, high: float) -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return "above" if low > 0 else "below" if high < 0 else "open"
-
-
-def _listed(items: list[str]) -> str:
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def _the(s: Score) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from signbridge.errors import ImagesError
 from signbridge.images import open_images
-from signbridge.images.sources.folders import folder_candidates
+from signbridge.images.sources import folders
 
 Writer = Callable[..., Path]
 
@@ -26,7 +26,7 @@ def test_class_folders_in_sorted_order(tmp_path: Path) -> None:
     root = touch(
         tmp_path / "my-signs", "b/2.JPG", "b/1.jpeg", "a/x.png", "a/deep/er/y.webp", "c/z.bmp"
     )
-    found = folder_candidates(root)
+    found = folders.read(root)
     assert found.sample_id == ["a/deep/er/y.webp", "a/x.png", "b/1.jpeg", "b/2.JPG", "c/z.bmp"]
     assert found.label == ["a", "a", "b", "b", "c"]
     assert found.source_split == [""] * 5
@@ -66,7 +66,7 @@ def test_any_tree_is_listed_as_rglob_lists_it(
         and path.name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
     }
     try:
-        found = folder_candidates(root)
+        found = folders.read(root)
     except ImagesError:
         assert len({path.split("/")[0] for path in expected}) < 2
         return
@@ -79,7 +79,7 @@ def test_any_tree_is_listed_as_rglob_lists_it(
 def test_split_folders(tmp_path: Path) -> None:
     root = touch(tmp_path, "test/a/1.png", "Train/b/2.png", "Train/a/3.png", "valid/a/4.png")
     touch(root, "LICENSE", "about/readme.txt", "train2.csv")
-    found = folder_candidates(root)
+    found = folders.read(root)
     assert found.sample_id == ["Train/a/3.png", "Train/b/2.png", "valid/a/4.png", "test/a/1.png"]
     assert found.source_split == ["train", "train", "val", "test"]
     assert found.label == ["a", "b", "a", "a"]
@@ -88,18 +88,18 @@ def test_split_folders(tmp_path: Path) -> None:
 def test_split_folders_beside_class_folders(tmp_path: Path) -> None:
     root = touch(tmp_path, "train/a/1.png", "b/2.png")
     with pytest.raises(ImagesError, match="split folder 'train' beside images in 'b'"):
-        folder_candidates(root)
+        folders.read(root)
 
 
 def test_images_in_a_split_folder_without_class_are_said(tmp_path: Path) -> None:
     root = touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/loose.png")
-    found = folder_candidates(root)
+    found = folders.read(root)
     assert found.source_split == ["train", "train"]
     assert any("outside any class folder: test/loose.png" in note for note in found.notes)
 
 
 def test_a_class_may_be_called_test(tmp_path: Path) -> None:
-    found = folder_candidates(touch(tmp_path, "test/1.png", "real/1.png"))
+    found = folders.read(touch(tmp_path, "test/1.png", "real/1.png"))
     assert found.label == ["real", "test"]
 
 
@@ -107,7 +107,7 @@ def test_hidden_and_system_files_are_passed_over_in_silence(tmp_path: Path) -> N
     root = touch(tmp_path, "a/1.png", "b/1.png")
     touch(root, ".DS_Store", "a/.DS_Store", "a/._1.png", "a/Thumbs.db", "b/desktop.ini")
     touch(root, "__MACOSX/a/1.png", ".git/x.png")
-    found = folder_candidates(root)
+    found = folders.read(root)
     assert found.sample_id == ["a/1.png", "b/1.png"]
     assert found.notes == []
     assert found.unsupported == []
@@ -117,7 +117,7 @@ def test_other_files_are_said(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/1.png", "b/1.png", "a/notes.txt", "b/Makefile", "top.png")
     touch(root, *(f"b/{number}.json" for number in range(5)))
     (root / "empty").mkdir()
-    notes = folder_candidates(root).notes
+    notes = folders.read(root).notes
     assert "Left out as no images (.txt): a/notes.txt." in notes
     assert "Left out as no images (no extension): b/Makefile." in notes
     assert "Left out as no images (.json): b/0.json, b/1.json, b/2.json and 2 more." in notes
@@ -126,7 +126,7 @@ def test_other_files_are_said(tmp_path: Path) -> None:
 
 
 def test_formats_that_are_not_read_are_listed(tmp_path: Path) -> None:
-    found = folder_candidates(touch(tmp_path, "a/1.png", "b/1.png", "a/2.TGA", "b/3.heic"))
+    found = folders.read(touch(tmp_path, "a/1.png", "b/1.png", "a/2.TGA", "b/3.heic"))
     assert [name for name, _ in found.unsupported] == ["a/2.TGA", "b/3.heic"]
     reason = "is a .tga file, and only JPEG, PNG, WebP, BMP, GIF and TIFF are read"
     assert found.unsupported[0][1] == reason
@@ -157,7 +157,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (root / "b" / "up").symlink_to(root, target_is_directory=True)
     (root / "b" / "self").symlink_to(root / "b" / "self")
     (elsewhere / "back").symlink_to(elsewhere, target_is_directory=True)
-    found = folder_candidates(root)
+    found = folders.read(root)
     assert found.sample_id == ["a/1.png", "b/1.png", "c/deep/2.png"]
     (note,) = [note for note in found.notes if "lead back" in note]
     assert "b/up" in note
@@ -175,7 +175,7 @@ def test_an_unlistable_folder_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "scandir", refuse)  # root may list whatever its mode
     with pytest.raises(ImagesError, match=f"{root / 'b'} cannot be listed \\(Permission denied\\)"):
-        folder_candidates(root)
+        folders.read(root)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file names are bytes only on POSIX")
@@ -185,7 +185,7 @@ def test_a_name_that_is_not_utf8_is_skipped(tmp_path: Path) -> None:
         (root / "a" / os.fsdecode(b"\xff.png")).touch()
     except OSError:
         pytest.skip("this file system takes only UTF-8 names")
-    found = folder_candidates(root)
+    found = folders.read(root)
     assert found.sample_id == ["a/1.png", "b/1.png"]
     assert found.unsupported == [("a/\\xff.png", "has a name that is not UTF-8")]
 
@@ -218,7 +218,7 @@ def test_signer_levels_below_splits(tmp_path: Path, write_image: Writer) -> None
 def test_a_missing_signer_level_is_named(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/ada/1.png", "b/2.png")
     with pytest.raises(ImagesError, match=r"b/2\.png in .* has no signer folder"):
-        folder_candidates(root, "class/signer")
+        folders.read(root, "class/signer")
 
 
 LETTERS, DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
@@ -254,12 +254,12 @@ def test_levels_the_wrong_way_round_are_refused(
         (by_signer, "class/signer", "--groups signer/class,"),
     ):
         with pytest.raises(ImagesError, match=f"does not look like {wrong}") as error:
-            folder_candidates(root, wrong)
+            folders.read(root, wrong)
         assert other in str(error.value)
         assert sorted(labels)[0] in str(error.value)
         assert sorted(signers)[0] in str(error.value)
-    assert set(folder_candidates(by_class, "class/signer").label) == set(labels)
-    assert set(folder_candidates(by_signer, "signer/class").label) == set(labels)
+    assert set(folders.read(by_class, "class/signer").label) == set(labels)
+    assert set(folders.read(by_signer, "signer/class").label) == set(labels)
 
 
 @pytest.mark.parametrize(
@@ -276,20 +276,20 @@ def test_levels_that_can_be_either_are_said(
     tmp_path: Path, first: Sequence[str], second: Sequence[str]
 ) -> None:
     root = levels(tmp_path, first, second)
-    (note,) = folder_candidates(root, "class/signer").notes
+    (note,) = folders.read(root, "class/signer").notes
     assert note.startswith(f"Classes are the first level of folders ({sorted(first)[0]}, ")
     assert f"signers the second ({sorted(second)[0]}, " in note
-    (note,) = folder_candidates(root, "signer/class").notes
+    (note,) = folders.read(root, "signer/class").notes
     assert note.startswith(f"Classes are the second level of folders ({sorted(second)[0]}, ")
 
 
 def test_numbered_hands_may_be_classes_where_what_is_below_does_not_repeat(tmp_path: Path) -> None:
     root = touch(tmp_path, *(f"hand{k}/clip-{k}{j}/1.png" for k in range(4) for j in range(3)))
-    assert set(folder_candidates(root, "class/signer").label) == {f"hand{k}" for k in range(4)}
+    assert set(folders.read(root, "class/signer").label) == {f"hand{k}" for k in range(4)}
 
 
 def test_a_level_that_is_not_looked_at_is_said(tmp_path: Path) -> None:
-    (note,) = folder_candidates(levels(tmp_path, HANDS, LETTERS)).notes
+    (note,) = folders.read(levels(tmp_path, HANDS, LETTERS)).notes
     assert "Classes are the first level of folders (hand1, hand2, hand3 and 2 more)" in note
     assert "(a, b, c and 23 more) are not looked at" in note
     assert "--groups signer/class" in note

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from signbridge.errors import ImagesError
 from signbridge.images import open_images
-from signbridge.images.sources.kaggle import csv_candidates, read_csv
+from signbridge.images.sources import kaggle
+from signbridge.images.sources.kaggle import read_csv
 
 HEADER = ",".join(["label", *(f"pixel{i}" for i in range(1, 785))])
 Writer = Callable[..., Path]
@@ -140,7 +141,7 @@ def test_ids_and_splits_follow_the_file_name(write_csv: Writer) -> None:
         ("latest-trainers.csv", "", "latest-trainers"),
         ("train_or_test.csv", "", "train_or_test"),
     ]:
-        found = csv_candidates(write_csv([0, 1], name=name))
+        found = kaggle.read(write_csv([0, 1], name=name))
         assert found.sample_id == [f"{prefix}/0", f"{prefix}/1"]
         assert found.source_split == [split, split]
         assert found.name == Path(name).stem

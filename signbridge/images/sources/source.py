@@ -1,9 +1,10 @@
-"""What a source offers before classes and samples are chosen."""
+"""What a source of images is, and what it offers before classes and samples are chosen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,3 +35,31 @@ class Candidates:
     signer: list[str] | None = None
     unsupported: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """A module that knows one kind of source."""
+
+    @property
+    def WHAT(self) -> str:  # noqa: N802  (a module's constant)
+        """What ``--images`` takes for it, as messages list it."""
+
+    def matches(self, spec: str, path: Path) -> bool:
+        """Whether this is such a source.
+
+        Args:
+            spec: what the user has named.
+            path: the same as a path, which need not exist.
+        """
+
+    def read(self, path: Path, layout: str) -> Candidates:
+        """List all that the source holds.
+
+        Args:
+            path: the source.
+            layout: how the levels of its folders are meant, where it has such: ``"class"``,
+                ``"class/signer"`` or ``"signer/class"``.
+
+        Raises:
+            ImagesError: It cannot be read, or is not what it looks like.
+        """
