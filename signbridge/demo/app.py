@@ -11,8 +11,7 @@ from typing import Any
 import gradio as gr
 
 from signbridge.demo.panels import confidence_by_layer, layers_by_classes, likeliest_classes
-from signbridge.demo.reading import Reader, Reading
-from signbridge.demo.words import said_and_known
+from signbridge.demo.reading import Reader, Reading, said_and_known
 from signbridge.images.decode import BadImageError, decode, read_image_bytes
 
 MAX_UPLOAD = "20mb"

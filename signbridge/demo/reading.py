@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch
 from signbridge.model.load import load_model
 from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
 from signbridge.probes.controls.said import zero_shot_shares
+from signbridge.probes.dataset.answers import names_class
 from signbridge.results.probes import Probes, load_probes
 
 MAX_NEW_TOKENS = 20
@@ -45,6 +47,33 @@ class Reading:
     probability: npt.NDArray[np.float64]
     forced_choice: npt.NDArray[np.float64] | None
     best: int
+
+
+def said_and_known(reading: Reading, slot: int) -> str:
+    """The line of what was said and what a layer knows, as HTML.
+
+    Args:
+        reading: of a picture.
+        slot: index into its layers.
+    """
+    probability = reading.probability[slot]
+    top = int(probability.argmax())
+    name = reading.class_names[top]
+    answer = reading.answer or "(nothing)"
+    told = "names it too" if names_class(reading.answer, name) else "does not name it"
+    known = (
+        f"<b>Known:</b> the probe of layer {reading.layers[slot]} reads "
+        f"<b>{escape(name)}</b> at {100 * probability[top]:.0f}&nbsp;%; the answer {told}."
+    )
+    lines = [f"<b>Said:</b> “{escape(answer)}”.", known]
+    if reading.forced_choice is not None:
+        choice = int(reading.forced_choice.argmax())
+        lines.append(
+            "<b>Forced to choose</b> among the class names, the model takes "
+            f"<b>{escape(reading.class_names[choice])}</b> at "
+            f"{100 * reading.forced_choice[choice]:.0f}&nbsp;%."
+        )
+    return "<br>".join(lines)
 
 
 class Reader:

@@ -4,8 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from signbridge.demo.reading import Reader
-from signbridge.demo.words import said_and_known
+from signbridge.demo.reading import Reader, said_and_known
 from signbridge.errors import ModelError, ProbeError
 from signbridge.images import open_images
 from signbridge.results.probes import load_probes
