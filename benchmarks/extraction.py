@@ -194,12 +194,12 @@ def memory(name):
         return next(int(line.split()[1]) * 1024e-6 for line in file if line.startswith(name))
 
 found = {}
-run = extract.extract_activations
+run = extract.run_extraction
 def measured(*arguments, **options):
     found["reading MB"], found["then MB"] = memory("VmHWM"), memory("VmRSS")
     clear()
     return run(*arguments, **options)
-extract.extract_activations = measured
+extract.run_extraction = measured
 status = main(sys.argv[1:], command="extract")
 found["extracting MB"] = memory("VmHWM")
 print(json.dumps(found))

@@ -1,219 +1,150 @@
-"""The commands, as typed functions: signatures are the options, docstrings are the help.
+"""The commands, as typed functions: their docstrings are the help.
 
-Nothing heavy is imported until a command runs, so that ``signbridge --help`` answers at once.
+The options of ``extract``, ``train_probes`` and ``run`` are the fields of one dataclass each, which
+says their types, defaults and help. Nothing heavy is imported until a command runs, so that
+``signbridge --help`` answers at once.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from signbridge.demo.command import demo
 from signbridge.errors import ModelError, ProbeError, StoreError
+from signbridge.extraction.config import ExtractConfig
+from signbridge.probes.config import Protocol, SweepConfig
 from signbridge.runtime.processes import is_first_process
 from signbridge.runtime.terminal import as_text, say
 
 
-def extract(
-    images: str = "sample",
-    model: str = "tiny",
-    weights: Literal["pretrained", "random"] = "pretrained",
-    weights_seed: int = 0,
-    output: str | None = None,
-    layers: Literal["all"] | list[int] = "all",
-    quantization: Literal["nf4", "none"] = "nf4",
-    compute_dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto",
-    position: Literal["last_prompt", "last_generated", "image_mean"] = "last_prompt",
-    prompt: str = "sign",
-    max_new_tokens: int = 0,
-    forced_choice: bool = False,
-    classes: int | list[str] | None = None,
-    per_class: int | None = None,
-    seed: int = 42,
-    groups: str = "near_duplicates",
-    max_bad_share: float = 0.05,
-    store_dtype: Literal["float16", "float32"] = "float16",
-    batch_size: int | Literal["auto"] = "auto",
-    num_workers: int | None = None,
-    accelerator: str = "auto",
-    devices: str | int = "auto",
-    num_nodes: int = 1,
-    strategy: Literal["auto", "ddp"] = "auto",
-    keep_shards: bool = False,
-    overwrite: bool = False,
-) -> Path:
+def extract(**options: Any) -> Path:
     """Run labelled images through a model and write the residual stream of its decoder layers.
 
     The same command again continues where it was stopped.
-
-    Args:
-        images: 'sample' (bundled), a Kaggle CSV file or a folder with sign_mnist_train.csv and/or
-            sign_mnist_test.csv, or a folder of class folders.
-        model: 'tiny' (bundled), a hub id such as llava-hf/llava-1.5-7b-hf, or a local folder.
-        weights: 'pretrained', or 'random' for the same architecture freshly initialised: the
-            control that train_probes --control takes.
-        weights_seed: seed of random weights.
-        output: the HDF5 file to make; activations/MODEL-IMAGES.h5 by default.
-        layers: 'all', or 0-based decoder layers such as '[8,16,24,31]'.
-        quantization: 'nf4' (4 bits, double quantised) or 'none'.
-        compute_dtype: dtype of the forward pass; 'auto' is float16 on a GPU, float32 on a CPU.
-        position: the token whose vector is kept; 'last_generated' needs max_new_tokens above 0.
-        prompt: the question about each image: a text with <image> exactly once, or the name of a
-            bundled question (sign, letter, gesture, describe), put as its chat template has it.
-        max_new_tokens: length of the greedy answer that is stored; 0 asks for no answer.
-        forced_choice: store how probable each class name is as the whole answer.
-        classes: the number of most common classes to keep, or their names; all by default.
-        per_class: how many images of each class, chosen by the seed; all by default.
-        seed: seed of that choice.
-        groups: which images are not independent: 'near_duplicates' (found), 'none', 'signer' where
-            the folders are CLASS/SIGNER, 'signer/class' where they are SIGNER/CLASS, or a CSV file
-            with sample_id,group.
-        max_bad_share: the largest share of unreadable images that is survived.
-        store_dtype: dtype of the stored vectors.
-        batch_size: the most images of one forward pass; 'auto' goes by the device's memory. When
-            that runs out, the run goes on with half as many.
-        num_workers: processes that decode images; chosen by the number of images by default.
-        accelerator: as Lightning's Trainer takes it.
-        devices: as Lightning's Trainer takes it.
-        num_nodes: as Lightning's Trainer takes it.
-        strategy: 'auto' or 'ddp', one copy of the model in every process.
-        keep_shards: make a file that refers to the shards instead of a single file.
-        overwrite: replace a store that is there already.
     """
-    from signbridge.extraction.arguments import check_arguments, check_model
-    from signbridge.images import open_images
-    from signbridge.model.files import check_weights
-    from signbridge.runtime.progress import Counting
-
-    # What costs nothing to look at goes first; torch and transformers take seconds to load.
-    check_arguments(
-        layers=layers,
-        position=position,
-        prompt=prompt,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        num_nodes=num_nodes,
-        output=output,
-    )
-    check_weights(weights, weights_seed)
-    check_model(model, weights)
-    with Counting("reading images") as progress:
-        image_set = open_images(
-            images,
-            classes=classes,
-            per_class=per_class,
-            seed=seed,
-            max_bad_share=max_bad_share,
-            groups=groups,
-            progress=progress,
-        )
-    from signbridge.extraction.extract import extract_activations
-    from signbridge.model.description import describe_model
-
-    description = describe_model(model, weights=weights, weights_seed=weights_seed)
-    path = Path(output or f"activations/{description.name}-{image_set.name}.h5")
-    return extract_activations(
-        image_set,
-        description,
-        path,
-        layers=layers,
-        quantization=quantization,
-        compute_dtype=compute_dtype,
-        position=position,
-        prompt=prompt,
-        max_new_tokens=max_new_tokens,
-        forced_choice=forced_choice,
-        store_dtype=store_dtype,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy=strategy,
-        keep_shards=keep_shards,
-        overwrite=overwrite,
-    )
+    return _extract(ExtractConfig(**options))
 
 
-def train_probes(
-    store: str = "activations/tiny-sample.h5",
-    output: str | None = None,
-    solver: Literal["exact", "sgd"] = "exact",
-    split: Literal["grouped", "random", "source", "file"] | None = None,
-    split_file: str | None = None,
-    folds: int = 5,
-    C: float | list[float] = 1.0,
-    seed: int = 42,
-    layers: Literal["all"] | list[int] = "all",
-    baselines: bool = True,
-    control: str | None = None,
-    inner_folds: int = 3,
-    compare_random: bool = True,
-    control_task: bool = True,
-    permutations: int | Literal["auto"] = "auto",
-    description_length: bool = False,
-    bootstrap: int = 1000,
-    device: str = "auto",
-    memory_gb: float = 4.0,
-    batch_size: int = 256,
-    max_steps: int | None = None,
-    learning_rate: float | list[float] | None = None,
-    devices: str | int = 1,
-    num_nodes: int = 1,
-    strategy: Literal["auto", "ddp"] = "auto",
-    overwrite: bool = False,
-) -> Path:
+def train_probes(**options: Any) -> Path:
     """Probe every layer and baseline of a store; write scores, figures, probes and a report.
 
     The same command again continues where it was stopped.
+    """
+    return _train_probes(SweepConfig(**options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(ExtractConfig, Protocol):
+    """All options of ``signbridge run``: those of extract and the protocol of the probes.
 
     Args:
-        store: an activation store made by extract.
-        output: the folder for the results; results/STORE by default.
-        solver: 'exact' (L2 logistic regression to its optimum) or 'sgd' (the Lightning probe).
-        split: 'grouped' (the default) keeps images that are not independent on one side; 'random'
-            does not; 'source' trains on the data's own training part and tests on its test part;
-            'file' is that of split_file, which says so by itself.
-        split_file: a split of your own: a CSV with the columns sample_id,fold, where fold is a
-            number, or train or test, or ignore.
-        folds: number of folds; 1 holds out one image in five, once.
-        C: inverse strength of the L2 penalty, as scikit-learn's; from a list such as '[0.01,0.1,1]'
-            one is chosen inside each training part.
-        seed: seed of the splits, of the intervals and of the order of batches.
-        layers: 'all', or 0-based decoder layers among those of the store.
-        baselines: probe the store's baselines (pixels, vision, projector) as well.
-        control: a store of the same samples made by extract --weights random, probed beside.
-        inner_folds: folds inside a training part, by which C and the best layer are chosen.
-        compare_random: score a grouped run under the random split too; the difference is leakage.
-        control_task: score random labels, one for each group, under the random split too: what a
-            probe reaches there is recognition of images it was trained on (memorisation).
-        permutations: how many permutations of the labels test the best layer; 0 makes no test,
-            'auto' makes 999, or fewer where the data are large.
-        description_length: also measure the bits that the labels cost if they are sent block by
-            block, each with a probe of those before it.
-        bootstrap: number of draws behind each interval.
-        device: 'auto', 'cpu' or 'cuda'.
-        memory_gb: memory for features and solver, in GiB.
-        batch_size: images of a batch, over all devices (sgd).
-        max_steps: most steps of a fold, before and again after the learning rate is chosen (sgd);
-            1,500 or 20 passes by default.
-        learning_rate: shares of a Newton step, of which the best is taken for each layer and C
-            (sgd); '[0.03,0.1,0.3,1]' by default.
-        devices: number of devices, as Lightning takes it (sgd).
-        num_nodes: number of machines (sgd).
-        strategy: 'auto' or 'ddp' (sgd).
-        overwrite: replace results of another protocol in the same folder.
+        results: the folder for the results; results/STORE by default.
+        random_weights_control: extract the same images with random weights too, and probe those
+            beside the model's own; weights_seed is their seed.
+        max_new_tokens: length of the greedy answer, compared with what the layers know; 0 asks for
+            none.
+        forced_choice: see extract; compared with what the layers know.
+        seed: seed of the choice of images, of splits, bootstrap and stochastic training.
+        overwrite: replace a store or results that are there already.
+
+    Raises:
+        ModelError: as of :class:`~signbridge.extraction.config.ExtractConfig`.
+        StoreError: as of :class:`~signbridge.extraction.config.ExtractConfig`.
+        ProbeError: as of :class:`~signbridge.probes.config.SweepConfig`.
     """
-    arguments = dict(locals())
-    from signbridge.probes.config import SweepConfig
+
+    results: str | None = None
+    random_weights_control: bool = False
+    max_new_tokens: int = 20
+    forced_choice: bool = True
+
+    def __post_init__(self) -> None:
+        # What makes no sense for a step is refused here, before the first of them.
+        self.probing()
+        self.extractions()
+
+    def extractions(self) -> list[ExtractConfig]:
+        """What to extract: with the model's own weights, and for the control with random ones."""
+        own = {one.name: getattr(self, one.name) for one in fields(ExtractConfig)}
+        if not self.random_weights_control:
+            return [ExtractConfig(**own)]
+        if self.weights == "random":
+            raise ModelError(
+                "--random_weights_control sets random weights beside a model's own: leave out "
+                "--weights random."
+            )
+        output = self.output
+        if output is not None:
+            place = Path(output)
+            output = str(place.with_name(f"{place.stem}-random{place.suffix}"))
+        return [
+            ExtractConfig(**own | {"weights_seed": 0}),
+            ExtractConfig(**own | {"weights": "random", "output": output}),
+        ]
+
+    def probing(self) -> SweepConfig:
+        """How to probe; the stores are not known yet."""
+        protocol = {one.name: getattr(self, one.name) for one in fields(Protocol)}
+        return SweepConfig(
+            output=self.results, seed=self.seed, overwrite=self.overwrite, **protocol
+        )
+
+
+def run(**options: Any) -> Path:
+    """Do the whole job: extract, train_probes and report, one after the other."""
+    from signbridge.report.figures.embedding import warm_up
+
+    config = RunConfig(**options)
+    if config.split_file is not None:
+        from signbridge.probes.dataset.given_splits import file_sha256
+
+        file_sha256(config.split_file)  # it can be read
+    _check_results_folder("--results", config.results)
+    if is_first_process():
+        warm_up()  # the report's maps, compiled while images run through the model
+    stores = [str(_extract(one)) for one in config.extractions()]
+    # The other processes of a distributed extraction have done their part.
+    if not is_first_process():
+        return Path(stores[0])
+    control = stores[1] if len(stores) > 1 else None
+    return _train_probes(replace(config.probing(), store=stores[0], control=control))
+
+
+def _extract(config: ExtractConfig) -> Path:
+    from signbridge.images import open_images
+    from signbridge.model.files import check_model
+    from signbridge.runtime.progress import Counting
+
+    # What costs nothing to look at goes first; torch and transformers take seconds to load.
+    check_model(config.model, config.weights)
+    with Counting("reading images") as progress:
+        image_set = open_images(
+            config.images,
+            classes=config.classes,
+            per_class=config.per_class,
+            seed=config.seed,
+            max_bad_share=config.max_bad_share,
+            groups=config.groups,
+            progress=progress,
+        )
+    from signbridge.extraction.extract import run_extraction
+    from signbridge.model.description import describe_model
+
+    description = describe_model(
+        config.model, weights=config.weights, weights_seed=config.weights_seed
+    )
+    return run_extraction(image_set, description, config)
+
+
+def _train_probes(config: SweepConfig) -> Path:
     from signbridge.probes.progress import SweepProgress
     from signbridge.report.figures.embedding import warm_up
     from signbridge.store import open_store
 
-    config = SweepConfig(**arguments)
-    _check_results_folder("--output", output)
-    for path in (store, control):
+    _check_results_folder("--output", config.output)
+    for path in (config.store, config.control):
         if path == "":
             raise StoreError("--store or --control is empty: give the file of a store.")
         if path is not None:
@@ -227,108 +158,8 @@ def train_probes(
     with SweepProgress() as progress:
         results = run_sweep(config, progress)
     if is_first_process():
-        _report(results, store)
+        _report(results, config.store)
     return results
-
-
-def run(
-    results: str | None = None,
-    solver: Literal["exact", "sgd"] = "exact",
-    split: Literal["grouped", "random", "source", "file"] | None = None,
-    split_file: str | None = None,
-    folds: int = 5,
-    C: float | list[float] = 1.0,
-    seed: int = 42,
-    max_new_tokens: int = 20,
-    forced_choice: bool = True,
-    random_weights_control: bool = False,
-    overwrite: bool = False,
-    **options: Any,
-) -> Path:
-    """Do the whole job: extract, train_probes and report, one after the other.
-
-    Args:
-        results: the folder for the results; results/STORE by default.
-        solver: see train_probes.
-        split: see train_probes.
-        split_file: see train_probes.
-        folds: see train_probes.
-        C: see train_probes.
-        seed: seed of the choice of images, of splits, bootstrap and stochastic training.
-        max_new_tokens: length of the greedy answer, compared with what the layers know; 0 asks for
-            none.
-        forced_choice: see extract; compared with what the layers know.
-        random_weights_control: extract the same images with random weights too, and probe those
-            beside the model's own; weights_seed is their seed.
-        overwrite: replace a store or results that are there already.
-        **options: see extract.
-    """
-    from signbridge.probes.config import SweepConfig
-    from signbridge.report.figures.embedding import warm_up
-
-    # Refuses arguments that make no sense before hours of extraction, not after.
-    SweepConfig(
-        output=results,
-        solver=solver,
-        split=split,  # type: ignore[arg-type]
-        split_file=split_file,
-        folds=folds,
-        C=C,  # type: ignore[arg-type]
-        seed=seed,
-    )
-    if split_file is not None:
-        from signbridge.probes.dataset.given_splits import file_sha256
-
-        file_sha256(split_file)  # it can be read
-    _check_results_folder("--results", results)
-    control_options: dict[str, Any] | None = None
-    if random_weights_control:
-        control_options = _control_options(options) | {
-            "seed": seed,
-            "overwrite": overwrite,
-            "max_new_tokens": max_new_tokens,
-            "forced_choice": forced_choice,
-        }
-    if is_first_process():
-        warm_up()  # the report's maps, compiled while images run through the model
-    store = extract(
-        seed=seed,
-        overwrite=overwrite,
-        max_new_tokens=max_new_tokens,
-        forced_choice=forced_choice,
-        **options,
-    )
-    control = str(extract(**control_options)) if control_options is not None else None
-    # The other processes of a distributed extraction have done their part.
-    if not is_first_process():
-        return store
-    return train_probes(
-        store=str(store),
-        output=results,
-        solver=solver,
-        split=split,
-        split_file=split_file,
-        control=control,
-        folds=folds,
-        C=C,
-        seed=seed,
-        overwrite=overwrite,
-    )
-
-
-def _control_options(options: dict[str, Any]) -> dict[str, Any]:
-    """How to extract the control of what ``options`` extract; takes its seed out of them."""
-    if options.get("weights", "pretrained") == "random":
-        raise ModelError(
-            "--random_weights_control sets random weights beside a model's own: leave out "
-            "--weights random."
-        )
-    seed = options.pop("weights_seed", 0)
-    output = options.get("output")
-    if output is not None:
-        place = Path(output)
-        output = str(place.with_name(f"{place.stem}-random{place.suffix}"))
-    return {**options, "weights": "random", "weights_seed": seed, "output": output}
 
 
 def report(
@@ -451,3 +282,5 @@ COMMANDS: dict[str, Any] = {
     "merge": merge,
     "demo": demo,
 }
+CONFIGS: dict[str, Any] = {"run": RunConfig, "extract": ExtractConfig, "train_probes": SweepConfig}
+"""What says the options of a command whose function takes them as they are."""

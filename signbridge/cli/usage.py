@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 from jsonargparse import ArgumentParser
 
-from signbridge.cli.commands import COMMANDS
+from signbridge.cli.commands import COMMANDS, CONFIGS
 from signbridge.errors import SignBridgeError
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -45,17 +45,9 @@ class Parser(ArgumentParser):
 
 def options_of(command: str) -> dict[str, Any]:
     """Return the names of a command's options and their types."""
-    options: dict[str, Any] = {}
-    function = COMMANDS[command]
-    if any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values()):
-        options = options_of("extract")  # as the docstring of 'run' says
+    function = CONFIGS.get(command, COMMANDS[command])
     hints = get_type_hints(function)
-    names = [
-        name
-        for name, one in inspect.signature(function).parameters.items()
-        if one.kind is not one.VAR_KEYWORD
-    ]
-    return options | {name: hints[name] for name in names}
+    return {name: hints[name] for name in inspect.signature(function).parameters}
 
 
 def allowed(hint: Any) -> str:

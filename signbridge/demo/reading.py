@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from signbridge.errors import ModelError, ProbeError
+from signbridge.model import Position
 from signbridge.model.answers import ClassAnswers, class_answers
-from signbridge.model.capture import Position
 from signbridge.model.description import ModelDescription, describe_model
 from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch
 from signbridge.model.load import load_model

@@ -17,21 +17,19 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from signbridge.errors import ModelError, StoreError, first_line
-from signbridge.extraction.arguments import check_answer_length, check_arguments, check_layers
-from signbridge.extraction.batch_size import BatchLimit, BatchSize
+from signbridge.extraction.batch_size import BatchLimit
+from signbridge.extraction.config import CaptureConfig
 from signbridge.extraction.data import ExtractionDataModule
 from signbridge.extraction.module import ExtractionModule
 from signbridge.extraction.output import StoreOutput, how_to_continue, layers_to_extract
 from signbridge.extraction.progress import ExtractionProgress
 from signbridge.images import ImageSet
+from signbridge.model import Quantization
 from signbridge.model.answers import class_answers
-from signbridge.model.capture import Position
 from signbridge.model.description import ModelDescription
 from signbridge.model.forward import CaptureRequest, cpu_threads_for
-from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
+from signbridge.model.prompts import prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import (
-    ComputeDtype,
-    Quantization,
     compute_dtype_for,
     quantized_parts,
     skipped_modules,
@@ -48,22 +46,36 @@ def extract_activations(
     description: ModelDescription,
     output: str | Path,
     *,
-    layers: Literal["all"] | Sequence[int] = "all",
-    quantization: Quantization = "nf4",
-    compute_dtype: ComputeDtype = "auto",
-    position: Position = "last_prompt",
-    prompt: str = DEFAULT_TEMPLATE,
-    max_new_tokens: int = 0,
-    forced_choice: bool = False,
-    store_dtype: Literal["float16", "float32"] = "float16",
-    batch_size: BatchSize = "auto",
-    num_workers: int | None = None,
-    accelerator: str = "auto",
-    devices: str | int = "auto",
-    num_nodes: int = 1,
-    strategy: Literal["auto", "ddp"] = "auto",
-    keep_shards: bool = False,
-    overwrite: bool = False,
+    shard_size: int = 256,
+    console: Console | None = None,
+    **options: Any,
+) -> Path:
+    """As :func:`run_extraction`, with the options of :class:`CaptureConfig` as keywords.
+
+    Args:
+        images: the labelled images.
+        description: the model, from :func:`~signbridge.model.description.describe_model`.
+        output: the HDF5 file to make.
+        shard_size: images of a shard, the most that an interruption can cost each process.
+        console: where to report; standard error by default.
+        **options: the other fields of :class:`~signbridge.extraction.config.CaptureConfig`.
+
+    Returns:
+        The path of the finished store.
+
+    Raises:
+        SignBridgeError: if an option, the model or the disk does not allow it.
+        Interrupted: on Ctrl-C or SIGTERM; finished shards are kept.
+    """
+    config = CaptureConfig(output=str(output), **options)
+    return run_extraction(images, description, config, shard_size=shard_size, console=console)
+
+
+def run_extraction(
+    images: ImageSet,
+    description: ModelDescription,
+    config: CaptureConfig,
+    *,
     shard_size: int = 256,
     console: Console | None = None,
 ) -> Path:
@@ -72,71 +84,33 @@ def extract_activations(
     Called again with the same arguments it continues where it was stopped, and returns at once
     when the store is complete.
 
-    Args:
-        images: the labelled images.
-        description: the model, from :func:`~signbridge.model.description.describe_model`.
-        output: the HDF5 file to make.
-        layers: 0-based decoder layers, or ``all``.
-        quantization: ``nf4`` or ``none``.
-        compute_dtype: dtype of the forward pass; ``auto`` is float16 on a GPU, float32 on a CPU.
-        position: the token whose vector is kept: ``last_prompt``, ``last_generated`` (needs an
-            answer) or ``image_mean``.
-        prompt: the question, a text with ``<image>`` once or the name of a bundled question.
-        max_new_tokens: length of the greedy answer that is stored; 0 asks for none.
-        forced_choice: store the log-probability of each class name as the answer.
-        store_dtype: dtype of the stored vectors.
-        batch_size: the most images of one forward pass; ``auto`` goes by the device's memory. When
-            that runs out, the run goes on with half as many.
-        num_workers: processes that decode and prepare images; None chooses.
-        accelerator: as Lightning's Trainer takes it.
-        devices: as Lightning's Trainer takes it.
-        num_nodes: as Lightning's Trainer takes it.
-        strategy: ``auto`` or ``ddp``: one copy of the model in every process.
-        keep_shards: make a file of virtual datasets over the shards instead of one that holds all.
-        overwrite: replace a finished or begun store.
-        shard_size: images of a shard, the most that an interruption can cost each process.
-        console: where to report; standard error by default.
-
-    Returns:
-        The path of the finished store.
-
-    Raises:
-        SignBridgeError: if an argument, the model or the disk does not allow it.
-        Interrupted: on Ctrl-C or SIGTERM; finished shards are kept.
+    Args, returned value and errors are those of :func:`extract_activations`.
     """
     console = console or Console(stderr=True)
-    output = Path(output)
-    check_arguments(
-        layers=layers,
-        position=position,
-        prompt=prompt,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        num_nodes=num_nodes,
-        output=output,
-    )
-    check_answer_length(max_new_tokens, description.context_length)
-    wanted = resolve_layers(layers, description.n_layers)
-    prompt = resolve_prompt(prompt, description.processor)
+    output = Path(config.output or f"activations/{description.name}-{images.name}.h5")
+    position, max_new_tokens = config.position, config.max_new_tokens
+    _check_answer_length(max_new_tokens, description.context_length)
+    wanted = resolve_layers(config.layers, description.n_layers)
+    prompt = resolve_prompt(config.prompt, description.processor)
     asked = prompt_for_processor(prompt, description.processor.image_token)
     answers = None
-    if forced_choice:
+    if config.forced_choice:
         answers = class_answers(description.processor.tokenizer, asked, images.class_names)
-    trainer = _trainer(accelerator, devices, num_nodes, strategy)
+    trainer = _trainer(config.accelerator, config.devices, config.num_nodes, config.strategy)
     device = trainer.strategy.root_device
+    compute_dtype = str(compute_dtype_for(config.compute_dtype, device)).removeprefix("torch.")
     provenance = {
         **description.provenance(),
-        **_quantization_record(description, quantization),
+        **_quantization_record(description, config.quantization),
         **images.describe(),
-        "compute_dtype": str(compute_dtype_for(compute_dtype, device)).removeprefix("torch."),
+        "compute_dtype": compute_dtype,
         "prompt": prompt,
         "site": "resid_post",
         "position": position,
         "max_new_tokens": max_new_tokens,
         # Only where asked for, so that stores without it are what they were.
-        "forced_choice": True if forced_choice else None,
-        "store_dtype": store_dtype,
+        "forced_choice": True if config.forced_choice else None,
+        "store_dtype": config.store_dtype,
     }
     samples = SampleTable(
         sample_id=images.sample_id,
@@ -146,7 +120,9 @@ def extract_activations(
         source_split=images.source_split,
         image_sha256=images.image_sha256,
     )
-    missing, adding = layers_to_extract(output, wanted, provenance, samples, overwrite=overwrite)
+    missing, adding = layers_to_extract(
+        output, wanted, provenance, samples, overwrite=config.overwrite
+    )
     answers_are_there = adding and position != "last_generated"
     request = CaptureRequest(
         layers=missing,
@@ -155,7 +131,9 @@ def extract_activations(
         vision=description.vision_size is not None and not adding,
         answers=None if adding else answers,
     )
-    spec = StoreSpec(layers=missing, hidden_size=description.hidden_size, store_dtype=store_dtype)
+    spec = StoreSpec(
+        layers=missing, hidden_size=description.hidden_size, store_dtype=config.store_dtype
+    )
     if not adding:
         spec = _with_baselines_and_answers(spec, images, description, request)
     store = StoreOutput(
@@ -165,7 +143,7 @@ def extract_activations(
         spec,
         provenance=provenance,
         info={
-            "batch_size": batch_size,
+            "batch_size": config.batch_size,
             "device": device.type,
             "processes": trainer.world_size,
             **{f"version_{name}": _version(name) for name in _RECORDED_VERSIONS},
@@ -173,17 +151,21 @@ def extract_activations(
             "notes": images.notes,
         },
         adding=adding,
-        overwrite=overwrite,
-        keep_shards=keep_shards,
+        overwrite=config.overwrite,
+        keep_shards=config.keep_shards,
         shard_size=shard_size,
         console=console,
     )
-    limit = BatchLimit(batch_size, store.say if trainer.is_global_zero else None)
+    limit = BatchLimit(config.batch_size, store.say if trainer.is_global_zero else None)
     module = ExtractionModule(
-        description, request, limit, quantization=quantization, compute_dtype=compute_dtype
+        description,
+        request,
+        limit,
+        quantization=config.quantization,
+        compute_dtype=config.compute_dtype,
     )
     data = ExtractionDataModule(
-        images, description.processor, asked, limit, store.begin, num_workers
+        images, description.processor, asked, limit, store.begin, config.num_workers
     )
     trainer.callbacks += [ExtractionProgress(console), store]  # type: ignore[attr-defined]
     try:
@@ -209,9 +191,8 @@ def resolve_layers(layers: Literal["all"] | Sequence[int], n_layers: int) -> tup
         n_layers: how many the model has.
 
     Raises:
-        ModelError: if a layer does not exist, occurs twice, or none is wanted.
+        ModelError: if a layer does not exist.
     """
-    check_layers(layers)
     if layers == "all":
         return tuple(range(n_layers))
     chosen = sorted(layers)
@@ -221,6 +202,15 @@ def resolve_layers(layers: Literal["all"] | Sequence[int], n_layers: int) -> tup
             f"Layer {wrong[0]} does not exist: this model has decoder layers 0 to {n_layers - 1}."
         )
     return tuple(chosen)
+
+
+def _check_answer_length(max_new_tokens: int, context_length: int | None) -> None:
+    """Refuse an answer that does not fit into the model's context; None where it does not say."""
+    if context_length is not None and max_new_tokens >= context_length:
+        raise ModelError(
+            f"--max_new_tokens is {max_new_tokens}, but this model takes {context_length:,} tokens "
+            "of prompt and answer together: give fewer."
+        )
 
 
 def _in_one_sentence(error: RuntimeError, trainer: Trainer, output: Path) -> Exception:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from signbridge.errors import ModelError, first_line
 from signbridge.extraction.batch_size import BatchLimit, is_out_of_memory
 from signbridge.extraction.data import Batch, ExtractionDataModule, split_rows
+from signbridge.model import ComputeDtype, Quantization
 from signbridge.model.description import ModelDescription
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
-from signbridge.model.quantization import ComputeDtype, Quantization
 
 
 class HostCopy:

@@ -1,1 +1,11 @@
-"""The vision-language model: load, quantise, prompt, where its parts are, forward pass, answers."""
+"""The vision-language model: load, quantise, prompt, where its parts are, forward pass, answers.
+
+The choices that it offers are named here, where reading them loads nothing.
+"""
+
+from typing import Literal
+
+ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
+Position = Literal["last_prompt", "last_generated", "image_mean"]
+Quantization = Literal["nf4", "none"]
+Weights = Literal["pretrained", "random"]

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from signbridge.errors import ModelError
-
-Position = Literal["last_prompt", "last_generated", "image_mean"]
+from signbridge.model import Position
 
 
 class DeepestLayerReached(Exception):  # noqa: N818  (control flow, not an error)

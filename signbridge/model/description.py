@@ -15,9 +15,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from signbridge.errors import ModelError, first_line
+from signbridge.model import Weights
 from signbridge.model.families import decoder_layers, image_token_id, vision_size
 from signbridge.model.files import (
-    Weights,
     check_model_folder,
     check_processor_files,
     check_weights,

@@ -11,14 +11,14 @@ import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from signbridge.errors import ModelError, first_line
+from signbridge.model import Weights
 from signbridge.store.files import file_sha256
 
 # Weights as safetensors only: a pickled checkpoint can run code when it is opened.
 _FILES = ["model*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-Weights = Literal["pretrained", "random"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_SIZE = 1024  # no pointer is larger
@@ -118,6 +118,24 @@ def _from_hub(spec: str, patterns: list[str]) -> Path:
             f"{name} is not in the local hub cache and the hub cannot be reached "
             f"({first_line(error)}): connect once, or give a folder that holds the model."
         ) from error
+
+
+def check_model(model: str, weights: str = "pretrained") -> None:
+    """Refuse what names no model; of a hub id nothing is fetched yet.
+
+    Args:
+        model: ``tiny``, a hub id or a local folder.
+        weights: ``pretrained`` or ``random``, for which the folder need hold none.
+
+    Raises:
+        ModelError: if it is no folder and no hub id, or the folder is not whole.
+    """
+    path = Path(model).expanduser()
+    is_hub_id = not path.exists() and model.partition("@")[0].count("/") == 1
+    if model == "tiny" or (is_hub_id and not model.startswith((".", "/", "~"))):
+        return
+    folder, _ = local_files(model)
+    check_model_folder(folder, weights=weights == "pretrained")
 
 
 def check_model_folder(folder: Path, *, weights: bool = True) -> None:

@@ -12,8 +12,9 @@ from torch import nn
 from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
 
 from signbridge.errors import ModelError
+from signbridge.model import Position
 from signbridge.model.answers import ClassAnswers, end_ids, score_answers
-from signbridge.model.capture import Position, ResidualCapture
+from signbridge.model.capture import ResidualCapture
 from signbridge.model.families import (
     decoder_layers,
     position_ids,

@@ -11,11 +11,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from signbridge.errors import ModelError, first_line
+from signbridge.model import ComputeDtype, Quantization
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import decoder_layers
 from signbridge.model.quantization import (
-    ComputeDtype,
-    Quantization,
     compute_dtype_for,
     keep_compute_dtype,
     nf4_config,

@@ -5,16 +5,14 @@ NF4 with double quantisation: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from signbridge.errors import ModelError
-
-Quantization = Literal["nf4", "none"]
-ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
+from signbridge.model import ComputeDtype, Quantization
 
 
 def compute_dtype_for(choice: ComputeDtype, device: torch.device | str) -> torch.dtype:

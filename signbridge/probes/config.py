@@ -1,41 +1,86 @@
-"""Arguments of a sweep."""
+"""Options of a sweep, each written once: name, type, default and help."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: the parser reads those of inherited fields too.
 import math
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import KW_ONLY, dataclass
+from inspect import signature
+from typing import Literal, get_args
 
 from signbridge.errors import ProbeError
-from signbridge.probes.dataset.given_splits import choose_split, file_sha256
-from signbridge.probes.dataset.splits import SplitName
 from signbridge.probes.sgd import LEARNING_RATES
 
-if TYPE_CHECKING:
-    from signbridge.store import Store
-
 SolverName = Literal["exact", "sgd"]
+SplitName = Literal["grouped", "random", "source", "file"]
 
 
-@dataclass(frozen=True)
-class SweepConfig:
-    """Arguments of :func:`signbridge.probes.train_probes`, checked when made.
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What a probe is and what it is scored on: the options that ``signbridge run`` has too.
 
-    Raises:
-        ProbeError: an argument that cannot be used.
+    Args:
+        solver: 'exact' (L2 logistic regression to its optimum) or 'sgd' (the Lightning probe).
+        split: 'grouped' (the default) keeps images that are not independent on one side; 'random'
+            does not; 'source' trains on the data's own training part and tests on its test part;
+            'file' is that of split_file, which says so by itself.
+        split_file: a split of your own: a CSV with the columns sample_id,fold, where fold is a
+            number, or train or test, or ignore.
+        folds: number of folds; 1 holds out one image in five, once.
+        C: inverse strength of the L2 penalty, as scikit-learn's; from a list such as '[0.01,0.1,1]'
+            one is chosen inside each training part.
     """
 
-    store: str = "activations/tiny-sample.h5"
-    output: str | None = None
     solver: SolverName = "exact"
     split: SplitName = None  # type: ignore[assignment]  # grouped, or file with split_file, once made
     split_file: str | None = None
     folds: int = 5
-    C: float | tuple[float, ...] = 1.0
+    C: float | list[float] = 1.0
+
+
+@dataclass(frozen=True)
+class SweepConfig(Protocol):
+    """All options of ``signbridge train_probes``, each written once; checked when made.
+
+    The command line, :func:`signbridge.probes.train_probes` and the sweep take them from here.
+    Nothing heavy is imported, so that ``--help`` answers at once.
+
+    Args:
+        store: an activation store made by extract.
+        output: the folder for the results; results/STORE by default.
+        seed: seed of the splits, of the intervals and of the order of batches.
+        layers: 'all', or 0-based decoder layers among those of the store.
+        baselines: probe the store's baselines (pixels, vision, projector) as well.
+        control: a store of the same samples made by extract --weights random, probed beside.
+        inner_folds: folds inside a training part, by which C and the best layer are chosen.
+        compare_random: score a grouped run under the random split too; the difference is leakage.
+        control_task: score random labels, one for each group, under the random split too: what a
+            probe reaches there is recognition of images it was trained on (memorisation).
+        permutations: how many permutations of the labels test the best layer; 0 makes no test,
+            'auto' makes 999, or fewer where the data are large.
+        description_length: also measure the bits that the labels cost if they are sent block by
+            block, each with a probe of those before it.
+        bootstrap: number of draws behind each interval.
+        device: 'auto', 'cpu' or 'cuda'.
+        memory_gb: memory for features and solver, in GiB.
+        batch_size: images of a batch, over all devices (sgd).
+        max_steps: most steps of a fold, before and again after the learning rate is chosen (sgd);
+            1,500 or 20 passes by default.
+        learning_rate: shares of a Newton step, of which the best is taken for each layer and C
+            (sgd); '[0.03,0.1,0.3,1]' by default.
+        devices: number of devices, as Lightning takes it (sgd).
+        num_nodes: number of machines (sgd).
+        strategy: 'auto' or 'ddp' (sgd).
+        overwrite: replace results of another protocol in the same folder.
+
+    Raises:
+        ProbeError: an option that cannot be used.
+    """
+
+    store: str = "activations/tiny-sample.h5"
+    output: str | None = None
+    _: KW_ONLY
     seed: int = 42
-    layers: Literal["all"] | tuple[int, ...] = "all"
+    layers: Literal["all"] | list[int] = "all"
     baselines: bool = True
     control: str | None = None
     inner_folds: int = 3
@@ -48,29 +93,26 @@ class SweepConfig:
     memory_gb: float = 4.0
     batch_size: int = 256
     max_steps: int | None = None
-    learning_rate: float | tuple[float, ...] | None = None
-    devices: int | str = 1
+    learning_rate: float | list[float] | None = None
+    devices: str | int = 1
     num_nodes: int = 1
     strategy: Literal["auto", "ddp"] = "auto"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("C", "layers", "learning_rate"):
-            value = getattr(self, name)
-            if not isinstance(value, (str, tuple)) and isinstance(value, Sequence):
-                object.__setattr__(self, name, tuple(value))
-        if isinstance(self.layers, tuple):
-            if not self.layers or len(set(self.layers)) < len(self.layers):
+        if not isinstance(self.layers, str):
+            chosen = sorted(self.layers)
+            if not chosen or len(set(chosen)) < len(chosen):
                 given = list(self.layers)
                 raise ProbeError(f"layers is {given}: give at least one layer, and each once.")
-            object.__setattr__(self, "layers", tuple(sorted(self.layers)))
+            object.__setattr__(self, "layers", chosen)
         if self.solver not in get_args(SolverName):
             raise ProbeError(f"solver {self.solver!r} is not known; use exact or sgd.")
         if self.split is not None and self.split not in get_args(SplitName):
             raise ProbeError(
                 f"split {self.split!r} is not known; use grouped, random, source or file."
             )
-        object.__setattr__(self, "split", choose_split(self.split, self.split_file))
+        object.__setattr__(self, "split", _choose_split(self.split, self.split_file))
         values = self.penalties
         if not values or not all(math.isfinite(C) and C > 0 for C in values):
             raise ProbeError(f"C must be above 0 and finite, not {self.C}.")
@@ -108,15 +150,15 @@ class SweepConfig:
     @property
     def penalties(self) -> tuple[float, ...]:
         """Values of C, ascending, without repetition."""
-        given = (self.C,) if isinstance(self.C, (int, float)) else self.C
-        return tuple(sorted({float(C) for C in given}))
+        return tuple(sorted({float(C) for C in _listed(self.C)}))
 
     @property
     def learning_rates(self) -> tuple[float, ...]:
         """Learning rates that sgd tries, ascending, without repetition."""
-        given = LEARNING_RATES if self.learning_rate is None else self.learning_rate
-        given = (given,) if isinstance(given, (int, float)) else given
-        return tuple(sorted({float(rate) for rate in given}))
+        given = self.learning_rate
+        if given is None:
+            return LEARNING_RATES
+        return tuple(sorted({float(rate) for rate in _listed(given)}))
 
     @property
     def memory_bytes(self) -> int:
@@ -127,34 +169,33 @@ class SweepConfig:
     def command(self) -> str:
         """A command that makes the results again."""
         words = ["signbridge", "train_probes"]
-        for item in fields(self):
-            value = getattr(self, item.name)
-            default = item.default
-            if item.name == "split":
-                default = choose_split(None, self.split_file)
-            if (item.name != "store" and value == default) or item.name == "overwrite":
+        for name, option in signature(type(self)).parameters.items():
+            value, default = getattr(self, name), option.default
+            if name == "split":
+                default = _choose_split(None, self.split_file)
+            if (name != "store" and value == default) or name == "overwrite":
                 continue
-            if isinstance(value, tuple):
+            if isinstance(value, (list, tuple)):
                 value = str(list(value)).replace(" ", "")
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            words += [f"--{item.name}", shlex.quote(text)]
+            words += [f"--{name}", shlex.quote(text)]
         return " ".join(words)
 
-    def identity(self, store: Store) -> dict[str, Any]:
-        """What makes two runs the same: the store's content and every argument that scores."""
-        arguments = asdict(self)
-        # Where it runs and where it writes changes nothing that is measured.
-        for name in ("output", "overwrite", "device", "memory_gb", "store"):
-            del arguments[name]
-        for name in ("devices", "num_nodes", "strategy"):
-            del arguments[name]
-        arguments["learning_rate"] = list(self.learning_rates)
-        if self.solver == "exact":
-            for name in ("batch_size", "max_steps", "learning_rate"):
-                del arguments[name]
-        arguments["C"] = list(self.penalties)
-        # The content counts, not the place; and without them results made before are found again.
-        del arguments["control"], arguments["split_file"]
-        if self.split_file is not None:
-            arguments["split_file"] = file_sha256(self.split_file)
-        return {"store": str(store.content_sha256), **arguments}
+
+def _listed(values: float | list[float]) -> list[float]:
+    return [values] if isinstance(values, (int, float)) else values
+
+
+def _choose_split(split: SplitName | None, split_file: str | None) -> SplitName:
+    """The split that two arguments ask for: ``file`` with a file, else ``grouped`` by default.
+
+    Raises:
+        ProbeError: they contradict each other.
+    """
+    if split_file is None:
+        if split == "file":
+            raise ProbeError("split=file needs a file with sample_id,fold; give it as split_file.")
+        return split or "grouped"
+    if split not in (None, "file"):
+        raise ProbeError(f"split={split} and split_file={split_file} contradict; give one of them.")
+    return "file"

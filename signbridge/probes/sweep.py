@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from signbridge.errors import ProbeError
-from signbridge.probes.config import SolverName, SweepConfig
+from signbridge.probes.config import SweepConfig
 from signbridge.probes.controls.measurement import Progress, Stages, Sweep, names
 from signbridge.probes.controls.random_weights import Control, open_control
 from signbridge.probes.dataset.features import select_features
+from signbridge.probes.dataset.given_splits import file_sha256
 from signbridge.probes.dataset.plan import make_plan
-from signbridge.probes.dataset.splits import SplitName
 from signbridge.probes.engines import is_small, not_converged, records_of
 from signbridge.probes.feature_result import FeatureResult
 from signbridge.probes.processes import Recorded, processes_of
@@ -36,69 +36,14 @@ LAYERS_AT_ONCE = 2
 """Layers in such a batch: enough that calls are long, few enough for a core's cache."""
 
 
-def train_probes(
-    store: str = "activations/tiny-sample.h5",
-    output: str | None = None,
-    solver: SolverName = "exact",
-    split: SplitName | None = None,
-    split_file: str | None = None,
-    folds: int = 5,
-    C: float | list[float] = 1.0,
-    seed: int = 42,
-    layers: Literal["all"] | list[int] = "all",
-    baselines: bool = True,
-    control: str | None = None,
-    inner_folds: int = 3,
-    compare_random: bool = True,
-    control_task: bool = True,
-    permutations: int | Literal["auto"] = "auto",
-    description_length: bool = False,
-    bootstrap: int = 1000,
-    device: str = "auto",
-    memory_gb: float = 4.0,
-    batch_size: int = 256,
-    max_steps: int | None = None,
-    learning_rate: float | list[float] | None = None,
-    devices: int | str = 1,
-    num_nodes: int = 1,
-    strategy: Literal["auto", "ddp"] = "auto",
-    overwrite: bool = False,
-) -> Path:
+def train_probes(*arguments: Any, **options: Any) -> Path:
     """Train a linear probe on every layer of a store and score it on images it has not seen.
 
     Running the same command again continues it, or returns at once when it is complete.
 
     Args:
-        store: Path of the activation store.
-        output: Folder of the results; results/STORE by default.
-        solver: exact finds the optimum of the L2 logistic regression, sgd approaches it in batches.
-        split: grouped (the default) keeps images that are not independent together, random does
-            not, source is the data's own training and test part, file that of split_file.
-        split_file: CSV with the columns sample_id,fold: a split of one's own.
-        folds: Number of folds; 1 holds out one image in five.
-        C: Inverse L2 penalty; of several, one is chosen inside each training part.
-        seed: Seed of the splits, of the order of batches and of the intervals.
-        layers: Decoder layers to probe, or all.
-        baselines: Also probe the store's baselines (pixels, vision, projector).
-        control: Store of the same samples by the same model with random weights, probed beside.
-        inner_folds: Folds inside a training part, by which C and the best layer are chosen.
-        compare_random: Score a grouped run under the random split too; the difference is leakage.
-        control_task: Score random labels of the groups under the random split too (memorisation).
-        permutations: Permutations of the labels that test the best layer; 0 makes no test, auto
-            makes 999, or fewer where the data are large.
-        description_length: Also measure the online description length of the labels.
-        bootstrap: Number of draws behind each interval.
-        device: auto, cpu or cuda.
-        memory_gb: Memory for features and solver, in GiB.
-        batch_size: Images per batch, over all devices (sgd).
-        max_steps: Most steps of each fold, before and again after the choice of the learning rate
-            (sgd); 1,500 or 20 passes by default.
-        learning_rate: Shares of a Newton step, of which the best is taken for each layer and C
-            (sgd); 0.03, 0.1, 0.3 and 1 by default.
-        devices: Number of devices, as Lightning takes it (sgd).
-        num_nodes: Number of machines (sgd).
-        strategy: auto or ddp (sgd).
-        overwrite: Replace the results of another run in the same folder.
+        *arguments: the store and the folder of the results.
+        **options: the fields of :class:`~signbridge.probes.config.SweepConfig`.
 
     Returns:
         The results folder.
@@ -107,8 +52,7 @@ def train_probes(
         ProbeError: an argument, the store or the folder cannot be used.
         StoreError: the store cannot be read.
     """
-    arguments = dict(locals())
-    return run_sweep(SweepConfig(**arguments))
+    return run_sweep(SweepConfig(*arguments, **options))
 
 
 def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
@@ -125,7 +69,7 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
     ):
         chosen = select_features(store, config.layers, baselines=config.baselines)
         target = config.output or f"results/{Path(config.store).stem}"
-        identity = config.identity(store)
+        identity = _identity(config, store)
         plan = make_plan(config, store)
         if control is not None:
             identity["control"] = control.content_sha256
@@ -158,6 +102,26 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
         finally:
             folder.unlock()
     return folder.path
+
+
+def _identity(config: SweepConfig, store: Store) -> dict[str, Any]:
+    """What makes two runs the same: the store's content and every option that scores."""
+    options = asdict(config)
+    # Where it runs and where it writes changes nothing that is measured.
+    for name in ("output", "overwrite", "device", "memory_gb", "store"):
+        del options[name]
+    for name in ("devices", "num_nodes", "strategy"):
+        del options[name]
+    options["learning_rate"] = list(config.learning_rates)
+    if config.solver == "exact":
+        for name in ("batch_size", "max_steps", "learning_rate"):
+            del options[name]
+    options["C"] = list(config.penalties)
+    # The content counts, not the place; and without them results made before are found again.
+    del options["control"], options["split_file"]
+    if config.split_file is not None:
+        options["split_file"] = file_sha256(config.split_file)
+    return {"store": str(store.content_sha256), **options}
 
 
 def _is_side_by_side(config: SweepConfig, store: Store) -> bool:

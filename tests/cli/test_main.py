@@ -1,8 +1,12 @@
+import contextlib
 import inspect
+import io
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import h5py
@@ -41,22 +45,36 @@ def test_help_and_import_load_nothing_heavy():
     assert "--per_class" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("command", "function", "apart"),
-    [
-        (commands.extract, extract_activations, {"images", "output", "shard_size", "console"}),
-        (commands.train_probes, train_probes, set()),
-    ],
-)
-def test_the_commands_defaults_are_the_functions(command, function, apart):
-    """The commands repeat the signatures, so that help needs no heavy import."""
-    ours, theirs = (
-        {name: one.default for name, one in inspect.signature(each).parameters.items()}
-        for each in (command, function)
-    )
-    shared = set(ours) & set(theirs) - apart
-    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
-    assert set(theirs) - set(ours) - apart <= {"description"}
+@pytest.mark.parametrize("command", ["run", "extract", "train_probes"])
+def test_an_option_is_written_once(command):
+    """Every option of the command is a field of its dataclass; the functions name none."""
+    config = commands.CONFIGS[command]
+    shown = yaml.safe_load(_printed([command, "--print_config"]))
+    defaults = {one.name: one.default for one in fields(config)}
+    assert shown == defaults
+    for function in (commands.COMMANDS[command], train_probes):
+        kinds = {one.kind for one in inspect.signature(function).parameters.values()}
+        assert kinds <= {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    named = set(inspect.signature(extract_activations).parameters)
+    assert named & set(defaults) <= {"images", "output"}
+
+
+def _printed(arguments):
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
+        main(arguments)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("config", commands.CONFIGS.values())
+def test_every_option_has_its_help_once(config):
+    """A class says what its own fields are, or, as run does, what is other about inherited ones."""
+    for one in config.__mro__[:-1]:
+        own = set(one.__annotations__) - {"_"}
+        section = one.__doc__.partition("Args:")[2].partition("Raises:")[0]
+        said = re.findall(r"^\s{8}(\w+):", section, re.MULTILINE)
+        assert len(said) == len(set(said))
+        assert own <= set(said)
+        assert set(said) - own <= ({"seed", "overwrite"} if one is commands.RunConfig else set())
 
 
 def test_verify_and_info(tmp_path, monkeypatch, capsys):
@@ -281,7 +299,7 @@ def test_sections_that_disagree_are_refused_by_run_alone(tmp_path, capsys):
 def test_run_refuses_probe_options_before_it_extracts(tmp_path, monkeypatch, capsys, option):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "afile").touch()
-    monkeypatch.setattr(commands, "extract", lambda **_: pytest.fail("extracted first"))
+    monkeypatch.setattr(commands, "_extract", lambda **_: pytest.fail("extracted first"))
     assert main(["run", *option]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 

@@ -36,14 +36,11 @@ def test_run_extracts_and_probes_the_control(here):
 
 def test_run_names_the_control_after_the_store():
     options = {"weights": "pretrained", "weights_seed": 2, "output": "a/b.h5", "layers": [1]}
-    control = commands._control_options(options)
-    assert control == {
-        "weights": "random",
-        "weights_seed": 2,
-        "output": "a/b-random.h5",
-        "layers": [1],
-    }
-    assert options == {"weights": "pretrained", "output": "a/b.h5", "layers": [1]}
+    own, control = commands.RunConfig(**options, random_weights_control=True).extractions()
+    assert (control.weights, control.weights_seed) == ("random", 2)
+    assert (control.output, control.layers) == ("a/b-random.h5", [1])
+    assert (own.weights, own.weights_seed) == ("pretrained", 0)
+    assert (own.output, own.layers) == ("a/b.h5", [1])
 
 
 @pytest.mark.parametrize(

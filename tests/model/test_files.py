@@ -5,8 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from signbridge.errors import ModelError
-from signbridge.extraction.arguments import check_model
-from signbridge.model.files import check_model_folder, check_processor_files
+from signbridge.model.files import check_model, check_model_folder, check_processor_files
 
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from signbridge.errors import ProbeError
+from signbridge.probes.config import SplitName
 from signbridge.probes.dataset.features import (
     MEMORY_BYTES,
     FeatureSource,
     select_features,
     store_labels,
 )
-from signbridge.probes.dataset.splits import IntArray, Split, SplitName, make_split
+from signbridge.probes.dataset.splits import IntArray, Split, make_split
 from signbridge.probes.dataset.standardise import Standardisation
 from signbridge.probes.sgd.batch import Batch
 from signbridge.probes.sgd.hold_out import hold_out

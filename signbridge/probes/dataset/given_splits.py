@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
+from signbridge.probes.config import SplitName
 from signbridge.probes.dataset.splits import (
     IntArray,
     Split,
-    SplitName,
     checked,
     having,
     listing,
@@ -31,21 +31,6 @@ from signbridge.runtime.words import counted
 TRAIN, TEST, IGNORE = "train", "test", "ignore"
 _HEADER = ["sample_id", "fold"]
 _Fold = tuple[IntArray, IntArray]
-
-
-def choose_split(split: SplitName | None, split_file: str | None) -> SplitName:
-    """The split that two arguments ask for: ``file`` with a file, else ``grouped`` by default.
-
-    Raises:
-        ProbeError: they contradict each other.
-    """
-    if split_file is None:
-        if split == "file":
-            raise ProbeError("split=file needs a file with sample_id,fold; give it as split_file.")
-        return split or "grouped"
-    if split not in (None, "file"):
-        raise ProbeError(f"split={split} and split_file={split_file} contradict; give one of them.")
-    return "file"
 
 
 def split_by_source(

@@ -11,14 +11,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
+from signbridge.probes.config import SplitName
 
-SplitName = Literal["grouped", "random", "source", "file"]
 IntArray = npt.NDArray[np.int64]
 
 HOLDOUT_SHARE = 0.2

@@ -1,0 +1,138 @@
+"""Options of an extraction, each written once: name, type, default and help.
+
+The command line, :func:`~signbridge.extraction.extract.extract_activations` and the extraction
+itself take them from here. Nothing heavy is imported, so that ``--help`` answers at once and a
+typing error is refused before torch is loaded.
+"""
+
+# Annotations are not postponed: the parser reads those of inherited fields too.
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from signbridge.errors import ModelError, StoreError
+from signbridge.model import ComputeDtype, Position, Quantization, Weights
+from signbridge.model.prompts import DEFAULT_TEMPLATE, check_prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureConfig:
+    """What is read from the model about each image, and how; checked when made.
+
+    Args:
+        output: the HDF5 file to make; activations/MODEL-IMAGES.h5 by default.
+        layers: 'all', or 0-based decoder layers such as '[8,16,24,31]'.
+        quantization: 'nf4' (4 bits, double quantised) or 'none'.
+        compute_dtype: dtype of the forward pass; 'auto' is float16 on a GPU, float32 on a CPU.
+        position: the token whose vector is kept; 'last_generated' needs max_new_tokens above 0.
+        prompt: the question about each image: a text with <image> exactly once, or the name of a
+            bundled question (sign, letter, gesture, describe), put as its chat template has it.
+        max_new_tokens: length of the greedy answer that is stored; 0 asks for no answer.
+        forced_choice: store how probable each class name is as the whole answer.
+        store_dtype: dtype of the stored vectors.
+        batch_size: the most images of one forward pass; 'auto' goes by the device's memory. When
+            that runs out, the run goes on with half as many.
+        num_workers: processes that decode images; chosen by the number of images by default.
+        accelerator: as Lightning's Trainer takes it.
+        devices: as Lightning's Trainer takes it.
+        num_nodes: as Lightning's Trainer takes it.
+        strategy: 'auto' or 'ddp', one copy of the model in every process.
+        keep_shards: make a file that refers to the shards instead of a single file.
+        overwrite: replace a store that is there already.
+
+    Raises:
+        ModelError: an option that makes no sense for any model.
+        StoreError: ``output`` names no file.
+    """
+
+    output: str | None = None
+    layers: Literal["all"] | list[int] = "all"
+    quantization: Quantization = "nf4"
+    compute_dtype: ComputeDtype = "auto"
+    position: Position = "last_prompt"
+    prompt: str = DEFAULT_TEMPLATE
+    max_new_tokens: int = 0
+    forced_choice: bool = False
+    store_dtype: Literal["float16", "float32"] = "float16"
+    batch_size: int | Literal["auto"] = "auto"
+    num_workers: int | None = None
+    accelerator: str = "auto"
+    devices: str | int = "auto"
+    num_nodes: int = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    keep_shards: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("batch_size", 1 if self.batch_size == "auto" else self.batch_size, 1),
+            ("max_new_tokens", self.max_new_tokens, 0),
+            ("num_workers", self.num_workers or 0, 0),
+            ("num_nodes", self.num_nodes, 1),
+        ):
+            if value < least:
+                raise ModelError(f"--{name} is {value}: give at least {least}.")
+        if self.position == "last_generated" and self.max_new_tokens == 0:
+            raise ModelError(
+                "Position last_generated needs an answer to be generated: give --max_new_tokens, "
+                "for instance 20."
+            )
+        check_prompt(self.prompt)
+        if self.layers != "all":
+            if isinstance(self.layers, str):
+                raise ModelError(
+                    f"--layers is {self.layers!r}: give 'all' or a list such as '[8,16,24,31]'."
+                )
+            chosen = list(self.layers)
+            if not chosen or len(set(chosen)) < len(chosen):
+                raise ModelError(f"--layers is {chosen}: give at least one layer, and each once.")
+        if self.output is not None:
+            if not self.output.strip():
+                raise StoreError(
+                    "--output is empty: give the name of a file for the store, or leave it out."
+                )
+            if self.output.endswith("/") or Path(self.output).is_dir():
+                raise StoreError(
+                    f"{self.output} is a folder: give the name of a file for the store."
+                )
+
+
+@dataclass(frozen=True)
+class ExtractConfig(CaptureConfig):
+    """All options of ``signbridge extract``: which images, which model, and what is read.
+
+    Args:
+        images: 'sample' (bundled), a Kaggle CSV file or a folder with sign_mnist_train.csv and/or
+            sign_mnist_test.csv, or a folder of class folders.
+        model: 'tiny' (bundled), a hub id such as llava-hf/llava-1.5-7b-hf, or a local folder.
+        weights: 'pretrained', or 'random' for the same architecture freshly initialised: the
+            control that train_probes --control takes.
+        weights_seed: seed of random weights.
+        classes: the number of most common classes to keep, or their names; all by default.
+        per_class: how many images of each class, chosen by the seed; all by default.
+        seed: seed of that choice.
+        groups: which images are not independent: 'near_duplicates' (found), 'none', 'signer' where
+            the folders are CLASS/SIGNER, 'signer/class' where they are SIGNER/CLASS, or a CSV file
+            with sample_id,group.
+        max_bad_share: the largest share of unreadable images that is survived.
+
+    Raises:
+        ModelError: as of :class:`CaptureConfig`, and for weights that cannot be had.
+        StoreError: as of :class:`CaptureConfig`.
+    """
+
+    images: str = "sample"
+    model: str = "tiny"
+    weights: Weights = "pretrained"
+    weights_seed: int = 0
+    classes: int | list[str] | None = None
+    per_class: int | None = None
+    seed: int = 42
+    groups: str = "near_duplicates"
+    max_bad_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        from signbridge.model.files import check_weights
+
+        check_weights(self.weights, self.weights_seed)
