@@ -1,1 +1,1 @@
-"""The exact logistic solver: data in solvable coordinates, batched L-BFGS, certificates."""
+"""The exact logistic solver: data in solvable coordinates, batched Newton-CG, certificates."""

@@ -12,8 +12,10 @@ from signbridge.errors import ProbeError
 from signbridge.probes.exact.design import BatchedDesign, Design, SharedDesign
 from signbridge.probes.exact.inputs import Layers
 from signbridge.probes.exact.jobs import Job, is_rotated, make_job
-from signbridge.probes.exact.lbfgs import Problem, minimise
+from signbridge.probes.exact.newton import Problem, minimise
 
+# On a CPU more fits side by side than its cache holds are slower than the same in turn.
+_CACHE_BYTES = 2 << 20
 _ROUNDING = 2e-13  # share of the gradient's scale at zero that float64 rounding leaves
 
 
@@ -120,8 +122,13 @@ class Fitter:
             # Basis, design, design in float32, what is kept of both when fits have ended; and the
             # coordinates of all samples.
             own = 4 * n * r + (self.weight.shape[2] * r if self.settings.decision else 0)
-        per_fit = 8 * (own + self.classes * ((26 + len(self.settings.C)) * (r + 1) + 10 * n))
-        return max(1, self.settings.memory_limit // per_fit)
+        per_fit = 8 * (own + self.classes * ((14 + len(self.settings.C)) * (r + 1) + 8 * n))
+        room = self.settings.memory_limit // per_fit
+        if self.layers.device.type == "cpu" and not self._streamed():
+            # What the directions are computed from: the design, and seven arrays of a fit.
+            design = n * r if len(self.codes) == 1 else 0
+            room = min(room, _CACHE_BYTES // (4 * (design + self.classes * (5 * r + 3 * n))))
+        return max(1, room)
 
     def _pairs(self) -> Iterator[list[tuple[int, int]]]:
         folds = self.weight.shape[1]
@@ -204,19 +211,18 @@ class Fitter:
         binary = torch.where(number == 2, 2, 1)
         grid = [(job.layer, job.fold, p) for job in jobs for p in labels.tolist()]
         index = tuple(torch.tensor(axis) for axis in zip(*grid, strict=True))
-        most = torch.full_like(y[:, 0], self.settings.max_iter)
         V = self._zeros(len(y), self.classes, spectrum.shape[1])
         path = self._zeros(len(y), len(self.settings.C), *V.shape[1:])
         for c in torch.tensor(self.settings.C).argsort().tolist():
             problem = Problem(y, weight, binary / (self.settings.C[c] * total), absent)
             solution = minimise(
                 wide,
+                narrow,
                 problem,
                 V,
                 tol=self.settings.tol,
                 floor=_ROUNDING * scale,
-                max_iter=most,
-                narrow=narrow,
+                max_iter=self.settings.max_iter,
             )
             V = path[:, c] = solution.V
             at = (*index, torch.tensor(c))

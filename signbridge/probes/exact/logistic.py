@@ -51,9 +51,8 @@ def fit_logistic(
     Up to 1,024 training samples (and no more than features; up to 2,048 where penalties or label
     vectors share the work), or up to 1,024 features, are solved in the eigenbasis of the row space
     or of the features; larger fits are streamed in blocks of rows with a Nystroem preconditioner,
-    one layer at a time. All use L-BFGS (Nocedal 1980) with a float64 state; float32 products serve
-    only for differences that shrink as the fit proceeds, and a fit is done when its gradient,
-    computed afresh in float64, says so.
+    one layer at a time. All use Newton's method with conjugate gradients; its directions are
+    computed in float32, and a fit is done when its gradient, computed in float64, says so.
 
     Args:
         X: features, (samples, features) or (layers, samples, features), NumPy or torch of any
@@ -72,7 +71,7 @@ def fit_logistic(
             error of W is at most about ``tol``. It counts as converged too when the gradient is at
             the floor that float64 rounding sets, 2e-13 of the gradient's scale, which a large C
             makes the greater of the two: then ``relative_tolerance`` is above ``tol``.
-        max_iter: most iterations of a fit.
+        max_iter: most iterations of a fit: of conjugate gradients, and one for every Newton step.
         coef: whether to return coefficients.
         decision: whether to return the logits of all samples, those held out included. With
             ``coef=False`` this spares the memory of (fits, classes, features).
