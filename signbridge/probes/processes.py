@@ -1,4 +1,4 @@
-"""The processes of a sweep: one, or those of :mod:`signbridge.probes.sgd.team`."""
+"""The processes of a sweep: one, or those of :mod:`signbridge.probes.sgd.distributed`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig
-    from signbridge.probes.engines import Engine
     from signbridge.results.folder import ResultsFolder
 
 T = TypeVar("T")
@@ -20,6 +19,14 @@ class Recorded(Protocol):
     records: dict[str, list[dict[str, Any]]]
 
 
+@runtime_checkable
+class Joining(Protocol):
+    """An engine that several processes train together."""
+
+    def join(self, group: Any, folder: ResultsFolder) -> None:
+        """Train with these processes, and keep what is done among the parts of this folder."""
+
+
 class Processes(Protocol):
     """What a sweep asks of its processes, each of which runs the whole of it."""
 
@@ -30,8 +37,8 @@ class Processes(Protocol):
     def first(self, work: Callable[[], T]) -> T:
         """Have the first process do something while the others wait; all get what it returns."""
 
-    def share(self, engine: Engine, folder: ResultsFolder) -> ResultsFolder:
-        """The folder as every process may use it for parts; ``engine`` gets to know both."""
+    def share(self, folder: ResultsFolder) -> ResultsFolder:
+        """The folder as every process may use it for parts."""
 
     def __enter__(self) -> Processes: ...
 
@@ -47,7 +54,7 @@ class Alone:
         """Do it."""
         return work()
 
-    def share(self, engine: Engine, folder: ResultsFolder) -> ResultsFolder:
+    def share(self, folder: ResultsFolder) -> ResultsFolder:
         """The folder itself."""
         return folder
 
@@ -65,6 +72,6 @@ def processes_of(config: SweepConfig) -> Processes:
     """
     if config.solver == "exact":
         return Alone()
-    from signbridge.probes.sgd.team import Team
+    from signbridge.probes.sgd.distributed import ProcessGroup
 
-    return Team(config.device, config.devices, config.num_nodes, config.strategy)
+    return ProcessGroup(config.device, config.devices, config.num_nodes, config.strategy)

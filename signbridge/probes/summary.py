@@ -17,7 +17,7 @@ from signbridge.probes.controls.said import said_against_known, write_answers, z
 from signbridge.probes.dataset.given_splits import split_file_record
 from signbridge.probes.description import describe
 from signbridge.probes.selection import choose_layers, lower_median
-from signbridge.probes.sgd.words import words_of_sgd
+from signbridge.probes.sgd.summary import sgd_summary
 from signbridge.results.features import RESID_POST, TEXT, ZERO_SHOT
 from signbridge.results.folder import ResultsFolder
 from signbridge.results.format import ANSWERS_FILE
@@ -109,7 +109,7 @@ def write_results(
             f"{len(missed)} fits missed their tolerance (not_converged lists them); "
             "their C may be too large."
         )
-    sgd, said = words_of_sgd(config, results, missed)
+    sgd, said = sgd_summary(config, results, missed)
     notes += said
     if len(config.penalties) == 1:
         notes += _negative_bits(best, intervals[best.feature.name]["usable_information"].value)

@@ -17,7 +17,7 @@ from signbridge.probes.dataset.given_splits import file_sha256
 from signbridge.probes.dataset.plan import make_plan
 from signbridge.probes.engines import is_small, not_converged, records_of
 from signbridge.probes.feature_result import FeatureResult
-from signbridge.probes.processes import Recorded, processes_of
+from signbridge.probes.processes import Joining, Recorded, processes_of
 from signbridge.probes.selection import evaluate, lower_median
 from signbridge.probes.sgd import COPIES
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, Feature
@@ -83,7 +83,9 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
         try:
             if team.first(lambda: folder.prepare(overwrite=config.overwrite)) == "complete":
                 return folder.path
-            parts = team.share(engine, folder)
+            if isinstance(engine, Joining):
+                engine.join(team, folder)
+            parts = team.share(folder)
             stages = Stages(progress if team.is_first else None, len(chosen))
             sweep = Sweep(config, store, plan, engine, parts, workers, memory, stages)
             work = _work(config, store, control, chosen)

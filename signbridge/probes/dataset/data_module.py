@@ -14,24 +14,15 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SplitName
+from signbridge.probes.dataset.batches import Batch, BatchOrder, own_rows, spans
 from signbridge.probes.dataset.features import (
     MEMORY_BYTES,
     FeatureSource,
     select_features,
     store_labels,
 )
-from signbridge.probes.dataset.splits import IntArray, Split, make_split
-from signbridge.probes.dataset.standardise import Standardisation
-from signbridge.probes.sgd.batch import Batch
-from signbridge.probes.sgd.hold_out import hold_out
-from signbridge.probes.sgd.moments import (
-    Curvature,
-    alone,
-    curvature_of,
-    spans,
-    standardisation_of,
-)
-from signbridge.probes.sgd.order import BatchOrder, own_rows
+from signbridge.probes.dataset.splits import IntArray, Split, make_split, validation_part
+from signbridge.probes.dataset.standardise import Standardisation, alone, standardisation_of
 from signbridge.results.features import Feature
 from signbridge.store import CHUNK_ROWS
 
@@ -130,7 +121,7 @@ class ActivationDataModule(LightningDataModule):
         self.train_rows, self.validation_rows = self.training_part, np.empty(0, dtype=np.int64)
         if validation:
             groups = np.asarray(store.groups, dtype=np.int64)
-            self.train_rows, self.validation_rows = hold_out(
+            self.train_rows, self.validation_rows = validation_part(
                 self.training_part, self.labels, groups, seed
             )
         if source is None:
@@ -186,7 +177,7 @@ class ActivationDataModule(LightningDataModule):
         """Mean and deviation of the training part, each of shape (n_layers, n_features)."""
         if self._standardisation is None:
             self._standardisation = standardisation_of(
-                self.source, self._raw_blocks(self.training_part), self._reduce
+                self.source, self._raw_blocks(self.training_part), self.reduce
             )
         return self._standardisation
 
@@ -202,7 +193,8 @@ class ActivationDataModule(LightningDataModule):
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
-    def _reduce(self, values: Tensor, how: str) -> Tensor:
+    def reduce(self, values: Tensor, how: str) -> Tensor:
+        """Sum (``sum``) or maximum (``max``) of a tensor over the processes."""
         if self.trainer is None or self.trainer.world_size == 1:
             return alone(values, how)
         strategy = self.trainer.strategy
@@ -268,17 +260,6 @@ class ActivationDataModule(LightningDataModule):
             values[done : done + len(block)] = self._standardised(block)
             done += len(block)
         self._kept_rows, self._values = rows, values
-
-    def curvature(self) -> Curvature:
-        """Sketch of the training part's second moments."""
-        return curvature_of(
-            self._blocks(self.training_part),
-            self.n_layers,
-            self.n_features,
-            len(self.training_part),
-            self.seed,
-            self._reduce,
-        )
 
     # -- reading ----------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ IntArray = npt.NDArray[np.int64]
 
 HOLDOUT_SHARE = 0.2
 """Share of the samples that a single random hold-out (``folds=1``) scores."""
+_VALIDATION_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,31 @@ def inner_split(
     except ProbeError:
         return None
     return Split(kind, tuple((train[fit], train[check]) for fit, check in made.folds), len(labels))
+
+
+def validation_part(
+    rows: IntArray, labels: IntArray, groups: IntArray, seed: int
+) -> tuple[IntArray, IntArray]:
+    """Divide a training part into samples to train on and samples to stop by.
+
+    No group is parted, unless it holds a class that would be left without a sample to train on,
+    which is not held out.
+
+    Args:
+        rows: sample indices of the training part.
+        labels: class indices of all samples.
+        groups: groups of all samples.
+        seed: seed of the shuffling.
+
+    Returns:
+        Sample indices of both parts, ascending; the second is empty where ``rows`` is too small.
+    """
+    made = inner_split(rows, labels, groups, split="grouped", folds=_VALIDATION_PARTS, seed=seed)
+    held = np.empty(0, dtype=np.int64)
+    if made is not None:
+        trained, held = made.folds[0]
+        held = held[np.isin(labels[held], labels[trained])]
+    return np.setdiff1d(rows, held), np.sort(held)
 
 
 def checked(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from signbridge.errors import ProbeError
+from signbridge.probes.dataset.features import FeatureSource
+from signbridge.probes.dataset.splits import IntArray
+
 _BLOCK_BYTES = 32 << 20
+
+Reduce = Callable[[Tensor, str], Tensor]
+"""Sum (``sum``) or maximum (``max``) of a tensor over the processes."""
 
 
 @dataclass(frozen=True)
@@ -73,3 +80,52 @@ def from_moments(mean: Tensor, variance: Tensor, count: int) -> Standardisation:
     eps = torch.finfo(torch.float64).eps
     constant = variance <= count * eps * variance + (count * mean * eps).square()
     return Standardisation(mean, torch.where(constant, 1.0, variance.sqrt()))
+
+
+def alone(values: Tensor, how: str) -> Tensor:
+    """The :data:`Reduce` of a single process."""
+    return values
+
+
+def standardisation_of(
+    source: FeatureSource, blocks: Iterator[tuple[IntArray, Tensor]], reduce: Reduce
+) -> Standardisation:
+    """Mean and deviation of each feature in one pass (Chan, Golub & LeVeque 1983).
+
+    Args:
+        source: where the features come from, to name a value that is not finite.
+        blocks: sample indices and features (samples, layers, width) of this process's share.
+        reduce: over the processes.
+
+    Returns:
+        Float64, each of shape (layers, width).
+
+    Raises:
+        ProbeError: a feature is not finite.
+    """
+    shape = len(source), source.n_features
+    count, mean, square = 0, torch.zeros(shape, dtype=torch.float64), torch.zeros(1)
+    square = torch.zeros_like(mean)
+    bad = torch.tensor(-1)
+    for rows, stored in blocks:
+        block = stored.double()
+        if not bool(torch.isfinite(block).all()):
+            place = int((~torch.isfinite(block)).flatten().nonzero()[0, 0])
+            sample, number = place // block[0].numel(), place // shape[1] % shape[0]
+            bad = torch.tensor(int(rows[sample]) * shape[0] + number)
+            break
+        middle = block.mean(0)
+        step = middle - mean
+        square += (block - middle).square_().sum(0)
+        square += step.square() * (count * len(block) / (count + len(block)))
+        count += len(block)
+        mean += step * (len(block) / count)
+    bad = reduce(bad, "max")
+    if bad >= 0:
+        source.refuse(source.features[int(bad) % shape[0]], int(bad) // shape[0])
+    total = int(reduce(torch.tensor(count), "sum"))
+    if total == 0:
+        raise ProbeError("probes cannot be trained: their training part is empty.")
+    middle = reduce(mean * count, "sum") / total
+    spread = reduce(square + count * (mean - middle).square(), "sum") / total
+    return from_moments(middle, spread, total)

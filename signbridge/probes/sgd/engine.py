@@ -16,11 +16,12 @@ from signbridge.probes.dataset.features import MEMORY_BYTES, FeatureSource
 from signbridge.probes.dataset.splits import IntArray, Split
 from signbridge.probes.engines import Fitted, Fold, HeldOut, solver_threads
 from signbridge.probes.sgd import LEARNING_RATES
-from signbridge.probes.sgd.course import REASONS
-from signbridge.probes.sgd.distance import affordable, optima
-from signbridge.probes.sgd.kept import KeepsCheckpoint, Kept, key_of
+from signbridge.probes.sgd.checkpoint import Checkpoints, SaveCheckpoint, fit_key
+from signbridge.probes.sgd.distributed import ProcessGroup, interruptible, quiet
 from signbridge.probes.sgd.module import LinearProbes
-from signbridge.probes.sgd.team import Team, interruptible, quiet
+from signbridge.probes.sgd.optimum import affordable, optima
+from signbridge.probes.sgd.schedule import REASONS
+from signbridge.results.folder import ResultsFolder
 
 _ARRAYS = ("probability", "converged", "relative_tolerance")
 
@@ -39,8 +40,8 @@ class SgdEngine:
         max_steps: most steps of a fold, before and again after the learning rate is chosen.
         learning_rates: tried side by side.
         tolerance: relative gradient norm that counts as converged.
-        team: the processes; only this one by default.
-        kept: where finished folds and checkpoints lie; nowhere by default.
+        group: the processes; only this one by default.
+        checkpoints: where finished folds and checkpoints lie; nowhere by default.
 
     Attributes:
         records: by feature, a record for every value of C of the first fold that was trained on
@@ -57,8 +58,8 @@ class SgdEngine:
         max_steps: int | None = None,
         learning_rates: Sequence[float] = LEARNING_RATES,
         tolerance: float = 0.1,
-        team: Team | None = None,
-        kept: Kept | None = None,
+        group: ProcessGroup | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.memory_bytes = memory_bytes
         self.seed = seed
@@ -67,20 +68,20 @@ class SgdEngine:
         self.learning_rates = tuple(learning_rates)
         self.tolerance = tolerance
         self.device = device
-        self.kept = kept
-        self._team = team
+        self.checkpoints = checkpoints
+        self._group = group
         self.records: dict[str, list[dict[str, Any]]] = {}
 
-    def join(self, team: Team, kept: Kept) -> None:
-        """Train with these processes, and keep what is done there."""
-        self._team, self.kept, self.device = team, kept, str(team.device)
+    def join(self, group: ProcessGroup, folder: ResultsFolder) -> None:
+        """Train with these processes, and keep what is done among the parts of this folder."""
+        self._group, self.checkpoints, self.device = group, Checkpoints(folder), str(group.device)
 
     @property
-    def team(self) -> Team:
+    def group(self) -> ProcessGroup:
         """The processes."""
-        if self._team is None:
-            self._team = Team(self.device.partition(":")[0])
-        return self._team
+        if self._group is None:
+            self._group = ProcessGroup(self.device.partition(":")[0])
+        return self._group
 
     def held_out(
         self,
@@ -93,7 +94,7 @@ class SgdEngine:
         """See :class:`signbridge.probes.engines.Engine`."""
         for number, fold in enumerate(folds):
             key = self._key(source, labels, fold, penalties)
-            found = self._kept_fold(key)
+            found = self._finished_fold(key)
             if found is None:
                 found = self._held_out(source, labels, n_classes, fold, penalties, key)
             arrays, records = found
@@ -101,9 +102,9 @@ class SgdEngine:
                 self.records.setdefault(name, record)
             yield HeldOut(number, *(arrays[name] for name in _ARRAYS))
 
-    def _kept_fold(self, key: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
-        kept = self.kept
-        return None if kept is None else self.team.first(lambda: kept.load(key))
+    def _finished_fold(self, key: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
+        checkpoints = self.checkpoints
+        return None if checkpoints is None else self.group.first(lambda: checkpoints.load(key))
 
     def _held_out(
         self,
@@ -116,7 +117,7 @@ class SgdEngine:
     ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, list[dict[str, Any]]]]:
         module, data = self._train(source, labels, fold, n_classes, penalties, key)
         probability = self._predict(module, data, fold[1])
-        relative = module.course.chosen(module.course.relative).cpu().numpy()
+        relative = module.schedule.chosen(module.schedule.relative).cpu().numpy()
         arrays = {
             "probability": probability,
             "converged": relative <= self.tolerance,
@@ -126,13 +127,13 @@ class SgdEngine:
         if source.features[0].name not in self.records:
             records = self._records(source, module, relative)
             answers = probability.argmax(-1)
-            self.team.first(
+            self.group.first(
                 lambda: self._compare(source, labels, n_classes, fold, penalties, records, answers)
             )
-            records = self.team.first(lambda: records)
-        if self.kept is not None:
-            kept = self.kept
-            self.team.first(lambda: kept.save(key, arrays, records))
+            records = self.group.first(lambda: records)
+        if self.checkpoints is not None:
+            checkpoints = self.checkpoints
+            self.group.first(lambda: checkpoints.save(key, arrays, records))
         return arrays, records
 
     def refit(
@@ -148,7 +149,7 @@ class SgdEngine:
         fold = (every, every[:0])
         key = self._key(source, labels, fold, penalties)
         module, data = self._train(source, labels, fold, n_classes, penalties, key)
-        relative = module.course.chosen(module.course.relative).cpu().numpy()
+        relative = module.schedule.chosen(module.schedule.relative).cpu().numpy()
         return Fitted(
             module.weight.double().cpu().numpy(),
             module.bias.double().cpu().numpy(),
@@ -164,7 +165,7 @@ class SgdEngine:
         self, source: FeatureSource, labels: IntArray, fold: Fold, penalties: Sequence[float]
     ) -> str:
         names = ",".join(feature.name for feature in source.features)
-        return key_of(names, str(list(penalties)), np.asarray(labels), *map(np.asarray, fold))
+        return fit_key(names, str(list(penalties)), np.asarray(labels), *map(np.asarray, fold))
 
     def _train(
         self,
@@ -187,16 +188,16 @@ class SgdEngine:
         )
         module = LinearProbes.of(data, penalties, self.learning_rates, self.max_steps)
         callbacks, goes_on = [], None
-        if self.kept is not None:
-            path = self.kept.checkpoint(key)
-            callbacks = [KeepsCheckpoint(path, self.kept.seconds)]
-            goes_on = str(path) if self.team.first(path.exists) else None
+        if self.checkpoints is not None:
+            path = self.checkpoints.checkpoint(key)
+            callbacks = [SaveCheckpoint(path, self.checkpoints.seconds)]
+            goes_on = str(path) if self.group.first(path.exists) else None
         with quiet(), interruptible(), warnings.catch_warnings():
-            trainer = self.team.trainer(callbacks)
+            trainer = self.group.trainer(callbacks)
             trainer.fit(module, datamodule=data, ckpt_path=goes_on, weights_only=True)
-        if int(module.course.samples) == 0:
+        if int(module.schedule.samples) == 0:
             raise ProbeError("the probes were not trained; this is a defect of SignBridge.")
-        module.to(self.team.device)
+        module.to(self.group.device)
         return module, data
 
     @torch.no_grad()
@@ -209,9 +210,9 @@ class SgdEngine:
         shape = module.bias.shape
         out = torch.zeros(*shape[:2], len(rows), shape[2])
         for batch in data.blocks(rows):
-            p = module(batch["x"].to(self.team.device)).softmax(-1)
+            p = module(batch["x"].to(self.group.device)).softmax(-1)
             out[:, :, torch.as_tensor(place[batch["row"].numpy()])] = p.permute(1, 2, 0, 3).cpu()
-        out = self.team.total(out)
+        out = self.group.total(out)
         if not bool(torch.isfinite(out).all()):
             layer, _, row, _ = (~torch.isfinite(out)).nonzero()[0].tolist()
             data.source.refuse(data.features[layer], int(rows[row]))
@@ -222,20 +223,20 @@ class SgdEngine:
     def _records(
         self, source: FeatureSource, module: LinearProbes, relative: npt.NDArray[np.float64]
     ) -> dict[str, list[dict[str, Any]]]:
-        course = module.course
-        rate = (course.picked // course.n_penalties).cpu()
-        steps = (course.search_steps + course.chosen(course.steps)).cpu()
-        objective = course.chosen(course.objective).cpu()
+        schedule = module.schedule
+        rate = (schedule.picked // schedule.n_penalties).cpu()
+        steps = (schedule.search_steps + schedule.chosen(schedule.steps)).cpu()
+        objective = schedule.chosen(schedule.objective).cpu()
         return {
             feature.name: [
                 {
                     "feature": feature.name,
                     "C": C,
                     "learning_rate": module.learning_rates[int(rate[k, p])],
-                    "search_steps": int(course.search_steps[k, p]),
+                    "search_steps": int(schedule.search_steps[k, p]),
                     "steps": int(steps[k, p]),
-                    "search_stopped_by": REASONS[int(course.search_reason[k, p])],
-                    "stopped_by": REASONS[int(course.chosen(course.reason)[k, p])],
+                    "search_stopped_by": REASONS[int(schedule.search_reason[k, p])],
+                    "stopped_by": REASONS[int(schedule.chosen(schedule.reason)[k, p])],
                     "relative_gradient": float(relative[k, p]),
                     "objective": float(objective[k, p]),
                     "optimum": None,
@@ -268,7 +269,7 @@ class SgdEngine:
             fold,
             penalties,
             layers,
-            device=self.team.device,
+            device=self.group.device,
             threads=solver_threads(source),
             memory_bytes=self.memory_bytes // 2,
         )

@@ -10,13 +10,18 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from signbridge.probes.dataset.batches import Batch
 from signbridge.probes.dataset.data_module import ActivationDataModule
 from signbridge.probes.sgd import LEARNING_RATES
-from signbridge.probes.sgd.batch import Batch
-from signbridge.probes.sgd.course import DONE, SEARCH, Course, Measured
-from signbridge.probes.sgd.descent import Descent, Preconditioner
-from signbridge.probes.sgd.sums import Sums, loss_sum, losses
-from signbridge.probes.sgd.torch_model import BatchedLinearProbes, logits_of
+from signbridge.probes.sgd.gradients import Gradients, loss_sum
+from signbridge.probes.sgd.optimizer import (
+    Curvature,
+    PreconditionedMomentum,
+    Preconditioner,
+    curvature_of,
+)
+from signbridge.probes.sgd.schedule import DONE, SEARCH, Measurement, Schedule
+from signbridge.probes.sgd.torch_model import BatchedLinearProbes, logits_of, losses
 from signbridge.statistics.layer_scores import LayerScores
 
 FEWEST_STEPS = 1500
@@ -28,7 +33,7 @@ class LinearProbes(LightningModule):
 
     For what the exact solver cannot hold. The objective is that of
     :class:`signbridge.probes.sgd.torch_model.BatchedLinearProbes`, whose minimum is scikit-learn's,
-    and more steps come closer to it: :mod:`signbridge.probes.sgd.course` says how, and when a fit
+    and more steps come closer to it: :mod:`signbridge.probes.sgd.schedule` says how, and when a fit
     stops. The fits share the data and nothing else, so those trained together are those trained
     alone.
 
@@ -51,7 +56,6 @@ class LinearProbes(LightningModule):
 
     Attributes:
         model: the probes, one for each layer and each of the R x P settings.
-        course: what is known of each.
     """
 
     def __init__(
@@ -78,9 +82,10 @@ class LinearProbes(LightningModule):
         ]
         settings = self.penalties * len(self.learning_rates)
         self.model = BatchedLinearProbes(n_layers, n_features, n_classes, settings, present)
-        self.course = Course(
+        schedule = Schedule(
             self.model, self.learning_rates, len(self.penalties), max_steps or FEWEST_STEPS
         )
+        self.add_module("course", schedule)  # its name in checkpoints
         self.preconditioner = Preconditioner(n_layers, n_features)
         n_fits = n_layers * len(self.penalties)
         self.validation_scores = LayerScores(n_fits, n_classes)
@@ -107,14 +112,19 @@ class LinearProbes(LightningModule):
         )
 
     @property
+    def schedule(self) -> Schedule:
+        """State of every fit, and when each of them stops."""
+        return cast(Schedule, self.course)
+
+    @property
     def weight(self) -> Tensor:
         """Weights at the chosen learning rates, shape (L, P, K, D)."""
-        return self.course.chosen(self.model.weight.detach())
+        return self.schedule.chosen(self.model.weight.detach())
 
     @property
     def bias(self) -> Tensor:
         """Intercepts, shape (L, P, K); -inf for a class without training samples."""
-        return self.course.chosen(self.model.bias.detach()) + self.model.absent
+        return self.schedule.chosen(self.model.bias.detach()) + self.model.absent
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, shape (B, L, P, K), of standardised features, shape (B, L, D)."""
@@ -126,84 +136,92 @@ class LinearProbes(LightningModule):
     def _data(self) -> ActivationDataModule:
         return cast(ActivationDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
 
-    def configure_optimizers(self) -> Descent:
-        """Preconditioned heavy ball, see :mod:`signbridge.probes.sgd.descent`."""
-        return Descent(self.model, self.course, self.preconditioner)
+    def configure_optimizers(self) -> PreconditionedMomentum:
+        """Preconditioned heavy ball, see :mod:`signbridge.probes.sgd.optimizer`."""
+        return PreconditionedMomentum(self.model, self.schedule, self.preconditioner)
 
     def setup(self, stage: str) -> None:
         """Tell the data module how many steps are left."""
         if stage == "fit":
             if self.max_steps is None:
                 passes = FEWEST_PASSES * self._data.order.batches
-                self.course.max_steps = max(FEWEST_STEPS, passes)
-            self._data.steps_left = lambda: self.course.max_steps - int(self.course.step)
+                self.schedule.max_steps = max(FEWEST_STEPS, passes)
+            self._data.steps_left = lambda: self.schedule.max_steps - int(self.schedule.step)
 
     def on_train_start(self) -> None:
         """Measure the start, unless training goes on from a checkpoint."""
-        self.course.forget_index()
-        if int(self.course.samples) == 0:
-            self.preconditioner.take(self._data.curvature())
-            self.course.samples.fill_(self._data.n_train)
+        self.schedule.forget_index()
+        if int(self.schedule.samples) == 0:
+            self.preconditioner.take(self._curvature())
+            self.schedule.samples.fill_(self._data.n_train)
             self._measure()
+
+    def _curvature(self) -> Curvature:
+        data = self._data
+        part = data.training_part
+        blocks = (batch["x"] for batch in data.blocks(part))
+        return curvature_of(
+            blocks, data.n_layers, data.n_features, len(part), data.seed, data.reduce
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of all fits' objectives, whose gradient is corrected by that at the anchors."""
-        course, (layers, settings) = self.course, self.course.index
+        schedule, (layers, settings) = self.schedule, self.schedule.index
         at = layers, settings
         x, y = batch["x"][:, layers[:, 0]], batch["y"]
         # The mean over processes of what each computes of its samples is that of the whole batch.
         share = self.trainer.world_size / batch["size"]
-        absent, samples = self.model.absent, int(course.samples)
+        absent, samples = self.model.absent, int(schedule.samples)
         weight, bias = self.model.weight[at], self.model.bias[at]
         loss = share * losses(logits_of(x, weight, bias + absent), y).sum()
         norm = weight.square().sum((-2, -1))
-        loss = loss + 0.5 * (course.decay[settings].to(norm) * norm).sum()
+        loss = loss + 0.5 * (schedule.decay[settings].to(norm) * norm).sum()
         if batch["size"] == samples:  # the gradient is the whole part's own
             return loss
         with torch.no_grad():
-            known = Sums.zeros(weight)
-            known.add(x, y, course.anchor_weight[at], course.anchor_bias[at] + absent)
-            slope_weight = course.slope_weight[at] - share * known.weight
-            slope_bias = course.slope_bias[at] - share * known.bias
+            known = Gradients.zeros(weight)
+            known.add(x, y, schedule.anchor_weight[at], schedule.anchor_bias[at] + absent)
+            slope_weight = schedule.slope_weight[at] - share * known.weight
+            slope_bias = schedule.slope_bias[at] - share * known.bias
         return loss + (weight * slope_weight).sum() + (bias * slope_bias).sum()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Count the step."""
-        self.course.step += 1
+        self.schedule.step += 1
 
     def on_train_epoch_end(self) -> None:
         """At the end of a round measure, stop what is at rest, and see what comes next."""
-        course, data = self.course, self._data
-        if not data.round_is_over and int(course.step) < course.max_steps:
+        schedule, data = self.schedule, self._data
+        if not data.round_is_over and int(schedule.step) < schedule.max_steps:
             return
         self._measure()
-        while course.at_rest and int(course.stage) != DONE:
-            if int(course.stage) == SEARCH:
-                course.pick()
+        while schedule.at_rest and int(schedule.stage) != DONE:
+            if int(schedule.stage) == SEARCH:
+                schedule.pick()
             if len(data.validation_rows) > 0:
                 data.use_all()
-                course.samples.fill_(data.n_train)
-                course.finish(self.model)
+                schedule.samples.fill_(data.n_train)
+                schedule.finish(self.model)
                 self._measure()
             else:
-                course.stage.fill_(DONE)
+                schedule.stage.fill_(DONE)
                 self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
         """Where the Trainer has stopped early, take what there is."""
-        if int(self.course.stage) == DONE:
+        if int(self.schedule.stage) == DONE:
             return
         self._measure()
-        if int(self.course.stage) == SEARCH:
-            self.course.pick()
+        if int(self.schedule.stage) == SEARCH:
+            self.schedule.pick()
 
     def _measure(self) -> None:
         """Measure the training part at the present point, and judge it."""
-        course, data, at = self.course, self._data, self.course.index
+        schedule, data, at = self.schedule, self._data, self.schedule.index
         layers = at[0][:, 0]
         weight = self.model.weight.detach()[at]
         bias = self.model.bias.detach()[at] + self.model.absent
-        sums, held = Sums.zeros(weight), torch.zeros_like(course.objective[at])
+        gradients, held = Gradients.zeros(weight), torch.zeros_like(schedule.objective[at])
         everything = np.union1d(data.train_rows, data.validation_rows)
         trained = torch.zeros(data.source.n_samples, dtype=torch.bool)
         trained[torch.as_tensor(data.train_rows)] = True
@@ -212,21 +230,21 @@ class LinearProbes(LightningModule):
                 mask = trained[batch["row"]]
                 x, y = batch["x"].to(self.device)[:, layers], batch["y"].to(self.device)
                 if bool(mask.all()):
-                    sums.add(x, y, weight, bias)
+                    gradients.add(x, y, weight, bias)
                     continue
                 mask = mask.to(self.device)
-                sums.add(x[mask], y[mask], weight, bias)
+                gradients.add(x[mask], y[mask], weight, bias)
                 held += loss_sum(x[~mask], y[~mask], weight, bias)
-        parts = (sums.loss, sums.weight, sums.bias, sums.spread)
-        means = Sums(*(self._total(part) / data.n_train for part in parts))
+        parts = (gradients.loss, gradients.weight, gradients.bias, gradients.spread)
+        means = Gradients(*(self._total(part) / data.n_train for part in parts))
         n_held = len(data.validation_rows)
         validation = self._total(held) / n_held if n_held else torch.full_like(held, torch.nan)
         with torch.no_grad():
-            course.judge(self.model, Measured(means, validation))
+            schedule.judge(self.model, Measurement(means, validation))
         optimiser = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimiser, Descent)
-        optimiser.rest()
-        best = course.objective.unflatten(1, course.grid).min(1).values
+        assert isinstance(optimiser, PreconditionedMomentum)
+        optimiser.reset_momentum()
+        best = schedule.objective.unflatten(1, schedule.grid).min(1).values
         self.log("train/objective", best.mean().float())
 
     def _total(self, values: Tensor) -> Tensor:

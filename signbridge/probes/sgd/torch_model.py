@@ -86,17 +86,9 @@ class BatchedLinearProbes(nn.Module):
         Returns:
             Shape (L, P).
         """
-        return self.objective_of_logits(self(x), y, n_train)
-
-    def objective_of_logits(self, logits: Tensor, y: Tensor, n_train: int) -> Tensor:
-        """As :meth:`objective`, from logits of shape (B, L, P, K)."""
-        batch, *fits, n_classes = logits.shape
-        target = y[:, None, None].expand(batch, *fits)
-        loss = nn.functional.cross_entropy(
-            logits.reshape(-1, n_classes), target.reshape(-1), reduction="none"
-        )
+        loss = losses(self(x), y).mean(0)
         norm = self.penalty_factor * self.weight.square().sum((-2, -1))
-        return loss.view(batch, *fits).mean(0) + norm / (2 * n_train * self.penalties)
+        return loss + norm / (2 * n_train * self.penalties)
 
 
 def logits_of(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -112,3 +104,10 @@ def logits_of(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     product = torch.baddbmm(bias.flatten(1)[:, None], x.transpose(0, 1), weight.flatten(1, 2).mT)
     return product.transpose(0, 1).reshape(len(x), *weight.shape[:3])
+
+
+def losses(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of every sample and fit, (B, L, S), of logits (B, L, S, K)."""
+    target = y[:, None, None].expand(logits.shape[:3])
+    loss = nn.functional.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
+    return loss.view(logits.shape[:3])

@@ -10,8 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from signbridge.errors import ProbeError
 from signbridge.probes import ActivationDataModule
 from signbridge.probes.dataset.features import FeatureSource, select_features
-from signbridge.probes.dataset.splits import Split
-from signbridge.probes.sgd.hold_out import hold_out
+from signbridge.probes.dataset.splits import Split, validation_part
 from signbridge.results.features import Feature
 from signbridge.store import open_store
 
@@ -184,7 +183,7 @@ def test_a_class_of_one_group_is_not_held_out(make_store):
     path = make_store(labels=labels, groups=groups, layers=(0,))
     for seed in range(8):
         whole = np.arange(39)
-        train, held = hold_out(whole, labels, groups, seed)
+        train, held = validation_part(whole, labels, groups, seed)
         assert 3 in labels[train]
         assert set(labels[held]) <= set(labels[train])
         np.testing.assert_array_equal(np.sort(np.r_[train, held]), whole)

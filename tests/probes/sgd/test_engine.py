@@ -7,11 +7,11 @@ from signbridge.errors import ProbeError
 from signbridge.probes.config import SweepConfig
 from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.engines import ExactEngine
-from signbridge.probes.sgd import distance
+from signbridge.probes.sgd import optimum
+from signbridge.probes.sgd.checkpoint import Checkpoints
+from signbridge.probes.sgd.distributed import ProcessGroup
 from signbridge.probes.sgd.engine import SgdEngine
-from signbridge.probes.sgd.kept import Kept
-from signbridge.probes.sgd.team import Team
-from signbridge.probes.sgd.words import words_of_sgd
+from signbridge.probes.sgd.summary import sgd_summary
 from signbridge.results.features import Feature
 from signbridge.results.folder import ResultsFolder
 from signbridge.store import open_store
@@ -88,13 +88,13 @@ def test_records_say_how_far_from_the_optimum(source):
 
 def test_layers_that_are_affordable(source, monkeypatch):
     arguments = (source, 60, 4, 1, 2**20)
-    assert distance.affordable(*arguments) == [0, 1]
-    monkeypatch.setattr(distance, "WORK", 60 * 24 * 4)
-    assert distance.affordable(*arguments) == [0]
-    monkeypatch.setattr(distance, "WORK", 60 * 24 * 4 - 1)
-    assert distance.affordable(*arguments) == []
+    assert optimum.affordable(*arguments) == [0, 1]
+    monkeypatch.setattr(optimum, "WORK", 60 * 24 * 4)
+    assert optimum.affordable(*arguments) == [0]
+    monkeypatch.setattr(optimum, "WORK", 60 * 24 * 4 - 1)
+    assert optimum.affordable(*arguments) == []
     monkeypatch.undo()
-    assert distance.affordable(source, 60, 4, 1, 100) == []  # a layer does not fit
+    assert optimum.affordable(source, 60, 4, 1, 100) == []  # a layer does not fit
     engine = SgdEngine(max_steps=20, memory_bytes=100)
     list(engine.held_out(source, labels_of(source), 4, [FOLD], [1.0]))
     assert engine.records["resid_post/1"][0]["gap"] is None
@@ -111,13 +111,13 @@ def record(gap, agreement=1.0):
 
 def test_words():
     config = SweepConfig(solver="sgd")
-    assert words_of_sgd(SweepConfig(), [], []) == (None, [])
+    assert sgd_summary(SweepConfig(), [], []) == (None, [])
     near = [Result([record(1e-4), record(None, None)])]
-    summary, said = words_of_sgd(config, near, [])
+    summary, said = sgd_summary(config, near, [])
     assert said == []
     assert (summary.n_compared, summary.largest_gap) == (1, 1e-4)
     far = [Result([record(0.042, 0.9), record(1e-4), record(1e-4, 0.98)])]
-    summary, said = words_of_sgd(config, far, [{}])
+    summary, said = sgd_summary(config, far, [{}])
     assert said == [
         "1 sgd fit ended before coming close to the optimum (not_converged in summary.json lists "
         "it); raise max_steps.",
@@ -135,7 +135,7 @@ def test_finished_folds_are_not_trained_again(source, tmp_path, monkeypatch):
         folds = [FOLD, (np.arange(20, 80), np.arange(20))]
         made = []
         for _ in range(2):
-            engine = SgdEngine(max_steps=20, kept=Kept(folder))
+            engine = SgdEngine(max_steps=20, checkpoints=Checkpoints(folder))
             made.append(list(engine.held_out(source, labels_of(source), 4, folds, [1.0])))
             monkeypatch.setattr(engine, "_train", None)
             monkeypatch.setattr(SgdEngine, "_train", lambda *_: pytest.fail("trained again"))
@@ -143,8 +143,8 @@ def test_finished_folds_are_not_trained_again(source, tmp_path, monkeypatch):
             np.testing.assert_array_equal(first.probability, again.probability)
             np.testing.assert_array_equal(first.converged, again.converged)
         assert engine.records["resid_post/1"][0]["gap"] is not None
-        engine.kept.clear()
-        assert sorted(file.name for file in folder.parts.iterdir()) == ["lock", "run.json"]
+        assert len(list(folder.parts.glob("sgd-*.safetensors"))) == 2
+        assert not list(folder.parts.glob("*.ckpt"))
     finally:
         folder.unlock()
 
@@ -159,4 +159,4 @@ def test_finished_folds_are_not_trained_again(source, tmp_path, monkeypatch):
 )
 def test_devices_that_cannot_be_had(arguments, message):
     with pytest.raises(ProbeError, match=message):
-        Team(**arguments)
+        ProcessGroup(**arguments)

@@ -151,31 +151,31 @@ def test_probes_trained_together_are_those_trained_alone(planted):
 def test_each_fit_stops_by_itself(planted):
     """The strongest penalty leaves the least to learn."""
     _, module, _ = trained(planted, C=(1e-4, 1.0), batch_size=16, validation=True)
-    course = module.course
-    assert (course.search_steps[:, 0] < course.search_steps[:, 1]).all()
-    assert {int(reason) for reason in course.search_reason.flatten()} <= {1, 2, 3}
-    assert int(course.stage) == 2
+    schedule = module.schedule
+    assert (schedule.search_steps[:, 0] < schedule.search_steps[:, 1]).all()
+    assert {int(reason) for reason in schedule.search_reason.flatten()} <= {1, 2, 3}
+    assert int(schedule.stage) == 2
 
 
 def test_the_learning_rate_with_the_lowest_objective_is_taken(planted):
     """One is too small to come anywhere in so few steps."""
     _, module, _ = trained(planted, rates=(1e-4, 0.3), steps=60, batch_size=16)
-    assert (module.course.picked == 1).all()
+    assert (module.schedule.picked == 1).all()
     assert torch.equal(module.weight, module.model.weight[:, 1:])
 
 
 def test_a_learning_rate_that_is_far_too_large_is_halved_until_it_serves(planted):
     _, module, data = trained(planted, rates=[300.0], steps=600, batch_size=16)
-    assert (module.course.rate < 30).all()
+    assert (module.schedule.rate < 30).all()
     assert torch.isfinite(module.weight).all()
     for number in range(3):
         assert -1e-6 < excess(module, data, 1.0, number, 0) < 1e-2
 
 
-def test_what_the_course_says_is_so(planted):
+def test_what_the_schedule_says_is_so(planted):
     """Objective and gradient, which decide when a fit stops, against autograd in float64."""
     _, module, data = trained(planted, steps=40, batch_size=16, rates=[0.1])
-    rows, course = data.training_part, module.course
+    rows, schedule = data.training_part, module.schedule
     x = data.standardised_block(0, data.source.n_samples)[rows].double()
     model = BatchedLinearProbes(3, data.n_features, data.n_classes, [1.0]).double()
     with torch.no_grad():
@@ -183,12 +183,12 @@ def test_what_the_course_says_is_so(planted):
         model.bias.copy_(module.bias)
     value = model.objective(x, torch.as_tensor(data.labels[rows]), len(rows))[:, 0]
     value.sum().backward()
-    torch.testing.assert_close(course.objective[:, 0], value.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(schedule.objective[:, 0], value.detach(), rtol=1e-6, atol=0)
     norm = torch.hypot(
         model.weight.grad.flatten(1).norm(dim=1), model.bias.grad.flatten(1).norm(dim=1)
     )
     pull = model.weight.detach().flatten(1).norm(dim=1) / len(rows)
-    torch.testing.assert_close(course.relative[:, 0], norm / pull, rtol=1e-3, atol=0)
+    torch.testing.assert_close(schedule.relative[:, 0], norm / pull, rtol=1e-3, atol=0)
 
 
 def test_scores_are_logged_for_every_layer(planted):
@@ -210,3 +210,17 @@ def test_scores_are_logged_for_every_layer(planted):
 def test_training_is_the_same_for_a_seed(planted):
     first, again = (trained(planted, steps=60, batch_size=16)[1].weight for _ in range(2))
     assert torch.equal(first, again)
+
+
+def test_checkpoints_of_earlier_releases_fit():
+    """Their tensors' names; training that such a checkpoint holds goes on."""
+    names = set(LinearProbes(1, 3, 2).state_dict())
+    schedule = (
+        "anchor_weight anchor_bias slope_weight slope_bias spread objective relative validation "
+        "objectives validations reason steps picked search_steps search_reason stage step samples "
+        "start_rate rate penalties"
+    )
+    assert names >= {f"course.{name}" for name in schedule.split()}
+    assert names >= {"model.weight", "model.bias", "model.penalties", "model.absent"}
+    assert names >= {f"preconditioner.{name}" for name in ("vectors", "values", "tail")}
+    assert all(name.startswith(("model.", "course.", "preconditioner.")) for name in names)

@@ -6,8 +6,8 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from signbridge.probes.dataset.features import FeatureSource
-from signbridge.probes.sgd.descent import Preconditioner
-from signbridge.probes.sgd.moments import alone, curvature_of, standardisation_of
+from signbridge.probes.dataset.standardise import alone, standardisation_of
+from signbridge.probes.sgd.optimizer import Preconditioner, curvature_of
 from signbridge.results.features import Feature
 from signbridge.store import open_store
 
@@ -71,7 +71,7 @@ def test_processes_add_up_to_one(source):
 def test_the_preconditioner_is_the_inverse_hessian_where_the_sketch_is_whole(source):
     """With no more features than columns of the sketch: (a S + lambda)^-1 G, by numpy."""
     X = source.block(0, 300)
-    sketch = curvature_of(cut(X, (100, 200)), 2, 24, 300, 0, alone)
+    sketch = curvature_of((x for _, x in cut(X, (100, 200))), 2, 24, 300, 0, alone)
     preconditioner = Preconditioner(2, 24)
     preconditioner.take(sketch)
     rng = np.random.default_rng(0)

@@ -19,9 +19,9 @@ import atexit, os, sys, time
 from signbridge.cli import commands
 from signbridge.cli.main import main
 from signbridge.probes.sgd import module
-from signbridge.probes.sgd import kept
+from signbridge.probes.sgd import checkpoint
 
-kept.Kept.__init__.__defaults__ = (0.0,)  # a checkpoint after every epoch
+checkpoint.Checkpoints.__init__.__defaults__ = (0.0,)  # a checkpoint after every epoch
 made = 0
 step = module.LinearProbes.training_step
 def counted(self, batch, batch_idx):

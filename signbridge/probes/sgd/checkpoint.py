@@ -1,4 +1,4 @@
-"""What a sweep keeps of its training, so that a killed one goes on where it was."""
+"""Finished folds and checkpoints of a training, so that a killed one goes on where it was."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from signbridge.probes.sgd.course import DONE
 from signbridge.probes.sgd.module import LinearProbes
+from signbridge.probes.sgd.schedule import DONE
 from signbridge.runtime.files import publish
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SECONDS = 30.0
 """Time between two checkpoints."""
 
 
-class Kept:
+class Checkpoints:
     """Finished folds and the checkpoint of the one under way, among a folder's parts.
 
     Args:
@@ -48,13 +48,8 @@ class Kept:
         """Where the checkpoint of a fold lies."""
         return self.folder.parts / f"{_PREFIX}{key}.ckpt"
 
-    def clear(self) -> None:
-        """Remove it all: the features are kept as a whole by now."""
-        for file in self.folder.parts.glob(f"{_PREFIX}*"):
-            file.unlink()
 
-
-def key_of(*parts: npt.NDArray[Any] | str) -> str:
+def fit_key(*parts: npt.NDArray[Any] | str) -> str:
     """A name for a fit, from all that it depends on."""
     digest = hashlib.sha256()
     for part in parts:
@@ -63,7 +58,7 @@ def key_of(*parts: npt.NDArray[Any] | str) -> str:
     return digest.hexdigest()[:32]
 
 
-class KeepsCheckpoint(Checkpoint):
+class SaveCheckpoint(Checkpoint):
     """Writes a Lightning checkpoint at the end of an epoch, if the last one is old enough.
 
     The file appears under its name only when it is whole.
@@ -81,7 +76,7 @@ class KeepsCheckpoint(Checkpoint):
         """See whether it is time; the first process's clock counts."""
         due = time.monotonic() - self._written >= self.seconds
         assert isinstance(pl_module, LinearProbes)
-        if int(pl_module.course.stage) == DONE or not trainer.strategy.broadcast(due):
+        if int(pl_module.schedule.stage) == DONE or not trainer.strategy.broadcast(due):
             return
         partial = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(partial)  # waits for all processes

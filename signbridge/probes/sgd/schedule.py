@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from signbridge.probes.sgd.sums import Sums
+from signbridge.probes.sgd.gradients import Gradients
 from signbridge.probes.sgd.torch_model import BatchedLinearProbes
 
 RUNNING, TOLERANCE, VALIDATION, OBJECTIVE, OVERTAKEN, STEPS = range(6)
@@ -43,7 +43,7 @@ Index = tuple[Tensor, Tensor]
 
 
 @dataclass
-class Measured:
+class Measurement:
     """What a pass over the training part says of the fits at an index, means over samples.
 
     Attributes:
@@ -51,11 +51,11 @@ class Measured:
         validation: cross-entropy over the validation samples, (L, S), NaN without any.
     """
 
-    training: Sums
+    training: Gradients
     validation: Tensor
 
 
-class Course(nn.Module):
+class Schedule(nn.Module):
     """Anchors, rates and records of L x S fits, where S runs over learning rates and penalties.
 
     Setting ``s`` has the learning rate ``s // P`` and the penalty ``s % P``.
@@ -165,7 +165,7 @@ class Course(nn.Module):
         """Mean p (1 - p) of every class at the anchors, (La, Q, K), not below a floor."""
         return self.spread[at].clamp_min(_LEAST_SPREAD)
 
-    def judge(self, model: BatchedLinearProbes, measured: Measured) -> None:
+    def judge(self, model: BatchedLinearProbes, measured: Measurement) -> None:
         """Take or refuse the point that every active fit has reached, and stop those at rest."""
         at, sums = self.index, measured.training
         weight, bias = model.weight.data[at], model.bias.data[at]

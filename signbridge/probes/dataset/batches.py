@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TypedDict
 
+import numpy as np
+from torch import Tensor
+
+from signbridge.probes.dataset.splits import IntArray
 from signbridge.store import CHUNK_ROWS
 
-IntArray = npt.NDArray[np.int64]
+
+class Batch(TypedDict):
+    """What the loaders give out.
+
+    ``x``: standardised features, float32, shape (B, n_layers, n_features); ``y``: class indices,
+    shape (B,); ``row``: sample indices in the store, shape (B,); ``size``: number of samples of the
+    batch over all processes.
+    """
+
+    x: Tensor
+    y: Tensor
+    row: Tensor
+    size: int
 
 
 class BatchOrder:
@@ -66,3 +81,21 @@ def own_rows(rows: IntArray, rank: int, processes: int) -> IntArray:
     batch each process has about its share.
     """
     return np.asarray(rows[rows // CHUNK_ROWS % processes == rank])
+
+
+def spans(rows: IntArray, chunk: int, most: int) -> list[tuple[int, int]]:
+    """Chunk-aligned stretches that hold some samples, neighbouring chunks joined.
+
+    Args:
+        rows: sample indices, ascending.
+        chunk: samples of a chunk.
+        most: most samples of a stretch.
+    """
+    out: list[tuple[int, int]] = []
+    for number in np.unique(rows // chunk).tolist():
+        start, stop = number * chunk, (number + 1) * chunk
+        if out and out[-1][1] == start and stop - out[-1][0] <= max(most, chunk):
+            out[-1] = out[-1][0], stop
+        else:
+            out.append((start, stop))
+    return out

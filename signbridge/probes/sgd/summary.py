@@ -26,7 +26,7 @@ _NOTE = (
 )
 
 
-def words_of_sgd(
+def sgd_summary(
     config: SweepConfig, results: Sequence[FeatureResult], missed: Sequence[Any]
 ) -> tuple[Sgd | None, list[str]]:
     """``sgd`` of ``summary.json``, and warnings about fits that did not come close.

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from signbridge.probes.dataset.features import FeatureSource
+from signbridge.probes.dataset.splits import IntArray
 from signbridge.probes.engines import Arrays
-from signbridge.probes.sgd.order import IntArray
 
 WORK = 4e9
 """Most samples x features x classes x penalties x layers that the comparison takes on: about half a

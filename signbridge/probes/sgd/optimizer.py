@@ -2,19 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from signbridge.probes.exact.nystroem import sketch_rank
-from signbridge.probes.sgd.course import Course, Index
-from signbridge.probes.sgd.moments import Curvature
+from signbridge.probes.dataset.standardise import Reduce
+from signbridge.probes.exact.nystroem import sketch_of_image, sketch_rank, trial_matrix
+from signbridge.probes.sgd.schedule import Index, Schedule
 from signbridge.probes.sgd.torch_model import BatchedLinearProbes
 
 MOMENTUM = 0.9
+_FLOAT32 = float(torch.finfo(torch.float32).eps)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Leading part of each layer's second moments, for the preconditioner.
+
+    Attributes:
+        vectors: (layers, width, rank) float32, orthonormal columns, zero where a layer has fewer.
+        values: (layers, rank) float32.
+        tail: (layers,) float32, for all other directions.
+    """
+
+    vectors: Tensor
+    values: Tensor
+    tail: Tensor
+
+
+def curvature_of(
+    blocks: Iterable[Tensor],
+    layers: int,
+    features: int,
+    samples: int,
+    seed: int,
+    reduce: Reduce,
+) -> Curvature:
+    """Nystroem sketch of each layer's second moments, in one pass.
+
+    Args:
+        blocks: standardised features (samples, layers, features) of this process's share.
+        layers: number of layers.
+        features: their width.
+        samples: number of samples over all processes.
+        seed: of the random matrix.
+        reduce: over the processes.
+    """
+    trial = trial_matrix(features, seed)
+    narrow = trial.float()
+    image = torch.zeros(layers, *trial.shape, dtype=torch.float64)
+    trace = torch.zeros(layers, dtype=torch.float64)
+    for block in blocks:
+        x = block.transpose(0, 1)
+        image += torch.bmm(x.mT, x @ narrow)
+        trace += x.square().sum((1, 2))
+    image = reduce(image, "sum") / samples
+    trace = reduce(trace, "sum") / samples
+    parts = [sketch_of_image(image[k], trial, float(trace[k]), _FLOAT32) for k in range(layers)]
+    rank = max(len(part.values) for part in parts)
+    vectors = torch.zeros(layers, features, rank)
+    values = torch.zeros(layers, rank)
+    for k, part in enumerate(parts):
+        vectors[k, :, : len(part.values)] = part.vectors
+        values[k, : len(part.values)] = part.values
+    return Curvature(vectors, values, torch.tensor([part.tail for part in parts]))
 
 
 class Preconditioner(nn.Module):
@@ -63,22 +118,22 @@ class Preconditioner(nn.Module):
         return torch.bmm(along, vectors.mT).view(G.shape) + G / rest[..., None]
 
 
-class Descent(Optimizer):
+class PreconditionedMomentum(Optimizer):
     """Heavy ball (Polyak 1964) with a rate for every fit.
 
     Args:
         model: the probes.
-        course: says which fits go on, and at which rate.
+        schedule: says which fits go on, and at which rate.
         preconditioner: of the weights.
     """
 
     def __init__(
-        self, model: BatchedLinearProbes, course: Course, preconditioner: Preconditioner
+        self, model: BatchedLinearProbes, schedule: Schedule, preconditioner: Preconditioner
     ) -> None:
         super().__init__([model.weight, model.bias], {})
-        self.model, self.course, self.preconditioner = model, course, preconditioner
+        self.model, self.schedule, self.preconditioner = model, schedule, preconditioner
 
-    def rest(self) -> None:
+    def reset_momentum(self) -> None:
         """Take the momentum away."""
         for state in self.state.values():
             state["velocity"].zero_()
@@ -90,11 +145,11 @@ class Descent(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        course, at = self.course, self.course.index
-        rate = torch.where(course.active[at], course.rate[at], 0.0)
-        curvature = course.curvature(at)
+        schedule, at = self.schedule, self.schedule.index
+        rate = torch.where(schedule.active[at], schedule.rate[at], 0.0)
+        curvature = schedule.curvature(at)
         weight = self._velocity(self.model.weight, at)
-        weight = self.preconditioner(weight, at[0][:, 0], curvature, course.decay[at[1]])
+        weight = self.preconditioner(weight, at[0][:, 0], curvature, schedule.decay[at[1]])
         self.model.weight[at] -= rate[..., None, None] * weight
         self.model.bias[at] -= rate[..., None] * self._velocity(self.model.bias, at) / curvature
         return loss

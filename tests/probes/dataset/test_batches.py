@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signbridge.probes.sgd.moments import spans
-from signbridge.probes.sgd.order import BatchOrder, own_rows
+from signbridge.probes.dataset.batches import BatchOrder, own_rows, spans
 
 
 @settings(deadline=None, max_examples=50)

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from signbridge.probes.sgd.torch_model import logits_of
+from signbridge.probes.sgd.torch_model import logits_of, losses
 
 _BYTES = 64 * 2**20
 
 
 @dataclass
-class Sums:
-    """Sums over samples, for every fit.
+class Gradients:
+    """Loss, gradient and spread, summed over samples, for every fit.
 
     Attributes:
         loss: cross-entropy in nats, (L, S), float64.
@@ -30,7 +30,7 @@ class Sums:
     spread: Tensor
 
     @classmethod
-    def zeros(cls, weight: Tensor) -> Sums:
+    def zeros(cls, weight: Tensor) -> Gradients:
         """Of no sample, for parameters of the shape of ``weight``."""
         return cls(
             torch.zeros(weight.shape[:2], dtype=torch.float64, device=weight.device),
@@ -64,7 +64,7 @@ class Sums:
 
 
 def loss_sum(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Sum of the cross-entropy over a batch, (L, S), float64; arguments as of :meth:`Sums.add`."""
+    """Cross-entropy summed over a batch, (L, S), float64; arguments of :meth:`Gradients.add`."""
     total = torch.zeros(weight.shape[:2], dtype=torch.float64, device=weight.device)
     for part in _parts(len(y), bias):
         total += losses(logits_of(x[part], weight, bias), y[part]).double().sum(0)
@@ -75,10 +75,3 @@ def _parts(n_samples: int, bias: Tensor) -> Iterator[slice]:
     """A batch in pieces whose logits stay small."""
     size = max(1, _BYTES // (12 * bias.numel()))
     return (slice(start, start + size) for start in range(0, n_samples, size))
-
-
-def losses(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of every sample and fit, (B, L, S), of logits (B, L, S, K)."""
-    target = y[:, None, None].expand(logits.shape[:3])
-    loss = nn.functional.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
-    return loss.view(logits.shape[:3])

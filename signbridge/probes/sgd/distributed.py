@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy.typing as npt
 import torch
@@ -23,9 +23,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from signbridge.errors import Interrupted, ProbeError, SignBridgeError, first_line
 from signbridge.results.folder import ResultsFolder
 
-if TYPE_CHECKING:
-    from signbridge.probes.engines import Engine
-
 T = TypeVar("T")
 
 # The others wait while the first one scores and writes, however long that takes.
@@ -37,7 +34,7 @@ class _Ended(BaseException):
     """SIGTERM has come; no library on the way takes it for an error of its own."""
 
 
-class Team:
+class ProcessGroup:
     """The processes of a sweep on several devices, or the only one.
 
     The first starts the others, as Lightning does: by the same command, unless torchrun or SLURM
@@ -103,7 +100,7 @@ class Team:
         """This process's device."""
         return self._fabric.device
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> ProcessGroup:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self.on_sigterm)
         if self._parallel:
@@ -165,13 +162,8 @@ class Team:
             raise cause or Interrupted(*value)
         return value  # type: ignore[no-any-return]
 
-    def share(self, engine: Engine, folder: ResultsFolder) -> ResultsFolder:
-        """The folder as every process may use it for parts; ``engine`` gets to know both."""
-        from signbridge.probes.sgd.engine import SgdEngine
-        from signbridge.probes.sgd.kept import Kept
-
-        if isinstance(engine, SgdEngine):
-            engine.join(self, Kept(folder))
+    def share(self, folder: ResultsFolder) -> ResultsFolder:
+        """The folder as every process may use it for parts."""
         return SharedFolder(folder, self) if self._parallel else folder
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
@@ -191,7 +183,7 @@ class Team:
             strategy=strategy,
             max_epochs=-1,
             limit_val_batches=0,
-            callbacks=[*callbacks, _EndsOnSigterm(self)],
+            callbacks=[*callbacks, _EndOnSigterm(self)],
             logger=False,
             enable_checkpointing=bool(callbacks),
             enable_progress_bar=False,
@@ -206,32 +198,32 @@ class SharedFolder(ResultsFolder):
 
     Args:
         folder: the first process's.
-        team: the processes.
+        group: the processes.
     """
 
-    def __init__(self, folder: ResultsFolder, team: Team) -> None:
+    def __init__(self, folder: ResultsFolder, group: ProcessGroup) -> None:
         super().__init__(folder.path, folder.identity)
-        self._folder, self._team = folder, team
+        self._folder, self._group = folder, group
 
     def save_part(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], words: Any) -> None:
         """See :class:`~signbridge.results.folder.ResultsFolder`."""
-        self._team.first(lambda: self._folder.save_part(name, arrays, words))
+        self._group.first(lambda: self._folder.save_part(name, arrays, words))
 
     def load_part(self, name: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
         """See :class:`~signbridge.results.folder.ResultsFolder`."""
-        return self._team.first(lambda: self._folder.load_part(name))
+        return self._group.first(lambda: self._folder.load_part(name))
 
 
-class _EndsOnSigterm(Callback):
-    """Puts the team's handler in the place of Lightning's, which waits for processes it started."""
+class _EndOnSigterm(Callback):
+    """Puts the group's handler in the place of Lightning's, which waits for its processes."""
 
-    def __init__(self, team: Team) -> None:
-        self._team = team
+    def __init__(self, group: ProcessGroup) -> None:
+        self._group = group
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning has just set its own, and takes this one away with it."""
-        if self._team.listens:
-            signal.signal(signal.SIGTERM, self._team.on_sigterm)
+        if self._group.listens:
+            signal.signal(signal.SIGTERM, self._group.on_sigterm)
 
 
 @contextmanager
