@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from solver import make
 
+from signbridge.probes.dataset.drawn_splits import make_split
 from signbridge.probes.dataset.features import FeatureSource, select_features
-from signbridge.probes.dataset.splits import make_split
 from signbridge.probes.engines import ExactEngine
 from signbridge.probes.sgd.engine import SgdEngine
 from signbridge.store import SampleTable, Store, StoreSpec, StoreWriter, open_store

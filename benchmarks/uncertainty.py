@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from signbridge.probes.comparisons import ALPHA
 from signbridge.probes.controls.permutation import Labellings, Relabelling, summarise
 from signbridge.probes.controls.score_probe import held_out_hits
-from signbridge.probes.dataset.splits import make_split
+from signbridge.probes.dataset.drawn_splits import make_split
 from signbridge.probes.exact.logistic import fit_logistic
 from signbridge.statistics.bootstrap import ClusterBootstrap, Scored, paired_difference
 from signbridge.statistics.intervals import share_intervals

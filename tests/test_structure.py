@@ -47,10 +47,7 @@ UPWARD: set[tuple[str, str]] = {
     ("signbridge.model.description", "signbridge.store.files"),
     ("signbridge.model.files", "signbridge.store.files"),
 }
-CIRCLES: set[frozenset[str]] = {
-    frozenset({"signbridge.probes.dataset.given_splits", "signbridge.probes.dataset.splits"}),
-    frozenset({"signbridge.probes.sgd.engine", "signbridge.probes.sgd.team"}),
-}
+CIRCLES: set[frozenset[str]] = set()
 NOT_LIGHT: set[tuple[str, str]] = {
     ("signbridge.store.reader", "torch")  # for who asks for tensors, and only then
 }

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SplitName, SweepConfig
+from signbridge.probes.dataset.drawn_splits import inner_split, make_split
 from signbridge.probes.dataset.features import store_labels
 from signbridge.probes.dataset.given_splits import split_by_file
-from signbridge.probes.dataset.splits import Split, inner_split, make_split
+from signbridge.probes.dataset.splits import Split
 from signbridge.runtime.words import counted
 
 if TYPE_CHECKING:

@@ -15,13 +15,14 @@ from signbridge.errors import ProbeError
 from signbridge.probes import SweepConfig, load_probes, train_probes
 from signbridge.probes import sweep as sweep_module
 from signbridge.probes.dataset.data_module import ActivationDataModule
+from signbridge.probes.dataset.drawn_splits import inner_split, make_split
 from signbridge.probes.dataset.given_splits import (
     read_split_file,
     shared_groups,
     split_by_file,
     split_by_source,
 )
-from signbridge.probes.dataset.splits import Split, inner_split, make_split
+from signbridge.probes.dataset.splits import Split
 from signbridge.store import open_store
 
 QUICK = {"bootstrap": 20, "permutations": 0, "control_task": False}
