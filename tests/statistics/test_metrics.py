@@ -1,4 +1,11 @@
+"""The metrics: against scikit-learn and torchmetrics, and what every entry of the table claims."""
+
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -8,9 +15,11 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
+from signbridge.cli import commands
 from signbridge.statistics.layer_scores import LayerScores
-from signbridge.statistics.metrics import METRICS, equal_mass_bins, score
+from signbridge.statistics.metrics import COMPARED, METRICS, equal_mass_bins, outcomes, score
 
 
 def predictions(n=300, n_classes=6, seed=0, sharpness=2.0):
@@ -41,6 +50,78 @@ def test_against_scikit_learn(n_classes):
         assert mine["top3_accuracy"] == pytest.approx(top, abs=1e-7)
     else:
         assert mine["top3_accuracy"] == 1
+
+
+@pytest.mark.parametrize("n_classes", [3, 24])
+def test_against_torchmetrics(n_classes):
+    p, y = predictions(n_classes=n_classes)
+    mine, given = score(p, y), (torch.tensor(p), torch.tensor(y), n_classes)
+    for name, value in {
+        "accuracy": multiclass_accuracy(*given, average="micro"),
+        "balanced_accuracy": multiclass_accuracy(*given, average="macro"),
+        "top3_accuracy": multiclass_accuracy(*given, average="micro", top_k=3),
+        "macro_f1": multiclass_f1_score(*given, average="macro"),
+    }.items():
+        assert mine[name] == pytest.approx(value.item(), abs=1e-6), name
+
+
+@pytest.mark.parametrize("n_classes", [2, 7, 60])
+def test_chance_is_what_a_guess_scores(n_classes):
+    """All classes alike but for a grain that decides the order."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(n_classes), 24_000 // n_classes)
+    p = 1 / n_classes + 1e-9 * rng.random((len(y), n_classes))
+    found, count = score(p, y), np.bincount(y)
+    for name, metric in METRICS.items():
+        if metric.chance is not None:
+            assert metric.chance(n_classes, count) == pytest.approx(found[name], abs=0.015), name
+
+
+def test_every_metric_keeps_its_bounds_and_knows_which_way_is_better():
+    p, y = predictions(n_classes=9, sharpness=1.0)
+    fair, sure = score(p, y), score(np.eye(9)[y], y)
+    wrong = score(np.eye(9)[(y + 1) % 9], y)
+    for name, metric in METRICS.items():
+        low, high = metric.bounds
+        values = [wrong[name], fair[name], sure[name]]
+        assert all(low - 1e-9 <= value <= high + 1e-9 for value in values), name
+        better = values if metric.higher_is_better else values[::-1]
+        assert better == sorted(better), name
+        assert better[0] < better[2], name
+
+
+def test_equal_probabilities_favour_the_first_class():
+    """The rank, the answer and what scikit-learn's stable sort says agree on ties."""
+    rng = np.random.default_rng(0)
+    p = rng.integers(3, size=(200, 5)) / 8
+    y = rng.integers(5, size=200)
+    found = outcomes(p, y)
+    order = np.argsort(-p, axis=1, kind="stable")
+    np.testing.assert_array_equal(order[np.arange(200), found.rank - 1], y)
+    np.testing.assert_array_equal(found.answer == y, found.rank == 1)
+    on_device = outcomes(torch.tensor(p), torch.tensor(y), torch)
+    np.testing.assert_array_equal(on_device.rank.numpy(), found.rank)
+    np.testing.assert_array_equal(on_device.answer.numpy(), found.answer)
+
+
+def test_a_probability_that_is_not_a_number_is_placed_last():
+    p = np.array([[np.nan, 0.5, 0.5], [0.2, np.nan, 0.8]])
+    assert outcomes(p, np.array([0, 2])).rank.tolist() == [3, 2]
+
+
+def test_every_metric_is_explained():
+    page = (Path(__file__).parents[2] / "docs" / "method.md").read_text()
+    assert [name for name in METRICS if f"**`{name}`**" not in page] == []
+
+
+def test_the_command_line_offers_what_can_be_compared():
+    assert get_args(get_type_hints(commands.compare)["metric"]) == COMPARED
+    assert all(METRICS[name].mean_of for name in COMPARED)
+
+
+def test_the_table_is_read_without_torch():
+    code = "import sys, signbridge.statistics.metrics; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_class_that_never_occurs_but_is_answered():
