@@ -323,8 +323,8 @@ def permutation(
                 for layer in range(layers)
             }
             found = summarise(hits, len(y), relabelling, "accuracy")
-            rejected.append(found["p"] < ALPHA)
-            alone.append(found["by_layer"][0]["p"] < ALPHA)
+            rejected.append(found.p < ALPHA)
+            alone.append(found.by_layer[0].p < ALPHA)
         yield {
             "data": design.name,
             f"largest of {layers} layers": f"{100 * np.mean(rejected):.1f}",
