@@ -252,6 +252,11 @@ def _top(k: int) -> dict[str, Any]:
     }
 
 
+def _many_classes(n_classes: int) -> bool:
+    """Whether the three most probable classes are too few to tell probes apart."""
+    return n_classes > 50
+
+
 _ENTRIES = (
     Metric(
         name="accuracy",
@@ -279,6 +284,7 @@ _ENTRIES = (
         priority=4,
     ),
     Metric(**_top(3), head="top-3 %", priority=3),
+    Metric(**_top(5), shown=_many_classes),
     Metric(
         name="cross_entropy",
         label="cross-entropy (nats)",

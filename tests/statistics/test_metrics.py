@@ -124,6 +124,16 @@ def test_the_table_is_read_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("n_classes", [2, 5, 6, 60])
+def test_top5_accuracy_against_scikit_learn(n_classes):
+    p, y = predictions(n_classes=n_classes)
+    expected = 1.0
+    if n_classes > 5:
+        expected = reference.top_k_accuracy_score(y, p, k=5, labels=np.arange(n_classes))
+    assert score(p, y)["top5_accuracy"] == pytest.approx(expected, abs=1e-12)
+    assert METRICS["top5_accuracy"].shown(n_classes) == (n_classes == 60)
+
+
 def test_class_that_never_occurs_but_is_answered():
     p = np.eye(4, dtype=np.float32)[[0, 0, 3, 1]]
     y = np.array([0, 0, 1, 1])
