@@ -286,6 +286,14 @@ _ENTRIES = (
     Metric(**_top(3), head="top-3 %", priority=3),
     Metric(**_top(5), shown=_many_classes),
     Metric(
+        name="mean_reciprocal_rank",
+        label="mean reciprocal rank",
+        unit="",
+        mean_of=Quantity("reciprocal_rank", lambda o: 1 / o.rank, most=1.0),
+        chance=lambda n_classes, count: float(np.mean(1 / np.arange(1, n_classes + 1))),
+        shown=_many_classes,
+    ),
+    Metric(
         name="cross_entropy",
         label="cross-entropy (nats)",
         unit="nats",

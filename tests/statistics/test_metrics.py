@@ -134,6 +134,21 @@ def test_top5_accuracy_against_scikit_learn(n_classes):
     assert METRICS["top5_accuracy"].shown(n_classes) == (n_classes == 60)
 
 
+@pytest.mark.parametrize("n_classes", [2, 6, 60])
+def test_mean_reciprocal_rank_against_scikit_learn(n_classes):
+    """With one label a sample and no ties it is the label ranking average precision."""
+    p, y = predictions(n_classes=n_classes)
+    expected = reference.label_ranking_average_precision_score(np.eye(n_classes)[y], p)
+    assert score(p, y)["mean_reciprocal_rank"] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("row", [[0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1], [0.5, 0.5, 0, 0]])
+def test_a_constant_predictor_has_the_mean_reciprocal_rank_of_chance(row):
+    y = np.repeat(np.arange(4), 5)
+    found = score(np.tile(row, (20, 1)), y)["mean_reciprocal_rank"]
+    assert found == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+
+
 def test_class_that_never_occurs_but_is_answered():
     p = np.eye(4, dtype=np.float32)[[0, 0, 3, 1]]
     y = np.array([0, 0, 1, 1])
