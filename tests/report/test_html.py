@@ -63,6 +63,7 @@ def _no_umap(monkeypatch: pytest.MonkeyPatch) -> None:
     def plane(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
         return np.asarray(vectors, dtype=float)[:, :2], "UMAP"
 
+    monkeypatch.setattr("signbridge.report.html.warm_up", lambda: None)
     monkeypatch.setattr(umap_figure, "embed", plane)
     monkeypatch.setattr(umap_strip, "embed", plane)
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from signbridge.report.compare.differences import PairedDifference
 from signbridge.report.compare.looks import looks
 from signbridge.report.compare.runs import Run
 from signbridge.report.figures import style
-from signbridge.report.figures.axes import layer_axis, layer_spots, per_cent_axis, points
-from signbridge.report.figures.plot import Plot, Spot
+from signbridge.report.figures.axes import layer_axis, per_cent_axis, points
+from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.comparisons import p_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["differences_by_layer"]
 
@@ -42,12 +37,9 @@ def differences_by_layer(runs: Sequence[Run], found: Sequence[PairedDifference])
     metric = panels[0][2][0].metric
     unit = "points" if metric in style.SHARES else "bits"
 
-    def draw(figure: Figure) -> list[Spot]:
-        return _draw_differences(figure, first, panels, metric, unit)
-
-    height = 0.45 + 1.75 * len(panels)
-    return Plot(
-        name="differences",
+    return build(
+        "differences",
+        lambda canvas: _draw(canvas, first, panels, metric, unit),
         title="Run minus run, layer by layer",
         caption=(
             f"Paired differences to {style.printable(first)} on the same images, in {unit}, with "
@@ -60,45 +52,28 @@ def differences_by_layer(runs: Sequence[Run], found: Sequence[PairedDifference])
             for _, run, rows in panels
         )
         + ".",
-        wide=style.render(draw, 8.0, height),
-        narrow=style.render(draw, 4.2, height),
+        height=0.45 + 1.75 * len(panels),
         columns=(
             *("run", "other", "layer", "metric", "difference", "ci_low", "ci_high"),
             *("p", "p_corrected"),
         ),
-        rows=tuple(
-            (
-                *(d.run, d.other, d.layer, d.metric, d.difference, d.ci_low, d.ci_high),
-                *(d.p, d.p_corrected),
-            )
-            for _, _, rows in panels
-            for d in rows
-        ),
+        rows=(d for _, _, rows in panels for d in rows),
     )
 
 
-def _draw_differences(
-    figure: Figure,
+def _draw(
+    canvas: Canvas,
     first: str,
     panels: Sequence[tuple[int, Run, Sequence[PairedDifference]]],
     metric: str,
     unit: str,
-) -> list[Spot]:
-    width, height = figure.get_size_inches()
-    name = style.fit(figure, first, width - 1.6, 11)
-    top = style.heading(figure, f"Minus {name}, in {unit}", "")
-    each = (height - top - 0.1) / len(panels)
-    spots = []
+) -> None:
+    figure, width = canvas.figure, canvas.width
+    canvas.heading(f"Minus {style.fit(figure, first, width - 1.6, 11)}, in {unit}")
+    each = (canvas.height - canvas.top - 0.1) / len(panels)
     for row, (number, run, listed) in enumerate(panels):
         colour, marker, _ = looks(number)
-        ax: Any = figure.add_axes(
-            (
-                0.72 / width,
-                1 - (top + (row + 1) * each - 0.42) / height,
-                1 - 0.87 / width,
-                (each - 0.68) / height,
-            )
-        )
+        ax = canvas.axes(0.72, canvas.top + row * each + 0.26, width - 0.87, each - 0.68)
         title = style.fit(figure, run.name, width - 1.0, 9, "bold")
         style.text(ax, 0, 1.04, title, transform=ax.transAxes, size=9, weight="bold", va="bottom")
         ax.axhline(0, color=style.INK, linewidth=1.0)
@@ -114,14 +89,9 @@ def _draw_differences(
         ax.grid(axis="y")
         layers = sorted(known)
         last = row == len(panels) - 1
-        layer_axis(ax, layers, 9 if width < 6 else 17, "decoder layer" if last else "")
+        layer_axis(ax, layers, 9 if canvas.narrow else 17, "decoder layer" if last else "")
         tips = {k: _difference_text(d) for k, d in known.items()}
-        spots += layer_spots(ax, layers, partial(_tip_of, tips))
-    return spots
-
-
-def _tip_of(tips: Mapping[int, str], layer: int) -> str:
-    return tips.get(layer, "")
+        canvas.layer_spots(ax, layers, tips.get)
 
 
 def _difference_text(d: PairedDifference) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from signbridge.report.compare.runs import Run, legend_texts
 from signbridge.report.figures import style
-from signbridge.results.results import Score
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from signbridge.report.figures.plot import Canvas
 
-__all__ = ["LEGEND_ROW", "draw_legend", "looks", "with_interval"]
+__all__ = ["LEGEND_ROW", "draw_legend", "looks"]
 
 _COLOURS = ("blue", "vermillion", "green", "purple", "orange", "sky", "grey", "ink")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -37,20 +35,11 @@ def looks(number: int) -> tuple[str, str, Any]:
     return colour, _MARKERS[number], _DASHES[number]
 
 
-def with_interval(s: Score, metric: str) -> str:
-    """A score as text, with its interval where it has one."""
-    value = style.format_value(metric, s.value)
-    if math.isnan(s.ci_low) or math.isnan(s.ci_high):
-        return value
-    low = style.format_value(metric, s.ci_low).removesuffix(style.PER_CENT)
-    return f"{value} [{low} to {style.format_value(metric, s.ci_high)}]"
-
-
-def draw_legend(figure: Figure, runs: Sequence[Run], left: float) -> None:
+def draw_legend(canvas: Canvas, runs: Sequence[Run], left: float) -> None:
     """Draw one line a run at the bottom of the figure."""
     from matplotlib.lines import Line2D
 
-    width, height = figure.get_size_inches()
+    figure, width, height = canvas.figure, canvas.width, canvas.height
     for number, words in enumerate(legend_texts(runs)):
         colour, marker, dashes = looks(number)
         y = (0.08 + LEGEND_ROW * (len(runs) - number - 0.5)) / height

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-from signbridge.report.compare.looks import LEGEND_ROW, draw_legend, looks, with_interval
+from signbridge.report.compare.looks import LEGEND_ROW, draw_legend, looks
 from signbridge.report.compare.runs import Run
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
-from signbridge.report.figures.plot import Plot, Spot
+from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.results import RANDOM_WEIGHTS, SITE, Score
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["side_by_side"]
 
@@ -30,31 +26,22 @@ def side_by_side(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
         The figure. Columns of its data: run, feature, layer, metric, value, ci_low, ci_high.
     """
     groups = _rows_of(runs, metric)
-    names = list(groups)
-
-    def draw(figure: Figure) -> list[Spot]:
-        return _draw_side_by_side(figure, runs, groups, metric)
-
     height = 0.55 + sum(0.17 * len(found) + 0.16 for found in groups.values()) + 0.5
     height += LEGEND_ROW * len(runs)
-    return Plot(
-        name="side_by_side",
+    return build(
+        "side_by_side",
+        lambda canvas: _draw(canvas, runs, groups, metric),
         title="Best layers and baselines",
         caption=(
             "Each run's highest layer (chosen on the images that score it), the accuracy with the "
             "layer chosen inside training where it was measured, and the baselines, with 95 % "
             "intervals. Intervals that overlap may still belong to a clear paired difference."
         ),
-        alt=f"{', '.join(names)} of {len(runs)} runs.",
-        wide=style.render(draw, 8.0, height),
-        narrow=style.render(draw, 4.2, height),
+        alt=f"{', '.join(groups)} of {len(runs)} runs.",
+        height=height,
         columns=("run", "feature", "layer", "metric", "value", "ci_low", "ci_high"),
-        rows=tuple(
-            (
-                *(runs[number].name, s.feature, "" if s.layer is None else s.layer, metric),
-                s.value,
-                *("" if math.isnan(v) else v for v in (s.ci_low, s.ci_high)),
-            )
+        rows=(
+            (runs[number].name, s.feature, s.layer, metric, s.value, s.ci_low, s.ci_high)
             for found in groups.values()
             for number, s in found
         ),
@@ -84,20 +71,16 @@ def _rows_of(runs: Sequence[Run], metric: str) -> dict[str, list[tuple[int, Scor
     return groups
 
 
-def _draw_side_by_side(
-    figure: Figure,
+def _draw(
+    canvas: Canvas,
     runs: Sequence[Run],
     groups: Mapping[str, list[tuple[int, Score]]],
     metric: str,
-) -> list[Spot]:
-    width, height = figure.get_size_inches()
+) -> None:
     label = style.METRIC_LABELS.get(metric, metric)
-    top = style.heading(figure, f"Held-out {label}: best layers and baselines", "")
-    left = 0.25 + max(style.text_width(figure, name, 9.5) for name in groups)
-    bottom = 0.42 + LEGEND_ROW * len(runs)
-    ax: Any = figure.add_axes(
-        (left / width, bottom / height, 1 - (left + 0.6) / width, 1 - (bottom + top) / height)
-    )
+    canvas.heading(f"Held-out {label}: best layers and baselines")
+    left = 0.25 + max(style.text_width(canvas.figure, name, 9.5) for name in groups)
+    ax = canvas.axes_between(left, 0.6, 0.42 + LEGEND_ROW * len(runs))
     place, ticks, drawn = 0.0, [], []
     for found in groups.values():
         ticks.append(place + 0.17 * (len(found) - 1) / 2)
@@ -121,14 +104,10 @@ def _draw_side_by_side(
     ax.spines["left"].set_visible(False)
     if metric in style.SHARES:
         ax.set_xlim(0, None)
-        per_cent_axis(ax.xaxis, bins=5 if width > 6 else 3)
+        per_cent_axis(ax.xaxis, bins=3 if canvas.narrow else 5)
     ax.grid(axis="x")
-    draw_legend(figure, runs, 0.1)
-    box, (y0, y1) = ax.get_position(), ax.get_ylim()
-    spots = []
+    draw_legend(canvas, runs, 0.1)
     for y, number, s in drawn:
-        at = 1 - box.y0 - box.height * (y - y0) / (y1 - y0)
-        words = "layer " + str(s.layer) if s.layer is not None else style.feature_label(s.feature)
-        text = f"{runs[number].name}\n{words}: {with_interval(s, metric)}"
-        spots.append(Spot(0, at - 0.085 / height, 1, 0.17 / height, text))
-    return spots
+        words = f"layer {s.layer}" if s.layer is not None else style.feature_label(s.feature)
+        text = f"{runs[number].name}\n{words}: {style.format_score(metric, s)}"
+        canvas.spot(ax, None, (y - 0.085, y + 0.085), text)

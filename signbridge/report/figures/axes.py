@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from signbridge.report.figures import style
-from signbridge.report.figures.plot import Spot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["layer_axis", "layer_spots", "per_cent_axis", "points"]
+__all__ = ["layer_axis", "per_cent_axis", "points", "value_axis"]
 
 
 def points(difference: float, digits: int = 1) -> str:
@@ -47,30 +45,11 @@ def per_cent_axis(axis: Any, *, signed: bool = False, bins: int = 5) -> None:
         axis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f}{style.PER_CENT}"))
 
 
-def layer_spots(ax: Axes, layers: Sequence[int], text: Callable[[int], str]) -> list[Spot]:
-    """One area of the picture for each layer, as high as the axes.
+def value_axis(axis: Any, metric: str, bins: int) -> None:
+    """Tick labels of a metric: shares in per cent, others as they are."""
+    from matplotlib.ticker import MaxNLocator
 
-    Args:
-        ax: Axes whose x is the layer.
-        layers: The layers, ascending.
-        text: What to show of a layer; nothing where it is empty.
-
-    Returns:
-        The areas.
-    """
-    box = ax.get_position()
-    low, high = ax.get_xlim()
-    edges = [
-        layers[0] - 0.5,
-        *((a + b) / 2 for a, b in itertools.pairwise(layers)),
-        layers[-1] + 0.5,
-    ]
-    spots = []
-    for i, layer in enumerate(layers):
-        start, stop = (
-            box.x0 + box.width * min(1, max(0, (e - low) / (high - low)))
-            for e in (edges[i], edges[i + 1])
-        )
-        if words := text(layer):
-            spots.append(Spot(start, 1 - box.y1, stop - start, box.height, words))
-    return spots
+    if metric in style.SHARES:
+        per_cent_axis(axis, bins=bins)
+    else:
+        axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))

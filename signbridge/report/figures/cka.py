@@ -3,68 +3,53 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.report.figures import style
-from signbridge.report.figures.plot import Plot, Spot
-from signbridge.report.figures.subsample import rows_in_words
+from signbridge.report.figures.plot import Canvas, Plot, build
+from signbridge.report.figures.subsample import independent_rows, rows_in_words
 from signbridge.results.results import SITE
 from signbridge.statistics.cka import cka_matrix
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from signbridge.report.inputs import Inputs
 
-    from signbridge.results.results import Results
+__all__ = ["cka_figure"]
 
-__all__ = ["CKA_MOST", "cka_figure"]
-
-CKA_MOST = 2000
-"""Most images of the matrix."""
-
+_MOST = 2000  # images
 _LEAST = 8  # with fewer images the estimate is all noise
 _NUMBERS_UP_TO = 12
 _COLOURS = ("#ffffff", "#fde9c9", "#f3b562", "#c8601f", "#5e1a04")
 
 
-def cka_figure(
-    results: Results,
-    feature: Callable[[str], npt.NDArray[Any]],
-    names: Sequence[str],
-    rows: npt.NDArray[np.int64],
-) -> Plot | None:
-    """Draw debiased linear CKA between all pairs of features.
+def cka_figure(inputs: Inputs) -> Plot | None:
+    """Draw debiased linear CKA between all pairs of baselines and layers.
 
     Args:
-        results: A results folder.
-        feature: Gives the (m, width) vectors of a feature for ``rows``.
-        names: Features in the order of the rows: baselines, then ``resid_post/0`` and so on.
-        rows: (m,) which samples of the predictions these are.
+        inputs: A results folder with its activation store.
 
     Returns:
-        The figure, or None with fewer than 8 images or fewer than two features. Columns of its
-        data: a, b, cka, images.
+        The figure, or None with fewer than 8 images or fewer than two features.
+        Columns of its data: a, b, cka, images.
     """
+    results = inputs.results
+    rows = independent_rows(results, _MOST, results.protocol.seed)
+    names = [*inputs.baselines, *(f"{SITE}/{k}" for k in results.layers)]
     if len(rows) < _LEAST or len(names) < 2:
         return None
-
-    def give(name: str) -> Callable[[], npt.NDArray[Any]]:
-        return lambda: feature(name)
-
-    matrix = cka_matrix([give(name) for name in names])
+    matrix = cka_matrix([partial(inputs.vectors, name, rows) for name in names])
     layers = [i for i, name in enumerate(names) if name.startswith(f"{SITE}/")]
-
-    def draw(narrow: bool) -> Any:
-        return lambda figure: _draw(figure, matrix, names, narrow)
-
     between = [float(matrix[i, j]) for i, j in itertools.pairwise(layers)]
     lowest = min((v for v in between if np.isfinite(v)), default=float("nan"))
     sampled = rows_in_words(results, rows)
-    return Plot(
-        name="cka",
+    return build(
+        "cka",
+        lambda canvas: _draw(canvas, matrix, names),
         title="Which layers are alike",
         caption=(
             "Linear centred kernel alignment of the standardised vectors, debiased: 1 where two "
@@ -76,40 +61,32 @@ def cka_figure(
             f"CKA of {len(layers)} layers"
             + (f"; neighbouring layers: {lowest:.2f} or more." if np.isfinite(lowest) else ".")
         ),
-        wide=style.render(draw(False), 8.0, 6.6),
-        narrow=style.render(draw(True), 4.2, 4.05),
+        height=(6.6, 4.05),
         columns=("a", "b", "cka", "images"),
-        rows=tuple(
-            (a, b, "" if np.isnan(matrix[i, j]) else float(matrix[i, j]), len(rows))
+        rows=(
+            (a, b, float(matrix[i, j]), len(rows))
             for i, a in enumerate(names)
             for j, b in enumerate(names)
         ),
     )
 
 
-def _label(name: str) -> str:
+def _label(name: str, of_a_layer: str = "") -> str:
     feature, _, layer = name.partition("/")
-    return layer if feature == SITE else style.feature_label(feature)
+    return f"{of_a_layer}{layer}" if feature == SITE else style.feature_label(feature)
 
 
-def _draw(
-    figure: Figure, matrix: npt.NDArray[np.float64], names: Sequence[str], narrow: bool
-) -> list[Spot]:
+def _draw(canvas: Canvas, matrix: npt.NDArray[np.float64], names: Sequence[str]) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
-    width, height = figure.get_size_inches()
-    n = len(names)
-    top = style.heading(
-        figure, "How alike the features are", "debiased linear CKA, decoder layers by number"
-    )
+    n, narrow = len(names), canvas.narrow
+    canvas.heading("How alike the features are", "debiased linear CKA, decoder layers by number")
     size = 8.0 if narrow else 9.5
     labels = [_label(name) for name in names]
-    longest = max(style.text_width(figure, label, size) for label in labels)
+    longest = max(style.text_width(canvas.figure, label, size) for label in labels)
     left, bottom, bar = 0.15 + longest, 0.2 + longest, 0.75
-    side = min(width - left - bar - 0.1, height - top - bottom)
-    ax: Any = figure.add_axes(
-        (left / width, (height - top - side) / height, side / width, side / height)
-    )
+    side = min(canvas.width - left - bar - 0.1, canvas.height - canvas.top - bottom)
+    ax = canvas.axes(left, canvas.top, side, side)
     colours = LinearSegmentedColormap.from_list("paper_browns", _COLOURS)
     n_baselines = sum(not name.startswith(f"{SITE}/") for name in names)
     # Names of baselines need room where many layers make the rows thin.
@@ -139,31 +116,19 @@ def _draw(
                         middles[j], middles[i], _number(matrix[i, j], 2), ha="center", va="center",
                         size=8, color="white" if matrix[i, j] > 0.7 else style.INK,
                     )  # fmt: skip
-    scale: Any = figure.add_axes(
-        ((left + side + 0.14) / width, (height - top - side) / height, 0.11 / width, side / height)
-    )
-    figure.colorbar(image, cax=scale)
+    scale = canvas.axes(left + side + 0.14, canvas.top, 0.11, side)
+    canvas.figure.colorbar(image, cax=scale)
     scale.tick_params(labelsize=size, length=2)
     scale.spines[:].set_visible(False)
-    box = ax.get_position()
-    return [
-        Spot(
-            box.x0 + box.width * edges[j],
-            1 - box.y1 + box.height * edges[i],
-            box.width * (edges[j + 1] - edges[j]),
-            box.height * (edges[i + 1] - edges[i]),
-            f"{_long(names[i])} and {_long(names[j])}\nCKA " + _number(matrix[i, j], 3),
+    long = [_label(name, "layer ") for name in names]
+    for i, j in np.argwhere(np.isfinite(matrix)).tolist():
+        canvas.spot(
+            ax,
+            (edges[j], edges[j + 1]),
+            (edges[i], edges[i + 1]),
+            f"{long[i]} and {long[j]}\nCKA {_number(matrix[i, j], 3)}",
         )
-        for i in range(n)
-        for j in range(n)
-        if np.isfinite(matrix[i, j])
-    ]
 
 
 def _number(value: float, digits: int) -> str:
     return f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")
-
-
-def _long(name: str) -> str:
-    feature, _, layer = name.partition("/")
-    return f"layer {layer}" if feature == SITE else style.feature_label(feature)

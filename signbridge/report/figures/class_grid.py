@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.report.classes import ClassRecall, class_recall
 from signbridge.report.figures import style
-from signbridge.report.figures.plot import Plot, Spot
+from signbridge.report.figures.plot import NARROW, WIDE, Canvas, Plot, build
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from signbridge.results.results import Results
 
 __all__ = ["class_grid", "typical_images"]
@@ -36,16 +34,12 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
     names = results.class_names
     chosen = None if pixels is None else typical_images(pixels, results.predictions.label)
     layer = results.best_layer
-
-    def draw(columns: int) -> Any:
-        return lambda figure: _draw(figure, layer, recalls, names, pixels, chosen, columns)
-
-    wide_columns, narrow_columns = _columns(8.0, names), _columns(4.2, names)
     seen = [r for r in recalls if r.n_scored]
     worst = sorted(seen, key=lambda r: (r.recall, r.index))[:3]
     best = sorted(seen, key=lambda r: (-r.recall, r.index))[:3]
-    return Plot(
-        name="class_grid",
+    return build(
+        "class_grid",
+        lambda canvas: _draw(canvas, layer, recalls, names, pixels, chosen),
         title="Class by class",
         caption=(
             f"Share of the held-out images of each class that the probe at layer {layer} reads "
@@ -59,27 +53,24 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
         + "; worst: "
         + ", ".join(f"{r.name} {100 * r.recall:.0f}{style.PER_CENT}" for r in worst)
         + ".",
-        wide=style.render(draw(wide_columns), 8.0, _height(8.0, wide_columns, len(names), chosen)),
-        narrow=style.render(
-            draw(narrow_columns), 4.2, _height(4.2, narrow_columns, len(names), chosen)
-        ),
+        height=(_height(WIDE, names, chosen), _height(NARROW, names, chosen)),
         columns=(
             *("class", "images", "independent", "scored", "right", "recall"),
             *("ci_low", "ci_high", "mostly_taken_for"),
         ),
-        rows=tuple(
+        rows=(
             (
                 r.name,
                 r.n_images,
                 r.n_groups,
                 r.n_scored,
                 r.n_right,
-                *("" if math.isnan(v) else v for v in (r.recall, r.low, r.high)),
-                "" if r.taken_for is None else names[r.taken_for],
+                *(r.recall, r.low, r.high),
+                None if r.taken_for is None else names[r.taken_for],
             )
             for r in recalls
         ),
-    )  # fmt: skip
+    )
 
 
 def typical_images(pixels: npt.NDArray[np.uint8], label: npt.NDArray[np.int64]) -> dict[int, int]:
@@ -121,32 +112,32 @@ def _cell(width: float, columns: int) -> float:
     return min(1.3, (width - 0.03) / columns)
 
 
-def _height(width: float, columns: int, n: int, chosen: object) -> float:
+def _height(width: float, names: tuple[str, ...], chosen: object) -> float:
+    columns = _columns(width, names)
     image = _cell(width, columns) - _PAD if chosen is not None else 0.0
-    return _TOP + math.ceil(n / columns) * (image + _TEXT) + 0.02
+    return _TOP + math.ceil(len(names) / columns) * (image + _TEXT) + 0.02
 
 
 def _draw(
-    figure: Figure,
+    canvas: Canvas,
     layer: int,
     recalls: list[ClassRecall],
     names: tuple[str, ...],
     pixels: npt.NDArray[np.uint8] | None,
     chosen: dict[int, int] | None,
-    columns: int,
-) -> list[Spot]:
+) -> None:
     from matplotlib.patches import Rectangle
 
-    width, height = figure.get_size_inches()
-    style.heading(
-        figure,
+    figure, width, height = canvas.figure, canvas.width, canvas.height
+    canvas.heading(
         f"Held-out recall of every class, layer {layer}",
-        "bar and number: share of the class's images read right · line: 95 % interval"
-        if width > 6
-        else "bar, number: share read right · line: 95 % interval",
+        "bar, number: share read right · line: 95 % interval"
+        if canvas.narrow
+        else "bar and number: share of the class's images read right · line: 95 % interval",
     )
+    columns = _columns(width, names)
     # One axes in inches, from the top left: every cell is then placed in plain units.
-    ax: Any = figure.add_axes((0, 0, 1, 1))
+    ax = canvas.axes(0, 0, width, height)
     ax.set_xlim(0, width)
     ax.set_ylim(height, 0)
     ax.axis("off")
@@ -158,7 +149,6 @@ def _draw(
     beside = all(
         style.text_width(figure, widest[r.index], 9, "bold") <= side - 0.42 for r in recalls
     )
-    spots = []
     for i, r in enumerate(recalls):
         x = 0.03 + (i % columns) * cell
         y = _TOP + (i // columns) * (image_height + _TEXT)
@@ -201,20 +191,16 @@ def _draw(
                 solid_capstyle="butt",
                 zorder=4,
             )
-        spots.append(
-            Spot(
-                x / width,
-                (y - image_height) / height,
-                side / width,
-                (image_height + 0.3) / height,
-                _tip(r, names),
-                None if chosen is None else chosen.get(r.index),
-            )
+        # imshow moves the limits.
+        ax.set_xlim(0, width)
+        ax.set_ylim(height, 0)
+        canvas.spot(
+            ax,
+            (x, x + side),
+            (y - image_height, y + 0.3),
+            _tip(r, names),
+            None if chosen is None else chosen.get(r.index),
         )
-    # imshow moves the limits.
-    ax.set_xlim(0, width)
-    ax.set_ylim(height, 0)
-    return spots
 
 
 def _tip(r: ClassRecall, names: tuple[str, ...]) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.report.classes import confusion_counts
 from signbridge.report.figures import style
-from signbridge.report.figures.plot import Plot, Spot
+from signbridge.report.figures.plot import Canvas, Plot, build
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from signbridge.results.results import Results
 
 __all__ = ["confusion"]
@@ -36,25 +34,21 @@ def confusion(results: Results) -> Plot:
     totals = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     names = results.class_names
-    layer = results.best_layer
-
-    def draw(narrow: bool) -> Any:
-        return lambda figure: _draw(figure, layer, counts, share, names, narrow)
 
     n = len(names)
     right = int(np.trace(counts))
-    return Plot(
-        name="confusion",
+    return build(
+        "confusion",
+        lambda canvas: _draw(canvas, results.best_layer, counts, share, names),
         title="Mistakes",
         caption=(
             "Rows: the true class; columns: what the probe reads; darker: a larger share of the "
             "row" + (" (numbers in per cent)." if n <= _NUMBERS_UP_TO else ".")
         ),
         alt=f"Confusion matrix: {right} of {int(counts.sum())} images on the diagonal.",
-        wide=style.render(draw(False), 8.0, min(8.3, 2.0 + 0.55 * max(n, 4))),
-        narrow=style.render(draw(True), 4.2, min(4.7, 1.8 + 0.55 * max(n, 3))),
+        height=(min(8.3, 2.0 + 0.55 * max(n, 4)), min(4.7, 1.8 + 0.55 * max(n, 3))),
         columns=("true", "predicted", "count", "share"),
-        rows=tuple(
+        rows=(
             (names[i], names[j], int(counts[i, j]), float(share[i, j]))
             for i in range(n)
             for j in range(n)
@@ -63,30 +57,26 @@ def confusion(results: Results) -> Plot:
 
 
 def _draw(
-    figure: Figure,
+    canvas: Canvas,
     layer: int,
     counts: npt.NDArray[np.int64],
     share: npt.NDArray[np.float64],
     names: tuple[str, ...],
-    narrow: bool,
-) -> list[Spot]:
+) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
-    width, height = figure.get_size_inches()
-    n = len(names)
-    top = style.heading(
-        figure, f"What is taken for what, layer {layer}", "each row: held-out images of one class"
+    n, narrow = len(names), canvas.narrow
+    canvas.heading(
+        f"What is taken for what, layer {layer}", "each row: held-out images of one class"
     )
-    size = min(9.5, max(3.2, 0.62 * 72 * (width - 1.2) / n))
-    shown = [style.short(name, 14 if not narrow else 9) for name in names]
-    labels = max(style.text_width(figure, name, size) for name in shown)
+    size = min(9.5, max(3.2, 0.62 * 72 * (canvas.width - 1.2) / n))
+    shown = [style.short(name, 9 if narrow else 14) for name in names]
+    labels = max(style.text_width(canvas.figure, name, size) for name in shown)
     left = 0.48 + labels
     turned = max(len(name) for name in shown) > 2
     bottom = 0.42 + (labels if turned else size / 72)
-    side = min(width - left - 0.15, height - top - bottom)
-    ax: Any = figure.add_axes(
-        (left / width, (height - top - side) / height, side / width, side / height)
-    )
+    side = min(canvas.width - left - 0.15, canvas.height - canvas.top - bottom)
+    ax = canvas.axes(left, canvas.top, side, side)
     # From white on: an empty cell is paper, and prints as such.
     blues = LinearSegmentedColormap.from_list("paper_blues", _BLUES)
     ax.imshow(share, cmap=blues, vmin=0, vmax=1, interpolation="nearest")
@@ -118,24 +108,14 @@ def _draw(
                 size=min(8.5, 0.36 * 72 * side / n),
                 color="white" if share[i, j] > 0.55 else style.INK,
             )
-    return _spots(ax.get_position(), counts, names)
-
-
-def _spots(box: Any, counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> list[Spot]:
-    n = len(names)
     cells = np.argwhere(counts > 0)
     if len(cells) > _MOST_SPOTS:
-        order = np.argsort(-counts[counts > 0], kind="stable")
-        cells = cells[order[:_MOST_SPOTS]]
-    totals = counts.sum(axis=1)
-    return [
-        Spot(
-            box.x0 + box.width * j / n,
-            1 - box.y1 + box.height * i / n,
-            box.width / n,
-            box.height / n,
+        cells = cells[np.argsort(-counts[counts > 0], kind="stable")[:_MOST_SPOTS]]
+    for i, j in cells.tolist():
+        canvas.spot(
+            ax,
+            (j - 0.5, j + 0.5),
+            (i - 0.5, i + 0.5),
             f"{style.printable(names[i])} read as {style.printable(names[j])}\n"
-            f"{counts[i, j]} of {totals[i]}",
+            f"{counts[i, j]} of {counts[i].sum()}",
         )
-        for i, j in cells.tolist()
-    ]

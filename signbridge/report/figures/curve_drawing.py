@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from signbridge.report.figures import style
-from signbridge.report.figures.plot import Spot
+from signbridge.report.figures.axes import layer_axis, value_axis
+from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.results import UNTRAINED, Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Line", "draw_curves"]
+__all__ = ["Line", "curve_plot"]
 
 _LABEL_SIZE = 9.0
 
@@ -42,35 +42,52 @@ def _weight(line: Line) -> str:
     return "bold" if line.main else "normal"
 
 
-def draw_curves(
-    figure: Figure,
-    title: str,
+def curve_plot(
+    name: str,
+    curves: list[Line],
+    baselines: list[Line],
+    metric: str,
+    *,
+    heading: str,
     subtitle: str,
+    peak: Score | None = None,
+    bracket: tuple[int, int] | None = None,
+    **words: Any,
+) -> Plot:
+    """Draw curves over the layers, with baselines as horizontal lines.
+
+    Args:
+        name: File name of the figure without suffix.
+        curves: Scores over layers; the main one has ``main`` set.
+        baselines: Lines of one score that belongs to no layer.
+        metric: The metric's name.
+        heading: What is drawn.
+        subtitle: Model, data and protocol in a few words.
+        peak: The score to mark, or None.
+        bracket: First and last layer of the interval of the peak's place, drawn at the top.
+        words: Further arguments of :func:`signbridge.report.figures.plot.build`.
+
+    Returns:
+        The figure; a row of its data is a score of a line.
+    """
+
+    def draw(canvas: Canvas) -> None:
+        canvas.heading(heading, subtitle)
+        _draw(canvas, metric, curves, baselines, peak, bracket)
+
+    scores = (s for line in (*curves, *baselines) for s in line.scores if math.isfinite(s.value))
+    return build(name, draw, rows=scores, **words)
+
+
+def _draw(
+    canvas: Canvas,
     metric: str,
     curves: list[Line],
     baselines: list[Line],
     peak: Score | None,
-    narrow: bool,
-    bracket: tuple[int, int] | None = None,
-) -> list[Spot]:
-    """Draw the lines into an empty figure.
-
-    Args:
-        figure: Where to.
-        title: What is drawn.
-        subtitle: Model, data and protocol in a few words.
-        metric: The metric's name.
-        curves: Scores over layers; the main one has ``main`` set.
-        baselines: Lines of one score that belongs to no layer.
-        peak: The score to mark, or None.
-        narrow: Whether to draw for a phone, with the names below the axes.
-        bracket: First and last layer of the interval of the peak's place, drawn at the top.
-
-    Returns:
-        One area for each layer.
-    """
-    width, height = figure.get_size_inches()
-    top = style.heading(figure, title, subtitle)
+    bracket: tuple[int, int] | None,
+) -> None:
+    figure, narrow = canvas.figure, canvas.narrow
     value_text = {
         id(line): line.label
         + ("" if len(line.scores) > 1 else f" {style.format_value(metric, line.end)}")
@@ -86,9 +103,7 @@ def draw_curves(
             for line in lines
         )
         left, right, bottom = 0.72, widest + 0.5, 0.58
-    ax = figure.add_axes(
-        (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
-    )
+    ax = canvas.axes_between(left, right, bottom)
     layers = sorted({s.layer for line in curves for s in line.scores if s.layer is not None})
     span = max(1, layers[-1] - layers[0])
     bars = [
@@ -98,12 +113,16 @@ def draw_curves(
     ]
     end = layers[-1] + span * 0.03
     x_max = end + span * 0.035 * (len(bars) + (1 if bars else 0))
-    ax.set_xlim(layers[0] - span * 0.03, x_max)
     low, high = _limits(metric, lines)
     if bracket is not None:
         high += 0.13 * (high - low)
+    layer_axis(ax, layers, 9 if narrow else 17, "decoder layer (0 = first)")
+    ax.set_xlim(layers[0] - span * 0.03, x_max)
     ax.set_ylim(low, high)
-    _axes(ax, metric, layers, narrow)
+    value_axis(ax.yaxis, metric, 6)
+    ax.grid(axis="y")
+    if low < 0:
+        ax.axhline(0, color=style.MUTED, linewidth=0.8)
 
     for line in baselines:
         ax.axhline(line.end, color=line.colour, linestyle=line.dashes, linewidth=1.3, zorder=2)
@@ -122,7 +141,17 @@ def draw_curves(
         _legend(figure, lines, value_text, left, bottom)
     else:
         _end_labels(figure, ax, lines, value_text)
-    return _spots(ax, metric, curves, layers)
+
+    def text(layer: int) -> str:
+        rows = [
+            f"{line.label}: {style.format_score(metric, s)}"
+            for line in curves
+            for s in line.scores
+            if s.layer == layer
+        ]
+        return "\n".join([f"layer {layer}", *rows])
+
+    canvas.layer_spots(ax, layers, text)
 
 
 def _limits(metric: str, lines: list[Line]) -> tuple[float, float]:
@@ -140,22 +169,6 @@ def _limits(metric: str, lines: list[Line]) -> tuple[float, float]:
     # A confident wrong probe can be arbitrarily bad: keep the readable part in view.
     floor = max(lowest, -max(highest, 0.5))
     return (0.0 if lowest >= 0 else floor - room / 2), highest + room
-
-
-def _axes(ax: Axes, metric: str, layers: list[int], narrow: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    ticks = style.labels_at(layers, 9 if narrow else 17)
-    ax.set_xticks(ticks, [str(t) for t in ticks])
-    ax.set_xticks(layers, minor=True)
-    ax.tick_params(which="minor", length=2)
-    ax.set_xlabel("decoder layer (0 = first)", loc="left")
-    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    if metric in style.SHARES:
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f}{style.PER_CENT}"))
-    ax.grid(axis="y")
-    if ax.get_ylim()[0] < 0:
-        ax.axhline(0, color=style.MUTED, linewidth=0.8)
 
 
 def _curve(ax: Axes, line: Line, narrow: bool) -> None:
@@ -353,36 +366,3 @@ def _legend(
             va="center",
             parse_math=False,
         )
-
-
-def _spots(ax: Axes, metric: str, curves: list[Line], layers: list[int]) -> list[Spot]:
-    box = ax.get_position()
-    x_low, x_high = ax.get_xlim()
-    edges = [
-        layers[0] - 0.5,
-        *((a + b) / 2 for a, b in itertools.pairwise(layers)),
-        layers[-1] + 0.5,
-    ]
-    spots = []
-    for i, layer in enumerate(layers):
-        rows = [f"layer {layer}"]
-        for line in curves:
-            for s in line.scores:
-                if s.layer == layer:
-                    rows.append(f"{line.label}: {_with_interval(metric, s)}")
-        start, stop = (
-            box.x0 + box.width * min(1, max(0, (e - x_low) / (x_high - x_low)))
-            for e in (edges[i], edges[i + 1])
-        )
-        spots.append(Spot(start, 1 - box.y1, stop - start, box.height, "\n".join(rows)))
-    return spots
-
-
-def _with_interval(metric: str, s: Score) -> str:
-    value = style.format_value(metric, s.value)
-    if math.isnan(s.ci_low) or math.isnan(s.ci_high):
-        return value
-    ends = (
-        style.format_value(metric, v).removesuffix(style.PER_CENT) for v in (s.ci_low, s.ci_high)
-    )
-    return f"{value} [{' to '.join(ends)}]"

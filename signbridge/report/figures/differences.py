@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from signbridge.report.figures import style
-from signbridge.report.figures.axes import layer_axis, layer_spots, per_cent_axis, points
-from signbridge.report.figures.plot import Plot, Spot
+from signbridge.report.figures.axes import layer_axis, per_cent_axis, points
+from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.comparisons import Comparison, p_text
 from signbridge.results.format import COMPARISON_COLUMNS
 from signbridge.results.results import Results
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["differences_figure", "family_label"]
 
@@ -64,17 +59,15 @@ def differences_figure(results: Results) -> Plot | None:
     if not panels:
         return None
 
-    def draw(columns: int) -> Any:
-        return lambda figure: _draw(figure, results, panels, columns)
-
     counts = []
     for family, rows in panels:
         above = sum(c.relation == "above" for c in rows)
         below = sum(c.relation == "below" for c in rows)
         counts.append(f"{family_label(family)}: {above} above, {below} below of {len(rows)}")
-    wide, narrow = min(3, len(panels)), 1
-    return Plot(
-        name="differences",
+    n = len(panels)
+    return build(
+        "differences",
+        lambda canvas: _draw(canvas, results, panels),
         title="Layer by layer against the baselines",
         caption=(
             "Paired differences of accuracy on the same images, in points, with 95 % intervals. "
@@ -82,23 +75,10 @@ def differences_figure(results: Results) -> Plot | None:
             "for all layers of the panel; open grey: not shown to differ."
         ),
         alt="; ".join(counts) + ".",
-        wide=style.render(draw(wide), 8.0, _height(wide, len(panels), 2.15)),
-        narrow=style.render(draw(narrow), 4.2, _height(narrow, len(panels), 1.75)),
+        height=(_HEAD + math.ceil(n / min(3, n)) * 2.15 + 0.28, _HEAD + n * 1.75 + 0.28),
         columns=COMPARISON_COLUMNS,
-        rows=tuple(
-            (
-                c.family,
-                c.a,
-                c.b,
-                c.metric,
-                *("" if math.isnan(v) else v
-                  for v in (c.difference, c.ci_low, c.ci_high, c.p, c.p_corrected)),
-                "" if c.n_comparisons is None else c.n_comparisons,
-            )
-            for _, rows in panels
-            for c in rows
-        ),
-    )  # fmt: skip
+        rows=(c for _, rows in panels for c in rows),
+    )
 
 
 def _with_layers(results: Results, family: str) -> list[Comparison]:
@@ -107,32 +87,21 @@ def _with_layers(results: Results, family: str) -> list[Comparison]:
     ]
 
 
-def _height(columns: int, n: int, each: float) -> float:
-    return _HEAD + math.ceil(n / columns) * each + 0.28
-
-
 def _draw(
-    figure: Figure, results: Results, panels: list[tuple[str, list[Comparison]]], columns: int
-) -> list[Spot]:
-    width, height = figure.get_size_inches()
-    style.heading(
-        figure,
+    canvas: Canvas, results: Results, panels: Sequence[tuple[str, Sequence[Comparison]]]
+) -> None:
+    canvas.heading(
         "Each layer minus each baseline",
         "difference of held-out accuracy in points · filled: differs after correction",
     )
+    columns = 1 if canvas.narrow else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    each = (height - _HEAD - 0.28) / rows
-    across = (width - 0.1) / columns
-    spots = []
+    each = (canvas.height - _HEAD - 0.28) / rows
+    across = (canvas.width - 0.1) / columns
     for number, (family, listed) in enumerate(panels):
         column, row = number % columns, number // columns
-        ax: Any = figure.add_axes(
-            (
-                (column * across + 0.55) / width,
-                1 - (_HEAD + (row + 1) * each - 0.28) / height,
-                (across - 0.65) / width,
-                (each - 0.60) / height,
-            )
+        ax = canvas.axes(
+            column * across + 0.55, _HEAD + row * each + 0.32, across - 0.65, each - 0.60
         )
         style.text(
             ax, 0.0, 1.04, family_label(family), transform=ax.transAxes, size=8.8, weight="bold",
@@ -157,12 +126,7 @@ def _draw(
         last = row == rows - 1 or number + columns >= len(panels)
         layer_axis(ax, results.layers, 7 if columns > 1 else 9, "decoder layer" if last else "")
         tips = {k: _tip(family, c) for k, c in known.items()}
-        spots += layer_spots(ax, results.layers, partial(_text, tips))
-    return spots
-
-
-def _text(tips: Mapping[int, str], layer: int) -> str:
-    return tips.get(layer, "")
+        canvas.layer_spots(ax, results.layers, tips.get)
 
 
 def _tip(family: str, c: Comparison) -> str:

@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from signbridge.report.figures import style
-from signbridge.report.figures.curve_drawing import Line, draw_curves
+from signbridge.report.figures.curve_drawing import Line, curve_plot
 from signbridge.report.figures.plot import Plot
 from signbridge.results.format import TASK
 from signbridge.results.results import RANDOM_WEIGHTS, SAID, SITE, UNTRAINED, Results, Score
 from signbridge.statistics.metrics import measure
 
-__all__ = ["BASELINE_LOOKS", "layer_curve", "numbers", "subtitle"]
+__all__ = ["BASELINE_LOOKS", "known_and_said", "layer_curve", "other_metric", "subtitle"]
 
 BASELINE_LOOKS: dict[str, tuple[str, Any]] = {
     "pixels": (style.COLOURS["green"], (0, (7, 2))),
@@ -38,7 +38,7 @@ _TITLES = {
 _OTHER = (style.COLOURS["sky"], (0, (5, 1, 1, 1, 1, 1)))
 
 
-def layer_curve(results: Results, metric: str = "accuracy", name: str = "layer_curve") -> Plot:
+def layer_curve(results: Results, metric: str = "accuracy") -> Plot:
     """Draw one metric over the decoder layers.
 
     The main split is a solid line with its 95 % interval; other splits are dashed lines; baselines
@@ -47,7 +47,6 @@ def layer_curve(results: Results, metric: str = "accuracy", name: str = "layer_c
     Args:
         results: A results folder.
         metric: A metric of ``scores.csv``.
-        name: File name of the figure without suffix.
 
     Returns:
         The figure. Columns of its data: feature, layer, split, metric, value, ci_low, ci_high.
@@ -57,60 +56,47 @@ def layer_curve(results: Results, metric: str = "accuracy", name: str = "layer_c
     peak = _peak(results, metric, curves)
     label = style.METRIC_LABELS.get(metric, metric.replace("_", " "))
     title = f"{label[0].upper()}{label[1:]} by decoder layer"
-
     found = results.summary.peak if metric == "accuracy" else None
-    bracket = (found.low, found.high) if found else None
-
-    def draw(narrow: bool) -> Any:
-        return lambda figure: draw_curves(
-            figure,
-            f"Held-out {label} by decoder layer",
-            subtitle(results),
-            metric,
-            curves,
-            baselines,
-            peak,
-            narrow,
-            bracket,
-        )
-
-    rows = tuple(
-        (s.feature, "" if s.layer is None else s.layer, s.split, s.metric, *numbers(s))
-        for line in (*curves, *baselines)
-        for s in line.scores
-    )
+    alt = title
     if peak is not None:
-        alt = (
-            f"{title}: highest at layer {peak.layer} with {style.format_value(metric, peak.value)}"
-            + "".join(
-                f"; {line.label} {style.format_value(metric, line.end)}" for line in baselines
-            )
-            + "."
+        alt += f": highest at layer {peak.layer} with {style.format_value(metric, peak.value)}"
+        alt += "".join(
+            f"; {line.label} {style.format_value(metric, line.end)}" for line in baselines
         )
-    else:
-        alt = f"{title}."
-    return Plot(
-        name=name,
+    return curve_plot(
+        "layer_curve" if metric == "accuracy" else metric,
+        curves,
+        baselines,
+        metric,
+        heading=f"Held-out {label} by decoder layer",
+        subtitle=subtitle(results),
+        peak=peak,
+        bracket=(found.low, found.high) if found else None,
         title=_title(results, metric, title),
         caption=_caption(results, metric, curves, baselines),
-        alt=alt,
-        wide=style.render(draw(False), 8.0, 4.7),
-        narrow=style.render(draw(True), 4.2, 5.0),
+        alt=f"{alt}.",
+        height=(4.7, 5.0),
         columns=("feature", "layer", "split", "metric", "value", "ci_low", "ci_high"),
-        rows=rows,
     )
+
+
+def known_and_said(results: Results) -> Plot | None:
+    """The usable information, where the model's answers were scored with it."""
+    return layer_curve(results, "usable_information") if results.summary.said else None
+
+
+def other_metric(results: Results, metric: str) -> Plot | None:
+    """Another metric over the layers, where it was measured and is not drawn already."""
+    there = metric == "usable_information" and results.summary.said
+    if there or not results.curve(SITE, metric, results.split):
+        return None
+    return layer_curve(results, metric)
 
 
 def _title(results: Results, metric: str, otherwise: str) -> str:
     if metric == "usable_information" and results.summary.said:
         return "Known and said, in bits"
     return _TITLES.get(metric, otherwise)
-
-
-def numbers(s: Score) -> tuple[object, object, object]:
-    """Value and interval as cells of a CSV file, empty where there is no interval."""
-    low, high = (("" if math.isnan(v) else v) for v in (s.ci_low, s.ci_high))
-    return s.value, low, high
 
 
 def _curves(results: Results, metric: str) -> list[Line]:

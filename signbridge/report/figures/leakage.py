@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 from signbridge.report.figures import style
-from signbridge.report.figures.plot import Plot, Spot
+from signbridge.report.figures.axes import per_cent_axis
+from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.results import SITE, UNTRAINED, Results, Score
 from signbridge.store.grouping import grouping
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["leakage_figure", "leakage_pairs"]
 
@@ -51,39 +48,25 @@ def leakage_figure(results: Results) -> Plot | None:
     if not pairs:
         return None
 
-    def draw(figure: Figure) -> list[Spot]:
-        return _draw(figure, results, pairs)
-
-    height = 1.25 + 0.46 * len(pairs)
-    gaps = "; ".join(
-        f"{_name(main)} {style.format_value('accuracy', main.value)} with "
-        f"{style.split_label(results.split)} and "
-        f"{style.format_value('accuracy', other.value)} with a random split"
-        for main, other in pairs
-    )
-    return Plot(
-        name="leakage",
+    return build(
+        "leakage",
+        lambda canvas: _draw(canvas, results, pairs),
         title="Leakage",
         caption=(
             f"Filled: accuracy with {style.split_label(results.split)}; open: accuracy with a "
             f"random split, which may put images of {_group(results)} on both sides. The distance "
             "is what that is worth, together with what else differs between the two splits."
         ),
-        alt=f"{gaps}.",
-        wide=style.render(draw, 8.0, height),
-        narrow=style.render(draw, 4.2, height + 0.4),
+        alt="; ".join(
+            f"{_name(main)} {style.format_value('accuracy', main.value)} with "
+            f"{style.split_label(results.split)} and "
+            f"{style.format_value('accuracy', other.value)} with a random split"
+            for main, other in pairs
+        )
+        + ".",
+        height=(1.25 + 0.46 * len(pairs), 1.65 + 0.46 * len(pairs)),
         columns=("feature", "layer", "split", "value", "ci_low", "ci_high"),
-        rows=tuple(
-            (
-                s.feature,
-                "" if s.layer is None else s.layer,
-                s.split,
-                s.value,
-                *("" if math.isnan(v) else v for v in (s.ci_low, s.ci_high)),
-            )
-            for pair in pairs
-            for s in pair
-        ),
+        rows=(s for pair in pairs for s in pair),
     )
 
 
@@ -96,20 +79,14 @@ def _name(s: Score) -> str:
     return style.feature_label(s.feature) if s.layer is None else f"decoder layer {s.layer}"
 
 
-def _draw(figure: Figure, results: Results, pairs: list[tuple[Score, Score]]) -> list[Spot]:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    width, height = figure.get_size_inches()
-    top = style.heading(
-        figure,
+def _draw(canvas: Canvas, results: Results, pairs: list[tuple[Score, Score]]) -> None:
+    canvas.heading(
         "What a random split would have claimed",
         f"held-out accuracy · filled: {style.split_label(results.split)} · open: random split · "
         "right: difference in points",
     )
-    left = 0.25 + max(style.text_width(figure, _name(main), 10) for main, _ in pairs)
-    ax: Any = figure.add_axes(
-        (left / width, 0.38 / height, 1 - (left + 0.75) / width, 1 - (0.38 + top) / height)
-    )
+    left = 0.25 + max(style.text_width(canvas.figure, _name(main), 10) for main, _ in pairs)
+    ax = canvas.axes_between(left, 0.75, 0.38)
     ax.set_xlim(0, min(1.0, 1.12 * max(max(a.value, b.value) for a, b in pairs)))
     ax.set_ylim(len(pairs) - 0.5, -0.5)
     ax.set_yticks(range(len(pairs)), [_name(main) for main, _ in pairs])
@@ -117,11 +94,8 @@ def _draw(figure: Figure, results: Results, pairs: list[tuple[Score, Score]]) ->
         tick.set_parse_math(False)
     ax.tick_params(axis="y", length=0, labelsize=10)
     ax.spines["left"].set_visible(False)
-    ax.xaxis.set_major_locator(MaxNLocator(5 if width > 6 else 3, steps=[1, 2, 2.5, 5, 10]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f}{style.PER_CENT}"))
+    per_cent_axis(ax.xaxis, bins=3 if canvas.narrow else 5)
     ax.grid(axis="x")
-    spots = []
-    box = ax.get_position()
     for i, (main, other) in enumerate(pairs):
         ax.plot([main.value, other.value], [i, i], color=style.FAINT, linewidth=5, zorder=1)
         for s, colour, face in (
@@ -139,15 +113,11 @@ def _draw(figure: Figure, results: Results, pairs: list[tuple[Score, Score]]) ->
             ax, 1.02, i, f"{difference:+.1f}".replace("-", "−"), transform=ax.get_yaxis_transform(),
             va="center", size=10, weight="bold",
         )  # fmt: skip
-        spots.append(
-            Spot(
-                0,
-                1 - box.y1 + box.height * i / len(pairs),
-                1,
-                box.height / len(pairs),
-                f"{_name(main)}\n{style.split_label(results.split)}: "
-                f"{style.format_value('accuracy', main.value)}\n"
-                f"random split: {style.format_value('accuracy', other.value)}",
-            )
+        canvas.spot(
+            ax,
+            None,
+            (i - 0.5, i + 0.5),
+            f"{_name(main)}\n{style.split_label(results.split)}: "
+            f"{style.format_value('accuracy', main.value)}\n"
+            f"random split: {style.format_value('accuracy', other.value)}",
         )
-    return spots

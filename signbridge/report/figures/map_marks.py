@@ -13,16 +13,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.path import Path
 
+    from signbridge.report.figures.plot import Canvas
+
 __all__ = [
     "as_letters",
     "class_names",
     "draw_marks",
     "letters_where_there_is_room",
+    "map_axes",
     "short_names",
     "thinned",
 ]
 
 _CROWDED_FROM = 700
+
+
+def map_axes(canvas: Canvas, left: float, top: float, width: float, height: float) -> Any:
+    """Framed axes without ticks, as of :meth:`signbridge.report.figures.plot.Canvas.axes`."""
+    ax = canvas.axes(left, top, width, height)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color(style.FAINT)
+    return ax
 
 
 def as_letters(names: tuple[str, ...], n: int) -> bool:

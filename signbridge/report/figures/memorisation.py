@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from signbridge.report.figures import style
-from signbridge.report.figures.curve_drawing import Line, draw_curves
-from signbridge.report.figures.layer_curve import BASELINE_LOOKS, numbers, subtitle
+from signbridge.report.figures.curve_drawing import Line, curve_plot
+from signbridge.report.figures.layer_curve import BASELINE_LOOKS, subtitle
 from signbridge.report.figures.plot import Plot
 from signbridge.results.format import CONTROL_TASK
 from signbridge.results.results import SITE, UNTRAINED, Results, Score
@@ -16,6 +15,7 @@ from signbridge.store.grouping import grouping
 __all__ = ["memorisation_figure", "selectivity_figure"]
 
 _COLUMNS = ("feature", "layer", "split", "task", "metric", "value", "ci_low", "ci_high")
+_HEIGHT = (4.3, 4.8)
 
 
 def memorisation_figure(results: Results) -> Plot | None:
@@ -68,17 +68,19 @@ def memorisation_figure(results: Results) -> Plot | None:
         baselines.append(Line(name, *BASELINE_LOOKS["majority"], (often,)))
     elif chance is not None:
         baselines.append(Line("chance", *BASELINE_LOOKS["chance"], (chance,)))
-    title = "What a probe scores on labels that mean nothing"
     best = results.score(SITE, results.best_layer, "accuracy", "random", CONTROL_TASK)
     at_best = "" if best is None else (
         f": {style.format_value('accuracy', best.value)} at layer {results.best_layer}"
     )  # fmt: skip
-    return _plot(
-        results,
+    return curve_plot(
         "memorisation",
-        "Memorisation",
-        title,
-        (
+        curves,
+        baselines,
+        "accuracy",
+        heading="What a probe scores on labels that mean nothing",
+        subtitle=subtitle(results, None),
+        title="Memorisation",
+        caption=(
             f"Black: every group was given a random label, the same for all its images "
             f"({_one(results)}), and probes were trained on these under a random split. Nothing "
             "can be learnt but which group an image belongs to, so what lies above a guess is "
@@ -89,10 +91,9 @@ def memorisation_figure(results: Results) -> Plot | None:
                 else "."
             )
         ),
-        f"Accuracy on random labels under a random split{at_best}.",
-        "accuracy",
-        curves,
-        baselines,
+        alt=f"Accuracy on random labels under a random split{at_best}.",
+        height=_HEIGHT,
+        columns=_COLUMNS,
     )
 
 
@@ -117,60 +118,29 @@ def selectivity_figure(results: Results) -> Plot | None:
         for s in results.baselines("selectivity", "random")
         if s.feature not in UNTRAINED
     ]
-    return _plot(
-        results,
+    return curve_plot(
         "selectivity",
-        "Selectivity",
-        "True minus random labels, both under a random split",
-        (
+        [Line("decoder layers", style.COLOURS["blue"], "-", scores, main=True)],
+        baselines,
+        "selectivity",
+        heading="True minus random labels, both under a random split",
+        subtitle=subtitle(results, None),
+        title="Selectivity",
+        caption=(
             "Accuracy on the true labels minus accuracy on random labels of the groups, under the "
             "same random split and on the same images, with its 95 % interval (Hewitt & Liang "
             "2019). What is near 0 is no more than recognition of what the probe was trained on."
         ),
-        "Selectivity by decoder layer: "
+        alt="Selectivity by decoder layer: "
         + ", ".join(
             f"layer {s.layer} {style.format_value('selectivity', s.value)}" for s in scores[:40]
         )
         + ".",
-        "selectivity",
-        [Line("decoder layers", style.COLOURS["blue"], "-", scores, main=True)],
-        baselines,
+        height=_HEIGHT,
+        columns=_COLUMNS,
     )
 
 
 def _one(results: Results) -> str:
     words = grouping(results.provenance)
     return "each image is a group of its own" if words.kind == "none" else words.one
-
-
-def _plot(
-    results: Results,
-    name: str,
-    title: str,
-    heading: str,
-    caption: str,
-    alt: str,
-    metric: str,
-    curves: list[Line],
-    baselines: list[Line],
-) -> Plot:
-    def draw(narrow: bool) -> Any:
-        return lambda figure: draw_curves(
-            figure, heading, subtitle(results, None), metric, curves, baselines, None, narrow
-        )
-
-    def row(s: Score) -> tuple[object, ...]:
-        layer = "" if s.layer is None else s.layer
-        return (s.feature, layer, s.split, s.task, s.metric, *numbers(s))
-
-    return Plot(
-        name=name,
-        title=title,
-        caption=caption,
-        alt=alt,
-        wide=style.render(draw(False), 8.0, 4.3),
-        narrow=style.render(draw(True), 4.2, 4.8),
-        columns=_COLUMNS,
-        rows=tuple(row(s) for line in (*curves, *baselines) for s in line.scores
-                   if math.isfinite(s.value)),
-    )  # fmt: skip

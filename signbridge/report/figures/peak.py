@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
 from signbridge.report.figures import style
-from signbridge.report.figures.axes import layer_axis, layer_spots, per_cent_axis, points
-from signbridge.report.figures.plot import Plot, Spot
+from signbridge.report.figures.axes import layer_axis, per_cent_axis, points
+from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.comparisons import Comparison, p_text
 from signbridge.results.results import Results
 from signbridge.results.summary import Peak
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["peak_figure"]
 
@@ -36,18 +32,13 @@ def peak_figure(results: Results) -> Plot | None:
     behind = {c.layer: c for c in results.family("layers_vs_peak") if c.layer is not None}
     nested = results.summary.nested
     chosen = Counter(() if nested is None else nested.layers_chosen)
-    shown = found
-
-    def draw(figure: Figure) -> list[Spot]:
-        return _draw(figure, results.layers, shown, behind, chosen)
-
     place = (
         f"layer {found.low}" if found.low == found.high else f"layers {found.low} to {found.high}"
     )
     many = f"{len(found.candidates)} of {len(results.layers)} layers"
-    height = 4.7 if behind else 2.6
-    return Plot(
-        name="peak",
+    return build(
+        "peak",
+        lambda canvas: _draw(canvas, results.layers, found, behind, chosen),
         title="Where the peak is",
         caption=(
             f"Above: in what share of the bootstrap draws each layer is the highest; line: 95 % "
@@ -61,55 +52,54 @@ def peak_figure(results: Results) -> Plot | None:
             )
         ),
         alt=f"The highest layer is {found.layer}; 95 % interval of its place: {place}.",
-        wide=style.render(draw, 8.0, height),
-        narrow=style.render(draw, 4.2, height),
+        height=4.7 if behind else 2.6,
         columns=(
             *("layer", "share_of_draws", "candidate", "p_of_being_highest"),
             "folds_that_chose_it",
             *("difference_to_peak", "ci_low", "ci_high", "p", "p_corrected"),
         ),
-        rows=tuple(
+        rows=(
             (
                 k,
                 found.share.get(k, 0.0),
                 int(k in found.candidates),
-                found.p.get(k, ""),
+                found.p.get(k),
                 chosen.get(k, 0),
-                *_cells(behind.get(k)),
+                *_behind(behind.get(k)),
             )
             for k in results.layers
         ),
     )
 
 
-def _cells(c: Comparison | None) -> tuple[object, ...]:
+def _behind(c: Comparison | None) -> tuple[float | None, ...]:
     if c is None:
-        return ("",) * 5
-    values = (c.difference, c.ci_low, c.ci_high, c.p, c.p_corrected)
-    return tuple("" if math.isnan(v) else v for v in values)
+        return (None,) * 5
+    return c.difference, c.ci_low, c.ci_high, c.p, c.p_corrected
 
 
 def _draw(
-    figure: Figure,
+    canvas: Canvas,
     layers: tuple[int, ...],
     found: Peak,
     behind: dict[int, Comparison],
-    chosen: Any,
-) -> list[Spot]:
-    width, height = figure.get_size_inches()
-    top = style.heading(
-        figure,
+    chosen: Mapping[int, int],
+) -> None:
+    canvas.heading(
         "Which layer is the highest?",
         "share of bootstrap draws in which a layer is the highest",
     )
     left, gap, low = 0.72, 0.62, 0.52
-    room = height - top - low - 0.05
+    top = canvas.top + 0.05
+    room = canvas.height - top - low
     first = (room - gap) * 0.5 if behind else room
-    most = 9 if width < 6 else 17
-    across = 1 - (left + 0.15) / width
-    ax: Any = figure.add_axes(
-        (left / width, 1 - (top + 0.05 + first) / height, across, first / height)
-    )
+    most = 9 if canvas.narrow else 17
+    across = canvas.width - left - 0.15
+
+    def tip(k: int) -> str:
+        return _tip(k, found, behind.get(k), chosen.get(k, 0))
+
+    ax = canvas.axes(left, top, across, first)
     high = max(found.share.values())
     for k in layers:
         colour = style.COLOURS["blue"] if k in found.candidates else "#b9bec4"
@@ -131,12 +121,10 @@ def _draw(
             )  # fmt: skip
     per_cent_axis(ax.yaxis, bins=4)
     layer_axis(ax, layers, most, "" if behind else "decoder layer (0 = first)")
-    spots = layer_spots(ax, layers, lambda k: _tip(k, found, behind.get(k), chosen.get(k, 0)))
+    canvas.layer_spots(ax, layers, tip)
     if not behind:
-        return spots
-    below: Any = figure.add_axes(
-        (left / width, low / height, across, (room - gap - first) / height)
-    )
+        return
+    below = canvas.axes(left, top + first + gap, across, room - gap - first)
     below.axhline(0, color=style.MUTED, linewidth=0.9)
     for k, c in behind.items():
         differs = c.relation in {"above", "below"}
@@ -153,9 +141,7 @@ def _draw(
         below, 0.0, 1.03, "accuracy minus that of the highest layer, in points",
         transform=below.transAxes, size=8.8, color=style.MUTED, va="bottom",
     )  # fmt: skip
-    return spots + layer_spots(
-        below, layers, lambda k: _tip(k, found, behind.get(k), chosen.get(k, 0))
-    )
+    canvas.layer_spots(below, layers, tip)
 
 
 def _tip(k: int, found: Peak, c: Comparison | None, folds: int) -> str:

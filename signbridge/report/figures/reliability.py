@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
-from signbridge.report.figures.plot import Plot, Spot
+from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.results import Results
 from signbridge.statistics.intervals import share_intervals
 from signbridge.statistics.metrics import CALIBRATION_BINS as BINS
 from signbridge.statistics.metrics import equal_mass_bins
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Reliability", "reliability", "reliability_figure"]
 
@@ -98,12 +94,10 @@ def reliability_figure(results: Results) -> Plot | None:
     if not found:
         return None
 
-    def draw(figure: Figure) -> list[Spot]:
-        return _draw(figure, [r for _, r in found])
-
     errors = ", ".join(f"{r.name} {r.error:.3f}" for _, r in found)
-    return Plot(
-        name="calibration",
+    return build(
+        "calibration",
+        lambda canvas: _draw(canvas, [r for _, r in found]),
         title="Can its confidence be believed?",
         caption=(
             f"Images sorted by the probability of the probe’s answer, in {BINS} bins of equal "
@@ -113,10 +107,9 @@ def reliability_figure(results: Results) -> Plot | None:
             f"distance to the diagonal ({errors})."
         ),
         alt=f"Calibration error: {errors}.",
-        wide=style.render(draw, 8.0, 4.35 if len(found) > 1 else 4.9),
-        narrow=style.render(draw, 4.2, 2.75),
+        height=(4.35 if len(found) > 1 else 4.9, 2.75),
         columns=("feature", "bin", "images", "confidence", "accuracy", "ci_low", "ci_high"),
-        rows=tuple(
+        rows=(
             (
                 f,
                 i,
@@ -129,30 +122,19 @@ def reliability_figure(results: Results) -> Plot | None:
     )
 
 
-def _draw(figure: Figure, found: list[Reliability]) -> list[Spot]:
-    width, height = figure.get_size_inches()
-    narrow = width < 6
-    top = style.heading(
-        figure,
+def _draw(canvas: Canvas, found: list[Reliability]) -> None:
+    narrow = canvas.narrow
+    canvas.heading(
         "How often it is right, by how sure it is",
         "right answers (up) against confidence (across)"
         if narrow
         else "share of right answers (up) against confidence (across) · bins of equal size",
     )
-    left, gap, bottom = 0.62, 0.85 if not narrow else 0.62, 0.55
-    side = min(
-        (width - left - 0.15 - gap * (len(found) - 1)) / len(found), height - top - bottom - 0.3
-    )
-    spots = []
+    left, gap, bottom, top = 0.62, 0.62 if narrow else 0.85, 0.55, canvas.top + 0.3
+    room = canvas.width - left - 0.15 - gap * (len(found) - 1)
+    side = min(room / len(found), canvas.height - top - bottom)
     for number, r in enumerate(found):
-        ax: Any = figure.add_axes(
-            (
-                (left + number * (side + gap)) / width,
-                (height - top - 0.3 - side) / height,
-                side / width,
-                side / height,
-            )
-        )
+        ax = canvas.axes(left + number * (side + gap), top, side, side)
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1)
         ax.plot([0, 1], [0, 1], color=style.MUTED, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
@@ -171,24 +153,16 @@ def _draw(figure: Figure, found: list[Reliability]) -> list[Spot]:
             ax, 0, 1.03, f"{r.name}: error {r.error:.3f}", transform=ax.transAxes,
             size=8.8 if narrow else 10, weight="bold", va="bottom",
         )  # fmt: skip
-        spots += _spots(ax, r)
-    return spots
-
-
-def _spots(ax: Any, r: Reliability) -> list[Spot]:
-    box = ax.get_position()
-    edges = np.concatenate([[0.0], (r.confidence[1:] + r.confidence[:-1]) / 2, [1.0]])
-    return [
-        Spot(
-            box.x0 + box.width * edges[i],
-            1 - box.y1,
-            box.width * (edges[i + 1] - edges[i]),
-            box.height,
-            f"{r.name}, {r.count[i]} images\nsays {style.format_value('accuracy', r.confidence[i])}"
-            f"\nis right {style.format_value('accuracy', r.accuracy[i])}"
-            f" [{style.format_value('accuracy', r.low[i])} to "
-            f"{style.format_value('accuracy', r.high[i])}]",
-        )
-        for i in range(len(r.count))
-        if math.isfinite(r.confidence[i])
-    ]
+        between = (r.confidence[1:] + r.confidence[:-1]) / 2
+        for i, ends in enumerate(itertools.pairwise([0.0, *between.tolist(), 1.0])):
+            confidence, accuracy, low, high = (
+                style.format_value("accuracy", float(v[i]))
+                for v in (r.confidence, r.accuracy, r.low, r.high)
+            )
+            canvas.spot(
+                ax,
+                ends,
+                (0.0, 1.0),
+                f"{r.name}, {r.count[i]} images\nsays {confidence}\n"
+                f"is right {accuracy} [{low} to {high}]",
+            )

@@ -8,17 +8,13 @@ told by colour alone.
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.report.figures.plot import Drawing, Spot
 from signbridge.statistics.metrics import MEASURES
 
 if TYPE_CHECKING:
@@ -26,20 +22,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
+    from signbridge.results.results import Score
+
 __all__ = [
     "COLOURS",
+    "DPI",
+    "FAINT",
+    "FALLBACK_FONTS",
     "INK",
     "METRIC_LABELS",
     "MUTED",
     "PER_CENT",
+    "RC",
     "SHARES",
     "feature_label",
+    "feature_rank",
     "fit",
+    "format_score",
     "format_value",
     "heading",
     "labels_at",
     "printable",
-    "render",
     "short",
     "split_label",
     "spread",
@@ -82,7 +85,7 @@ _SPLIT_LABELS = {
     "file": "the split of a file",
 }
 # Scripts that DejaVu Sans lacks: used only where the machine has them.
-_FALLBACK_FONTS = (
+FALLBACK_FONTS = (
     "Noto Sans CJK JP",
     "Noto Sans CJK SC",
     "Hiragino Sans",
@@ -92,7 +95,7 @@ _FALLBACK_FONTS = (
     "Noto Sans Arabic",
     "Arial Unicode MS",
 )
-_RC: dict[str, Any] = {
+RC: dict[str, Any] = {
     "font.size": 10.0,
     "axes.edgecolor": MUTED,
     "axes.linewidth": 0.8,
@@ -123,6 +126,12 @@ def feature_label(feature: str) -> str:
     return _FEATURE_LABELS.get(feature, feature.replace("_", " "))
 
 
+def feature_rank(feature: str) -> tuple[int, str]:
+    """Where a feature stands among others: the known ones in their order, then by name."""
+    known = list(_FEATURE_LABELS)
+    return (known.index(feature) if feature in known else len(known)), feature
+
+
 def split_label(split: str) -> str:
     """A split's name in words."""
     return _SPLIT_LABELS.get(split, split.replace("_", " "))
@@ -139,6 +148,15 @@ def format_value(metric: str, value: float) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
+def format_score(metric: str, s: Score) -> str:
+    """A score as text, with its interval in brackets where it has one."""
+    value = format_value(metric, s.value)
+    if not (math.isfinite(s.ci_low) and math.isfinite(s.ci_high)):
+        return value
+    low = format_value(metric, s.ci_low).removesuffix(PER_CENT)
+    return f"{value} [{low} to {format_value(metric, s.ci_high)}]"
+
+
 def printable(name: str) -> str:
     """A name without line breaks and control characters."""
     return "".join(c if c.isprintable() else "�" for c in " ".join(name.split())) or "–"
@@ -148,49 +166,6 @@ def short(name: str, limit: int) -> str:
     """A printable name of at most ``limit`` characters, cut with an ellipsis."""
     name = printable(name)
     return name if len(name) <= limit else name[: max(1, limit - 1)].rstrip() + "…"
-
-
-@lru_cache(maxsize=1)
-def _font_families() -> tuple[str, ...]:
-    from matplotlib import font_manager
-
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return ("DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed))
-
-
-def render(
-    draw: Callable[[Figure], Iterable[Spot]], width: float, height: float, *, dpi: int = DPI
-) -> Drawing:
-    """Draw a figure and return it as PNG bytes.
-
-    Matplotlib's settings are the library's defaults plus this module's for the time of drawing,
-    whatever the caller's settings are, and are put back afterwards.
-
-    Args:
-        draw: Fills the figure and returns the areas that answer to the pointer.
-        width: Width in inches.
-        height: Height in inches.
-        dpi: Pixels an inch.
-
-    Returns:
-        The picture and its areas.
-    """
-    import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with (
-        matplotlib.style.context(["default", {**_RC, "font.family": list(_font_families())}]),
-        warnings.catch_warnings(),
-    ):
-        # A script without an installed font shows as boxes; the page has the names in full.
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing")
-        figure = Figure(figsize=(width, height), dpi=dpi)
-        FigureCanvasAgg(figure)
-        spots = tuple(draw(figure))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "SignBridge"})
-    return Drawing(buffer.getvalue(), round(width * dpi), round(height * dpi), spots)
 
 
 def text(ax: Axes, x: float, y: float, content: str, **kwargs: Any) -> Text:

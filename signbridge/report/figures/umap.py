@@ -14,18 +14,33 @@ from signbridge.report.figures.map_marks import (
     class_names,
     draw_marks,
     letters_where_there_is_room,
+    map_axes,
     short_names,
 )
-from signbridge.report.figures.plot import Plot, Spot
-from signbridge.report.figures.subsample import rows_in_words
+from signbridge.report.figures.plot import Canvas, Plot, build
+from signbridge.report.figures.subsample import independent_rows, rows_in_words
 from signbridge.results.results import SITE
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from signbridge.report.inputs import Inputs
     from signbridge.results.results import Results
 
-__all__ = ["umap_figure"]
+__all__ = ["layer_map", "umap_figure"]
+
+
+_MOST = 3000  # images
+
+
+def layer_map(inputs: Inputs) -> Plot | None:
+    """The map of the best layer or of the one that was asked for; None where none was."""
+    if inputs.umap == "none":
+        return None
+    results = inputs.results
+    layer = inputs.umap if isinstance(inputs.umap, int) else results.best_layer
+    rows = independent_rows(results, _MOST, results.protocol.seed)
+    return umap_figure(
+        results, inputs.vectors(f"{SITE}/{layer}", rows), rows, results.protocol.seed, layer
+    )
 
 
 def umap_figure(
@@ -58,19 +73,17 @@ def umap_figure(
     label = predictions.label[rows]
     names = results.class_names
 
-    def draw(figure: Figure) -> list[Spot]:
-        return _draw(
-            figure, f"{method} of layer {layer}", position, label, predicted, rows, results
-        )
-
     sampled = rows_in_words(results, rows)
     sampled = f" {sampled}" if sampled else ""
     letters = as_letters(names, len(rows))
     marks = "letter" if letters else "dot"
     named = "" if letters else " Names stand where there is room for them."
     few = " Too few samples for UMAP: the two principal components." if method == "PCA" else ""
-    return Plot(
-        name="umap" if layer == results.best_layer else f"umap_layer_{layer}",
+    return build(
+        "umap" if layer == results.best_layer else f"umap_layer_{layer}",
+        lambda canvas: _draw(
+            canvas, f"{method} of layer {layer}", position, label, predicted, rows, results
+        ),
         title=f"{'The best layer' if layer == results.best_layer else f'Layer {layer}'} as a map",
         caption=(
             f"Each {marks} is one image, near others whose vectors at layer {layer} are alike "
@@ -78,10 +91,9 @@ def umap_figure(
             "Distances between far clusters mean little." + named + few + sampled
         ),
         alt=f"{method} map of {len(rows)} images at layer {layer}.",
-        wide=style.render(draw, 8.0, 7.2),
-        narrow=style.render(draw, 4.2, 4.6),
+        height=(7.2, 4.6),
         columns=("sample_id", "class", "predicted", "x", "y"),
-        rows=tuple(
+        rows=(
             (
                 predictions.sample_id[row],
                 names[label[i]],
@@ -100,34 +112,25 @@ def _key(letters: bool) -> str:
 
 
 def _draw(
-    figure: Figure,
+    canvas: Canvas,
     title: str,
     position: npt.NDArray[np.float64],
     label: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int64],
     results: Results,
-) -> list[Spot]:
-    width, height = figure.get_size_inches()
+) -> None:
     names = results.class_names
     letters = as_letters(names, len(rows))
-    top = style.heading(
-        figure,
-        title,
-        f"each {'letter' if letters else 'dot'} one image · {_key(letters)}",
+    canvas.heading(title, f"each {'letter' if letters else 'dot'} one image · {_key(letters)}")
+    ax = map_axes(
+        canvas, 0.03, canvas.top + 0.02, canvas.width - 0.06, canvas.height - canvas.top - 0.05
     )
-    ax: Any = figure.add_axes(
-        (0.03 / width, 0.03 / height, 1 - 0.06 / width, 1 - (top + 0.05) / height)
-    )
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(True)
-    ax.spines[:].set_color(style.FAINT)
     centre = (position.max(axis=0) + position.min(axis=0)) / 2
     half = np.maximum(np.ptp(position, axis=0) / 2, 1e-3) * 1.06
     ax.set_xlim(centre[0] - half[0], centre[0] + half[0])
     ax.set_ylim(centre[1] - half[1], centre[1] + half[1])
-    area = width * (height - top) * 72**2
+    area = canvas.width * (canvas.height - canvas.top) * 72**2
     size = float(np.clip(0.30 * area / max(1, len(rows)), 9, 62))
     right, unscored = predicted == label, predicted < 0
     kinds = (
@@ -141,34 +144,12 @@ def _draw(
                 ax, position, label, chosen, colour, names, letters, size, bool(right[chosen][0])
             )
     if not letters and short_names(names):
-        letters_where_there_is_room(figure, ax, position, label, names)
+        letters_where_there_is_room(canvas.figure, ax, position, label, names)
     elif not letters:
-        class_names(figure, ax, position, label, names)
-    box = ax.get_position()
-    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
-    return [
-        Spot(
-            box.x0 + box.width * (x - x0) / (x1 - x0),
-            1 - box.y0 - box.height * (y - y0) / (y1 - y0),
-            0,
-            0,
-            _tip(i, row, label, predicted, results),
-            row,
-        )
-        for i, (row, (x, y)) in enumerate(zip(rows.tolist(), position.tolist(), strict=True))
-    ]
-
-
-def _tip(
-    i: int,
-    row: int,
-    label: npt.NDArray[np.int64],
-    predicted: npt.NDArray[np.int64],
-    results: Results,
-) -> str:
-    names = results.class_names
-    read = f"read as {style.printable(names[predicted[i]])}" if predicted[i] >= 0 else "not scored"
-    return (
-        f"{style.printable(names[label[i]])}, {read}\n"
-        f"{style.printable(results.predictions.sample_id[row])}"
-    )
+        class_names(canvas.figure, ax, position, label, names)
+    for i, (row, (x, y)) in enumerate(zip(rows.tolist(), position.tolist(), strict=True)):
+        read = "not scored"
+        if predicted[i] >= 0:
+            read = f"read as {style.printable(names[predicted[i]])}"
+        sample = style.printable(results.predictions.sample_id[row])
+        canvas.spot(ax, x, y, f"{style.printable(names[label[i]])}, {read}\n{sample}", row)

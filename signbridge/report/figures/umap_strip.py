@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,25 +11,34 @@ import numpy.typing as npt
 
 from signbridge.report.figures import style
 from signbridge.report.figures.embedding import align, embed
-from signbridge.report.figures.plot import Plot, Spot
-from signbridge.report.figures.subsample import rows_in_words
+from signbridge.report.figures.map_marks import map_axes
+from signbridge.report.figures.plot import NARROW, WIDE, Canvas, Plot, build
+from signbridge.report.figures.subsample import independent_rows, rows_in_words
 from signbridge.results.results import SITE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from signbridge.report.inputs import Inputs
     from signbridge.results.results import Results
 
-__all__ = ["STRIP_MOST", "umap_strip"]
+__all__ = ["layer_maps", "umap_strip"]
 
-STRIP_MOST = 500
-"""Most images of a strip: its maps are small, and a strip of 32 layers should take a minute."""
-
+_MOST = 500  # images: the maps are small, and a strip of 32 layers should take a minute
 _COLOURS = ("blue", "vermillion", "green", "orange", "purple", "sky", "ink")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _MOST_SPOTS = 6000
 
-Progress = Callable[[Iterable[int]], Iterable[int]]
+
+def layer_maps(inputs: Inputs) -> Plot | None:
+    """The maps of all layers, where they were asked for."""
+    results = inputs.results
+    if inputs.umap != "all" or len(results.layers) < 2:
+        return None
+    rows = independent_rows(results, _MOST, results.protocol.seed)
+    return umap_strip(
+        results, lambda k: inputs.vectors(f"{SITE}/{k}", rows), rows, results.protocol.seed
+    )
 
 
 def umap_strip(
@@ -37,7 +46,6 @@ def umap_strip(
     vectors: Callable[[int], npt.NDArray[np.floating[Any]]],
     rows: npt.NDArray[np.int64],
     seed: int = 42,
-    progress: Progress = iter,
 ) -> Plot:
     """Draw a small map of every layer, the same samples in the same colours on each.
 
@@ -50,7 +58,6 @@ def umap_strip(
         vectors: Gives the (m, d) vectors of a layer.
         rows: (m,) which samples of the predictions these are.
         seed: Seed of UMAP.
-        progress: Wraps the layers, to show how far it is.
 
     Returns:
         The figure. Columns of its data: layer, sample_id, class, predicted, x, y.
@@ -60,7 +67,7 @@ def umap_strip(
     positions: list[npt.NDArray[np.float64]] = []
     predicted: list[npt.NDArray[np.int64]] = []
     method = "UMAP"
-    for layer in progress(results.layers):
+    for layer in results.layers:
         position, method = embed(vectors(layer), seed)
         positions.append(align(position, positions[-1] if positions else position))
         feature = f"{SITE}/{layer}"
@@ -69,16 +76,13 @@ def umap_strip(
     shown = _classes(label)
     looks = _looks(label, shown)
 
-    def draw(columns: int) -> Any:
-        return lambda figure: _draw(figure, results, positions, looks, shown, rows, columns)
-
     n = len(results.layers)
-    wide, narrow = min(n, 6), min(n, 3)
     key = ", ".join(style.short(names[k], 12) for k in shown)
     others = "; all other classes grey" if len(shown) < len(np.unique(label)) else ""
     sampled = rows_in_words(results, rows)
-    return Plot(
-        name="umap_layers",
+    return build(
+        "umap_layers",
+        lambda canvas: _draw(canvas, results, positions, looks, shown, rows),
         title="All layers as maps",
         caption=(
             f"Each dot is one image, in the same colour on every map ({key}{others}). "
@@ -87,10 +91,9 @@ def umap_strip(
             + (f" {sampled}" if sampled else "")
         ),
         alt=f"{method} maps of {len(rows)} images at {n} layers.",
-        wide=style.render(draw(wide), 8.0, _height(8.0, wide, n, len(shown))),
-        narrow=style.render(draw(narrow), 4.2, _height(4.2, narrow, n, len(shown))),
+        height=(_height(WIDE, n, len(shown)), _height(NARROW, n, len(shown))),
         columns=("layer", "sample_id", "class", "predicted", "x", "y"),
-        rows=tuple(
+        rows=(
             (
                 layer,
                 predictions.sample_id[row],
@@ -123,58 +126,57 @@ _TITLE = 0.19  # inches above each map, for the layer
 _PAD = 0.06
 
 
-def _height(width: float, columns: int, n: int, n_shown: int) -> float:
-    side = (width - _PAD) / columns - _PAD
+def _columns(width: float, n: int) -> int:
+    return min(n, 6 if width > 6 else 3)
+
+
+def _side(width: float, columns: int) -> float:
+    return (width - _PAD) / columns - _PAD
+
+
+def _height(width: float, n: int, n_shown: int) -> float:
+    columns = _columns(width, n)
     legend = 0.2 * math.ceil(n_shown / (7 if width > 6 else 4)) + 0.1
-    return _HEAD + math.ceil(n / columns) * (side + _TITLE + _PAD) + legend
+    return _HEAD + math.ceil(n / columns) * (_side(width, columns) + _TITLE + _PAD) + legend
 
 
 def _draw(
-    figure: Figure,
+    canvas: Canvas,
     results: Results,
     positions: Sequence[npt.NDArray[np.float64]],
     looks: npt.NDArray[np.int64],
     shown: Sequence[int],
     rows: npt.NDArray[np.int64],
-    columns: int,
-) -> list[Spot]:
-    width, height = figure.get_size_inches()
-    style.heading(figure, "Every layer as a map", "each dot one image, the same on every map")
-    side = (width - _PAD) / columns - _PAD
-    spots = []
+) -> None:
+    canvas.heading("Every layer as a map", "each dot one image, the same on every map")
+    columns = _columns(canvas.width, len(positions))
+    side = _side(canvas.width, columns)
     every = max(1, math.ceil(len(positions) * len(rows) / _MOST_SPOTS))
     for number, (layer, position) in enumerate(zip(results.layers, positions, strict=True)):
         x = _PAD + (number % columns) * (side + _PAD)
         y = _HEAD + (number // columns) * (side + _TITLE + _PAD)
         best = layer == results.best_layer
-        figure.text(
-            x / width,
-            1 - (y + 0.02) / height,
+        canvas.figure.text(
+            x / canvas.width,
+            1 - (y + 0.02) / canvas.height,
             f"{layer}, best" if best else f"layer {layer}" if number == 0 else str(layer),
             size=8.5,
             weight="bold" if best else "normal",
             va="top",
         )
-        ax: Any = figure.add_axes(
-            (x / width, 1 - (y + _TITLE + side) / height, side / width, side / height)
-        )
+        ax = map_axes(canvas, x, y + _TITLE, side, side)
         _one(ax, position, looks, side)
-        box, (x0, x1), (y0, y1) = ax.get_position(), ax.get_xlim(), ax.get_ylim()
         for i in range(0, len(rows), every):
-            spots.append(
-                Spot(
-                    box.x0 + box.width * (position[i, 0] - x0) / (x1 - x0),
-                    1 - box.y0 - box.height * (position[i, 1] - y0) / (y1 - y0),
-                    0,
-                    0,
-                    f"layer {layer}: "
-                    + style.printable(results.class_names[results.predictions.label[rows[i]]])
-                    + f"\n{style.printable(results.predictions.sample_id[rows[i]])}",
-                    int(rows[i]),
-                )
+            name = style.printable(results.class_names[results.predictions.label[rows[i]]])
+            sample = style.printable(results.predictions.sample_id[rows[i]])
+            canvas.spot(
+                ax,
+                float(position[i, 0]),
+                float(position[i, 1]),
+                f"layer {layer}: {name}\n{sample}",
+                int(rows[i]),
             )
-    _legend(figure, results, shown, bool((looks < 0).any()))
-    return spots
+    _legend(canvas.figure, results, shown, bool((looks < 0).any()))
 
 
 def _colour(number: int) -> str:
@@ -185,10 +187,6 @@ def _colour(number: int) -> str:
 def _one(
     ax: Any, position: npt.NDArray[np.float64], looks: npt.NDArray[np.int64], side: float
 ) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(True)
-    ax.spines[:].set_color(style.FAINT)
     middle = (position.max(axis=0) + position.min(axis=0)) / 2
     half = max(1e-3, float(np.ptp(position, axis=0).max()) / 2) * 1.07
     ax.set_xlim(middle[0] - half, middle[0] + half)

@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.isotonic import IsotonicRegression
 
 from signbridge.report.figures import style
+from signbridge.report.figures.plot import Canvas, build, render
 
 positions = st.lists(st.floats(-3, 3), min_size=1, max_size=12)
 
@@ -68,20 +69,19 @@ def test_short_names_are_printable_and_short(name: str, limit: int) -> None:
     assert result.isprintable()
 
 
-def _draw(figure: object) -> list[object]:
-    ax = figure.add_axes((0.1, 0.1, 0.8, 0.8))  # type: ignore[attr-defined]
+def _draw(canvas: Canvas) -> None:
+    ax = canvas.axes(0.2, 0.1, 1.6, 0.8)
     ax.plot([0, 1], [0, 1])
     style.text(ax, 0.2, 0.5, r"$\frac{ $ x_{ \notacommand")
-    return []
 
 
 def test_settings_of_the_caller_neither_matter_nor_change() -> None:
     import matplotlib
 
-    plain = style.render(_draw, 2, 1)  # type: ignore[arg-type]
+    plain = render(_draw, 2, 1)
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "text.usetex": True}):
         before = dict(matplotlib.rcParams)
-        other = style.render(_draw, 2, 1)  # type: ignore[arg-type]
+        other = render(_draw, 2, 1)
         assert dict(matplotlib.rcParams) == before
     assert plain.png == other.png
     assert Image.open(io.BytesIO(plain.png)).size == (plain.width, plain.height) == (400, 200)
@@ -92,8 +92,46 @@ def test_importing_the_package_is_light_and_drawing_needs_no_pyplot() -> None:
         "import sys, signbridge.report as r\n"
         "heavy = {'matplotlib', 'umap', 'numba', 'torch', 'sklearn', 'jinja2', 'rich', 'h5py'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "from signbridge.report.figures import style\n"
-        "style.render(lambda f: [], 1, 1)\n"
+        "from signbridge.report.figures.plot import render\n"
+        "render(lambda canvas: None, 1, 1)\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_drawn_twice_is_written_once() -> None:
+    """One figure of both widths, its data, and areas where the data lie."""
+    widths = []
+
+    def draw(canvas: Canvas) -> None:
+        widths.append((canvas.width, canvas.narrow))
+        canvas.heading("title", "a subtitle")
+        ax = canvas.axes_between(0.5, 0.5, 0.5)
+        ax.set_xlim(0, 4)
+        ax.set_ylim(10, 0)  # downwards, as of a picture
+        canvas.spot(ax, 1.0, 5.0, "point", 3)
+        canvas.spot(ax, (-9.0, 2.0), (0.0, 5.0), "half")
+        canvas.spot(ax, None, (0.0, 10.0), "row")
+        canvas.layer_spots(ax, [1, 3], {1: "one", 3: "three"}.get)
+
+    plot = build(
+        "name",
+        draw,
+        title="",
+        caption="",
+        alt="",
+        height=(3.0, 2.0),
+        columns=("real", "imag"),
+        rows=[(float("nan"), None), 2 + 1j],
+    )
+    assert widths == [(8.0, False), (4.2, True)]
+    assert plot.csv() == "real,imag\n,\n2.0,1.0\n"
+    assert (plot.wide.width, plot.wide.height) == (1600, 600)
+    assert (plot.narrow.width, plot.narrow.height) == (840, 400)
+    point, half, row, one, three = plot.wide.spots
+    assert (point.x, point.width, point.thumbnail) == (pytest.approx(0.5 / 8 + 7 / 8 / 4), 0, 3)
+    assert (half.x, half.width) == (pytest.approx(0.5 / 8), pytest.approx(7 / 8 / 2))
+    assert half.y + half.height == pytest.approx(point.y)
+    assert (row.x, row.width, row.height) == (0, 1, pytest.approx(2 * half.height))
+    assert (one.text, three.text) == ("one", "three")
+    assert one.x + one.width == pytest.approx(three.x) == pytest.approx(0.5 / 8 + 7 / 8 / 2)

@@ -1,39 +1,52 @@
-"""What the report takes from the activation store: images, vectors, and whether it is there."""
+"""What the report is made from: the results, and what their activation store adds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError, SignBridgeError
+from signbridge.report.figures import style
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results
     from signbridge.store import Store
 
-__all__ = ["Material", "open_material"]
+__all__ = ["Inputs", "open_inputs"]
 
 
 @dataclass(frozen=True)
-class Material:
-    """An open store of the results, or its absence.
+class Inputs:
+    """A results folder with its open activation store, or its absence.
 
     Attributes:
+        results: The results folder.
         store: The store, None where it was not found.
-        notes: Why it is missing, in sentences.
+        umap: Which layers are drawn as maps, see :func:`signbridge.report.write_report`.
+        notes: Why the store is missing, in sentences.
     """
 
-    store: Store | None
+    results: Results
+    store: Store | None = None
+    umap: Literal["best", "all", "none"] | int = "best"
     notes: tuple[str, ...] = ()
 
+    @property
+    def baselines(self) -> list[str]:
+        """Features of the store that belong to no layer, in the order of the page."""
+        found = () if self.store is None else self.store.baselines
+        return sorted(found, key=style.feature_rank)
+
+    @cached_property
     def pixels(self) -> npt.NDArray[np.uint8] | None:
-        """The grey images, None where there are none."""
+        """(n, side * side) grey images, None where there are none."""
         if self.store is None or "pixels" not in self.store.baselines:
             return None
         return np.asarray(self.store.feature("pixels"))
@@ -54,15 +67,20 @@ class Material:
 
 
 @contextmanager
-def open_material(results: Results, store_path: str | Path | None) -> Iterator[Material]:
+def open_inputs(
+    results: Results,
+    store_path: str | Path | None,
+    umap: Literal["best", "all", "none"] | int = "best",
+) -> Iterator[Inputs]:
     """Open the store that the probes were trained on.
 
     Args:
         results: A results folder.
         store_path: The store, if it is not where the results say.
+        umap: Which layers are drawn as maps.
 
     Yields:
-        The store; a note instead where it is not where the results say.
+        The inputs; a note instead of the store where it is not where the results say.
 
     Raises:
         ProbeError: ``store_path`` is another store.
@@ -71,25 +89,22 @@ def open_material(results: Results, store_path: str | Path | None) -> Iterator[M
     from signbridge.store import open_store
 
     place = _place(results) if store_path is None else Path(store_path)
+    store, notes = None, ""
     with ExitStack() as stack:
         if place is None:
-            material = Material(
-                None,
-                (
-                    f"The activation store {results.store.path} was not found, so maps, "
-                    "geometry and images are left out; run report again with the store's path.",
-                ),
+            notes = (
+                f"The activation store {results.store.path} was not found, so maps, "
+                "geometry and images are left out; run report again with the store's path."
             )
         else:
             try:
                 store = stack.enter_context(open_store(place))
                 _check_same(results, store)
-                material = Material(store)
             except SignBridgeError as error:
                 if store_path is not None:
                     raise
-                material = Material(None, (f"Maps, geometry and images are left out: {error}",))
-        yield material
+                store, notes = None, f"Maps, geometry and images are left out: {error}"
+        yield Inputs(results, store, umap, (notes,) if notes else ())
 
 
 def _place(results: Results) -> Path | None:
