@@ -19,7 +19,6 @@ from signbridge.report.figures.plot import Plot
 from signbridge.report.figures.reliability import reliability, reliability_figure
 from signbridge.report.text.findings import find
 from signbridge.report.text.key_figures import key_figures
-from signbridge.results import blocks
 from signbridge.results.results import load_results
 from signbridge.statistics.metrics import equal_mass_bins, score
 
@@ -57,7 +56,7 @@ def test_equal_confidences_share_a_bin() -> None:
 
 def test_figures_hold_the_rows_of_the_folder(full_results_dir: Path) -> None:
     results = load_results(full_results_dir)
-    peak = blocks.peak(results)
+    peak = results.summary.peak
     assert peak is not None
     rows = _table(peak_figure(results))
     assert [int(r["layer"]) for r in rows] == list(results.layers)
