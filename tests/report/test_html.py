@@ -85,7 +85,7 @@ def test_report_with_store(
     assert path == folder / "report.html"
     expected = {
         *("calibration", "cka", "class_grid", "confusion", "layer_curve", "leakage"),
-        *("umap", "usable_information"),
+        *("accuracy_by_group", "umap", "usable_information"),
     }
     files = {f.name for f in (folder / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in expected for kind in ("png", "csv")}

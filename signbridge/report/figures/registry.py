@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from signbridge.report.figures.accuracy_by_group import accuracy_by_group
 from signbridge.report.figures.cka import cka_figure
 from signbridge.report.figures.class_grid import class_grid
 from signbridge.report.figures.confusion import confusion
@@ -53,6 +54,7 @@ FIGURES = (
     Entry(lambda inputs: other_metric(inputs.results, "description_length")),
     Entry(lambda inputs: class_grid(inputs.results, inputs.pixels)),
     Entry(lambda inputs: confusion(inputs.results)),
+    Entry(lambda inputs: accuracy_by_group(inputs.results)),
     Entry(lambda inputs: reliability_figure(inputs.results)),
     Entry(layer_map, needs_store=True),
     Entry(layer_maps, needs_store=True),
