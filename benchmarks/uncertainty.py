@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from signbridge.probes.comparisons import ALPHA
-from signbridge.probes.controls.permutation import Labellings, Relabelling, summarise
+from signbridge.probes.controls.permutation import summarise
+from signbridge.probes.controls.relabelling import Labellings, Relabelling
 from signbridge.probes.controls.score_probe import held_out_hits
 from signbridge.probes.dataset.drawn_splits import make_split
 from signbridge.probes.exact.logistic import fit_logistic

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from signbridge.results.features import RESID_POST
-from signbridge.results.summary import Peak
+from signbridge.results.summary import Difference, Peak
 from signbridge.statistics.bootstrap import Scored, paired_difference
 from signbridge.statistics.metrics import COMPARED
 from signbridge.statistics.sign_flips import FLIPS, Family, SignFlips
@@ -150,3 +150,12 @@ class Comparisons:
             note="candidates hold the best layer with 95 % confidence; the accuracy of the peak "
             "is flattered by its choice, nested is not",
         )
+
+    def against_baselines(self, layer: str) -> dict[str, Difference]:
+        """Accuracy of a layer minus that of each baseline, on the same samples and draws."""
+        found = {}
+        for name, other in self.scored.items():
+            if "/" not in name:  # layers, of the model or of its control, are compared elsewhere
+                difference = paired_difference(self.scored[layer], other)
+                found[name] = Difference(difference.value, (difference.low, difference.high))
+        return found

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SweepConfig
-from signbridge.probes.controls.measurement import Progress, Stages, Sweep, names
-from signbridge.probes.controls.random_weights import Control, open_control
+from signbridge.probes.controls.measurement import Batch, Progress, Stages, Sweep, measure
+from signbridge.probes.controls.random_weights import open_control
+from signbridge.probes.controls.registry import MEASUREMENTS
 from signbridge.probes.dataset.features import select_features
 from signbridge.probes.dataset.given_splits import file_sha256
 from signbridge.probes.dataset.plan import make_plan
@@ -20,6 +21,7 @@ from signbridge.probes.feature_result import FeatureResult
 from signbridge.probes.processes import Joining, Recorded, processes_of
 from signbridge.probes.selection import evaluate, lower_median
 from signbridge.probes.sgd import COPIES
+from signbridge.probes.summary import write_results
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, Feature
 from signbridge.results.folder import ResultsFolder
 from signbridge.results.probes import Probe
@@ -67,17 +69,13 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
         open_control(config.control, store) as control,
         processes_of(config) as team,
     ):
-        chosen = select_features(store, config.layers, baselines=config.baselines)
-        target = config.output or f"results/{Path(config.store).stem}"
+        features = select_features(store, config.layers, baselines=config.baselines)
         identity = _identity(config, store)
-        plan = make_plan(config, store)
         if control is not None:
             identity["control"] = control.content_sha256
-            features, notes = control.features(chosen)
-            chosen += features
-            words = control.summary(features)
-            plan = replace(plan, warnings=(*plan.warnings, *notes), control=words)
-        folder = ResultsFolder(target, identity)
+            features += control.features(features)[0]
+        plan = make_plan(config, store)
+        folder = ResultsFolder(config.output or f"results/{Path(config.store).stem}", identity)
         workers, memory = _share(config, store)
         engine = make_engine(config, memory)
         try:
@@ -86,18 +84,30 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
             if isinstance(engine, Joining):
                 engine.join(team, folder)
             parts = team.share(folder)
-            stages = Stages(progress if team.is_first else None, len(chosen))
-            sweep = Sweep(config, store, plan, engine, parts, workers, memory, stages)
-            work = _work(config, store, control, chosen)
-            results = _probe(sweep, work, chosen)
-            from signbridge.probes.controls.extras import measure_extras
-            from signbridge.probes.summary import write_results
-
-            extras = measure_extras(sweep, work, results)
+            stages = Stages(progress if team.is_first else None, len(features))
+            sweep = Sweep(
+                config,
+                store,
+                plan,
+                None if control is None else control.store,
+                features,
+                engine,
+                parts,
+                workers,
+                memory,
+                stages,
+            )
+            planned = [kind.planned(sweep) for kind in MEASUREMENTS]
+            measurements = [one for one, _ in planned if one is not None]
+            warnings = [*plan.warnings, *(note for _, notes in planned for note in notes)]
+            work = _work(sweep)
+            results = _probe(sweep, work)
+            missed = [record for result in results for record in result.not_converged]
+            missed += measure(sweep, measurements, work, results)
             stages("scores and intervals")
 
             def write() -> None:
-                write_results(config, store, plan, results, extras, folder)
+                write_results(sweep, results, measurements, missed, warnings)
                 folder.remove_parts()
 
             team.first(write)
@@ -144,24 +154,20 @@ def _share(config: SweepConfig, store: Store) -> tuple[int, int]:
     return min(SIDE_BY_SIDE, torch.get_num_threads()), config.memory_bytes // SIDE_BY_SIDE
 
 
-def _work(
-    config: SweepConfig, store: Store, control: Control | None, chosen: list[Feature]
-) -> list[tuple[Store, list[Feature]]]:
+def _work(sweep: Sweep) -> list[Batch]:
     """The features in batches, each with the store that holds it."""
-    own = [feature for feature in chosen if feature.kind != RANDOM_WEIGHTS]
-    work = [(store, batch) for batch in _batches(config, store, own)]
-    if control is not None:
-        theirs = [feature for feature in chosen if feature.kind == RANDOM_WEIGHTS]
-        held = _batches(config, control.store, theirs)
-        work += [(control.store, batch) for batch in held]
+    own = [feature for feature in sweep.features if feature.kind != RANDOM_WEIGHTS]
+    work = [(sweep.store, batch) for batch in _batches(sweep.config, sweep.store, own)]
+    if sweep.control is not None:
+        theirs = [feature for feature in sweep.features if feature.kind == RANDOM_WEIGHTS]
+        held = _batches(sweep.config, sweep.control, theirs)
+        work += [(sweep.control, batch) for batch in held]
     return work
 
 
-def _probe(
-    sweep: Sweep, work: list[tuple[Store, list[Feature]]], chosen: list[Feature]
-) -> list[FeatureResult]:
+def _probe(sweep: Sweep, work: list[Batch]) -> list[FeatureResult]:
     """Probe what the folder does not hold yet."""
-    found = {feature: FeatureResult.load(sweep.folder, feature) for feature in chosen}
+    found = {feature: FeatureResult.load(sweep.folder, feature) for feature in sweep.features}
     sweep.stages.done = sum(result is not None for result in found.values())
 
     def probe(where: Store, batch: list[Feature]) -> None:
@@ -255,11 +261,11 @@ def _probe_batch(sweep: Sweep, store: Store, batch: list[Feature]) -> list[Featu
     if plan.random is not None:
         splits.append((plan.random, plan.random_inner))
     said = " and ".join(f"{split.name} split" for split, _ in splits)
-    sweep.stages(f"{names(batch)}, {said}")
+    sweep.stages(said, batch)
     main, *others = evaluate(engine, source, labels, n_classes, splits, values)
     other = others[0] if others else None
     final_C = [lower_median(row) for row in main.C]
-    sweep.stages(f"{names(batch)}, all images")
+    sweep.stages("all images", batch)
     fitted = engine.refit(source, labels, n_classes, values, plan.main.used)
     results = []
     for number, feature in enumerate(batch):

@@ -9,7 +9,7 @@ from signbridge.probes import SweepConfig, load_probes, run_sweep, train_probes
 from signbridge.probes import sweep as sweep_module
 from signbridge.probes.engines import ExactEngine
 
-EXTRAS = ("control task", "permutations")
+MEASURED = ("control task", "permutations")
 
 
 def test_two_sweeps_in_one_folder(planted, tmp_path):
@@ -93,10 +93,10 @@ def test_a_stopped_sweep_is_continued(planted, tmp_path, monkeypatch, read, hash
     run_sweep(config, lambda name, done, total: resumed.append(name))
     stages = ("grouped split and random split", "all images")
     names = ("resid_post/1", "resid_post/2", "pixels")
-    expected = [f"{name}, {stage}" for name in names for stage in stages]
-    extras = [f"{kind}, {name}" for name in ("resid_post/0", *names) for kind in EXTRAS]
-    extras.remove("permutations, pixels")  # the test is of the layers
-    assert resumed == [*expected, *extras, "scores and intervals"]
+    expected = [f"{stage}, {name}" for name in names for stage in stages]
+    measured = [f"{kind}, {name}" for name in ("resid_post/0", *names) for kind in MEASURED]
+    measured.remove("permutations, pixels")  # the test is of the layers
+    assert resumed == [*expected, *measured, "scores and intervals"]
     # ... and nothing tells the results from those of an undisturbed run
     whole = train_probes(str(planted), str(tmp_path / "whole"), bootstrap=100)
     assert hashes(folder)[0] == hashes(whole)[0]

@@ -12,20 +12,29 @@ Source: Hewitt & Liang 2019, "Designing and Interpreting Probes with Control Tas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.probes.controls.measurement import Measurement, Part, Sweep
 from signbridge.probes.dataset.splits import IntArray, Split
-from signbridge.probes.engines import Record, not_converged
+from signbridge.probes.engines import Record, not_converged, records_of
+from signbridge.probes.selection import lower_median
+from signbridge.results.format import CONTROL_TASK
+from signbridge.results.summary import Memorisation
 from signbridge.runtime.words import counted
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from signbridge.probes.dataset.features import FeatureSource
     from signbridge.probes.engines import Engine
+    from signbridge.probes.feature_result import FeatureResult
+    from signbridge.probes.scoring import Row, ScoredSweep, SplitScores
+    from signbridge.statistics.bootstrap import Interval
 
 _STREAM = 2  # keeps these draws apart from others of the same seed
 _ATTEMPTS = 100
@@ -141,3 +150,97 @@ def evaluate_control(
                 )
             )
     return ControlAnswers(probability, missed)
+
+
+class GroupControl(Measurement):
+    """The control task under the random split: the comparison's, or the main one of a random run.
+
+    Args:
+        sweep: the sweep that it belongs to.
+        task: the random labels.
+    """
+
+    name = "control_task"
+
+    def __init__(self, sweep: Sweep, task: ControlTask) -> None:
+        super().__init__(sweep)
+        self.task = task
+
+    @classmethod
+    def planned(cls, sweep: Sweep) -> tuple[Self | None, list[str]]:
+        """See :class:`Measurement`."""
+        plan = sweep.plan
+        split = plan.main if plan.main.name == "random" else plan.random
+        if not sweep.config.control_task or split is None:
+            return None, []
+        task, note = make_control_task(plan.labels, plan.groups, split, seed=sweep.config.seed)
+        return None if task is None else cls(sweep, task), [note] if note else []
+
+    def compute(self, source: FeatureSource, results: Sequence[FeatureResult]) -> Iterable[Part]:
+        """See :class:`Measurement`."""
+        n_classes = len(self.sweep.store.class_names)
+        C = np.stack([_penalties(result) for result in results])
+        found = evaluate_control(self.sweep.engine, source, self.task, n_classes, C)
+        for feature, probability in zip(source.features, found.probability, strict=True):
+            yield {"probability": probability}, records_of(feature, found.not_converged)
+
+    def rows(self, scored: ScoredSweep) -> Iterator[Row]:
+        """Scores of the random labels, and what they leave of the true labels' accuracy."""
+        split = self._scores(scored)
+        for result in scored.results:
+            C = lower_median(_penalties(result))
+            control, selectivity = self._scored(scored, result)
+            n_classes = len(np.unique(self.task.labels))
+            yield from split.rows(
+                result.feature, control, C, task=CONTROL_TASK, n_classes=n_classes
+            )
+            yield split.row(
+                result.feature,
+                "selectivity",
+                selectivity,
+                C,
+                n_classes=len(np.unique(self.sweep.plan.labels)),
+            )
+
+    def _scores(self, scored: ScoredSweep) -> SplitScores:
+        return scored.main if scored.random is None else scored.random
+
+    def _scored(
+        self, scored: ScoredSweep, result: FeatureResult
+    ) -> tuple[Mapping[str, Interval], Interval]:
+        """Scores of the random labels, and the selectivity."""
+        split, labels = self._scores(scored), self.task.labels
+        drawn = self.parts[result.feature]["probability"][split.scored]
+        true = result.probability if result.random is None else result.random
+        return split.bootstrap.intervals(drawn, labels[split.scored]), split.bootstrap.difference(
+            true[split.scored],
+            drawn,
+            split.labels,
+            "accuracy",
+            other_labels=labels[split.scored],
+        )
+
+    def summary(self, scored: ScoredSweep) -> Mapping[str, Any]:
+        """The best layer's memorisation."""
+        control, selectivity = self._scored(scored, scored.best)
+        accuracy, of_split = control["accuracy"], self._scores(scored).scored
+        share = float(self.task.shared[of_split].mean())
+        return {
+            "memorisation": Memorisation(
+                layer=int(scored.best.feature.layer or 0),
+                control_accuracy=accuracy.value,
+                ci=(accuracy.low, accuracy.high),
+                selectivity=selectivity.value,
+                selectivity_ci=(selectivity.low, selectivity.high),
+                n_groups=self.task.n_groups,
+                shared=share,
+                majority=float(np.bincount(self.task.labels[of_split]).max() / len(of_split)),
+                note=f"{100 * share:.3g} % of the images are tested by a probe that was trained on "
+                "their group; the others' random labels can only be guessed",
+            )
+        }
+
+
+def _penalties(result: FeatureResult) -> npt.NDArray[np.float64]:
+    """What C the true labels took in each fold of the random split, shape (n_folds,)."""
+    return result.C if result.C_random is None else result.C_random

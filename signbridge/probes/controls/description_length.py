@@ -14,19 +14,26 @@ smaller than a group per class.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.probes.controls.measurement import Measurement, Part, Sweep
 from signbridge.probes.dataset.splits import IntArray
-from signbridge.probes.engines import Record, not_converged
+from signbridge.probes.engines import Record, not_converged, records_of
+from signbridge.results.summary import DescriptionLength
+from signbridge.statistics.bootstrap import Interval, mean_interval
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from signbridge.probes.dataset.features import FeatureSource
     from signbridge.probes.engines import Engine
+    from signbridge.probes.feature_result import FeatureResult
+    from signbridge.probes.scoring import Row, ScoredSweep
 
 FINEST = 10
 """The first block holds at least this power of a half of the groups: their 0.1 %."""
@@ -181,3 +188,75 @@ def code_lengths(
     pick = bits.sum(-1).argmin(-1)
     chosen = bits[np.arange(len(source)), pick] + math.log2(len(penalties)) / len(rows)
     return CodeLength(chosen, np.asarray(penalties, dtype=np.float64)[pick], missed)
+
+
+class OnlineCode(Measurement):
+    """The online description length of every feature.
+
+    Args:
+        sweep: the sweep that it belongs to.
+        order: the blocks in which the labels are sent.
+    """
+
+    name = "description_length"
+
+    def __init__(self, sweep: Sweep, order: OnlineOrder) -> None:
+        super().__init__(sweep)
+        self.order = order
+
+    @classmethod
+    def planned(cls, sweep: Sweep) -> tuple[Self | None, list[str]]:
+        """See :class:`Measurement`."""
+        if not sweep.config.description_length:
+            return None, []
+        plan = sweep.plan
+        order = online_order(plan.labels, plan.groups, plan.main.used, seed=sweep.config.seed)
+        if order is not None:
+            return cls(sweep, order), []
+        return None, [
+            "the description length was not measured: half of the groups hold fewer than two "
+            "classes; add groups."
+        ]
+
+    def compute(self, source: FeatureSource, results: Sequence[FeatureResult]) -> Iterable[Part]:
+        """See :class:`Measurement`."""
+        found = code_lengths(
+            self.sweep.engine,
+            source,
+            self.sweep.plan.labels,
+            len(self.sweep.store.class_names),
+            self.order,
+            self.sweep.config.penalties,
+        )
+        for number, feature in enumerate(source.features):
+            arrays = {"bits": found.bits[number], "C": np.asarray(found.C[number])}
+            yield arrays, records_of(feature, found.not_converged)
+
+    def rows(self, scored: ScoredSweep) -> Iterator[Row]:
+        """Bits a label, and how much shorter that is than the uniform code."""
+        uniform, config = math.log2(self.order.n_classes), self.sweep.config
+        groups = self.sweep.plan.groups[self.order.rows]
+        cells = {
+            "n_train": None,
+            "n_test": len(self.order.rows),
+            "n_classes": self.order.n_classes,
+        }
+        for feature, part in self.parts.items():
+            bits = mean_interval(
+                part["bits"], groups, repetitions=config.bootstrap, seed=config.seed
+            )
+            shorter = Interval(uniform / bits.value, uniform / bits.high, uniform / bits.low)
+            for metric, interval in (("description_length", bits), ("compression", shorter)):
+                yield scored.main.row(feature, metric, interval, float(part["C"].item()), **cells)
+
+    def summary(self, scored: ScoredSweep) -> Mapping[str, Any]:
+        """See :class:`Measurement`."""
+        return {
+            "description_length": DescriptionLength(
+                blocks=tuple(len(block) for block in self.order.blocks),
+                groups=tuple(self.order.n_groups),
+                uniform=math.log2(self.order.n_classes),
+                order="whole groups in random order; the first block is sent with a uniform code, "
+                "each other with the probabilities of a probe of all blocks before it",
+            )
+        }

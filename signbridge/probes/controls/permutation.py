@@ -13,18 +13,28 @@ p-value counts the true labelling among the permuted ones, (b + 1) / (m + 1) (Ph
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln
 
 from signbridge.errors import ProbeError
-from signbridge.probes.dataset.splits import IntArray, Split
+from signbridge.probes.controls.measurement import Measurement, Part, Sweep
+from signbridge.probes.controls.relabelling import Labellings, Relabelling
+from signbridge.probes.controls.score_probe import held_out_hits
+from signbridge.probes.dataset.splits import Split
+from signbridge.results.features import RESID_POST
 from signbridge.results.summary import LayerTest, PermutationTest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from signbridge.probes.dataset.features import FeatureSource
+    from signbridge.probes.feature_result import FeatureResult
+    from signbridge.probes.scoring import ScoredSweep
+    from signbridge.results.features import Feature
 
 DRAWS = 999
 """Permutations that ``permutations=auto`` makes where they are affordable."""
@@ -33,160 +43,10 @@ FEW_DRAWS = 99
 WORK = 1e14
 """Most multiplications that it takes on: about an hour of one CPU core, seconds of a GPU."""
 
+LEAST_BYTES = 8 << 20
+"""What permutations take at least, however little memory there is."""
+
 _FEW_ARRANGEMENTS = 20  # below this many no p-value is under 0.05
-_STREAM = 1  # keeps these draws apart from others of the same seed
-
-
-@dataclass(frozen=True, eq=False)
-class Relabelling:
-    """The labellings that a permutation test compares.
-
-    A *unit* is what keeps one label: a group whose images all have the same label, or one image of
-    a group that holds several labels. Labels are permuted among the units of a *stratum*:
-
-    - groups of one label that lie in one part of the split and are of about one size (1, 2, 3,
-      4 to 5, 6 to 7, 8 to 11, and so on in steps of the root of 2);
-    - groups of one label that the split parts, if they have equally many images in each part;
-    - images of one group with several labels, within one part.
-
-    Attributes:
-        unit: unit of each sample, shape (n_samples,).
-        label: true label of each unit, shape (n_units,).
-        stratum: stratum of each unit, shape (n_units,).
-        seed: seed of the permutations.
-        structure: ``between groups``, ``within groups`` or ``between and within groups``.
-        moving: number of units that can get another label.
-    """
-
-    unit: IntArray
-    label: IntArray
-    stratum: IntArray
-    seed: int
-    structure: str
-    moving: int
-
-    @classmethod
-    def of(
-        cls, labels: npt.ArrayLike, groups: npt.ArrayLike, split: Split, *, seed: int = 42
-    ) -> Relabelling:
-        """Find units and strata.
-
-        Args:
-            labels: class indices, shape (n_samples,).
-            groups: group of each sample, shape (n_samples,).
-            split: the split that scores, whose parts keep their labels.
-            seed: seed of the permutations.
-        """
-        y = np.asarray(labels, dtype=np.int64)
-        g = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
-        n_groups, part = int(g.max()) + 1, _parts(split)
-        low, high = np.full(n_groups, y.max()), np.zeros(n_groups, dtype=np.int64)
-        np.minimum.at(low, g, y)
-        np.maximum.at(high, g, y)
-        mixed = low != high
-        # Pure groups get the units 0.., images of mixed groups the ones after them.
-        unit = np.where(mixed[g], 0, np.cumsum(~mixed)[g] - 1)
-        alone = np.flatnonzero(mixed[g])
-        n_pure = int((~mixed).sum())
-        unit[alone] = n_pure + np.arange(len(alone))
-        counts = np.zeros((n_groups, int(part.max()) + 1), dtype=np.int64)
-        np.add.at(counts, (g, part), 1)
-        keys: list[tuple[Any, ...]] = []
-        for count in counts[~mixed]:
-            held = np.flatnonzero(count)
-            keys.append(
-                ("part", int(held[0]), size_class(int(count.sum())))
-                if len(held) == 1
-                else ("parted", *count.tolist())
-            )
-        keys += [("group", int(g[i]), int(part[i])) for i in alone]
-        number: dict[tuple[Any, ...], int] = {}
-        stratum = np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
-        label = np.empty(len(keys), dtype=np.int64)
-        label[unit] = y
-        movable = _movable(label, stratum)
-        between, within = bool(movable[:n_pure].any()), bool(movable[n_pure:].any())
-        structure = "between and within groups" if between and within else "between groups"
-        if within and not between:
-            structure = "within groups"
-        return cls(unit, label, stratum, seed, structure, int(movable.sum()))
-
-    def labels(self, number: int) -> IntArray:
-        """Labels of the units in one labelling, shape (n_units,).
-
-        Args:
-            number: 0 is the true labelling, any other a permutation of it.
-        """
-        if number == 0:
-            return self.label
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(_STREAM, number))
-        keys = np.random.default_rng(sequence).random(len(self.label))
-        out = np.empty_like(self.label)
-        out[np.argsort(self.stratum, kind="stable")] = self.label[np.lexsort((keys, self.stratum))]
-        return out
-
-    @property
-    def arrangements(self) -> float:
-        """How many different labellings there are (infinity where the number is beyond a float)."""
-        pairs = np.stack([self.stratum, self.label])
-        of_class = np.unique(pairs, axis=1, return_counts=True)[1]
-        total = float(gammaln(np.bincount(self.stratum) + 1).sum() - gammaln(of_class + 1).sum())
-        return math.exp(total) if total < 700 else math.inf
-
-
-class Labellings:
-    """The true labelling and a number of permutations, kept where they fit into memory.
-
-    Args:
-        relabelling: makes them.
-        draws: number of permutations.
-        memory_bytes: bound on what is kept; beyond it they are drawn anew each time.
-    """
-
-    def __init__(self, relabelling: Relabelling, draws: int, memory_bytes: int = 256 << 20) -> None:
-        self.relabelling = relabelling
-        self.draws = draws
-        self._kept: npt.NDArray[np.int32] | None = None
-        if 4 * (draws + 1) * len(relabelling.label) <= memory_bytes:
-            self._kept = self._made(range(draws + 1))
-
-    def __len__(self) -> int:
-        return self.draws + 1
-
-    def __getitem__(self, numbers: range) -> npt.NDArray[np.int32]:
-        """Labels of the units, shape (len(numbers), n_units); number 0 is the true labelling."""
-        if self._kept is None:
-            return self._made(numbers)
-        return self._kept[numbers.start : numbers.stop]
-
-    def _made(self, numbers: range) -> npt.NDArray[np.int32]:
-        rows = np.empty((len(numbers), len(self.relabelling.label)), dtype=np.int32)
-        for row, number in zip(rows, numbers, strict=True):
-            row[:] = self.relabelling.labels(number)
-        return rows
-
-
-def size_class(size: int) -> int:
-    """Number that groups of about one size share: 1, 2, 3, 4 to 5, 6 to 7, 8 to 11, and so on."""
-    return (size * size).bit_length()
-
-
-def _parts(split: Split) -> IntArray:
-    """Part of each sample: those that every fold treats alike share one."""
-    place = np.zeros((split.n_samples, len(split)), dtype=np.int8)
-    for number, (train, test) in enumerate(split):
-        place[train, number] = 1
-        place[test, number] = 2
-    return np.unique(place, axis=0, return_inverse=True)[1].astype(np.int64).ravel()
-
-
-def _movable(label: IntArray, stratum: IntArray) -> npt.NDArray[np.bool_]:
-    """Whether a unit's stratum holds more than one label."""
-    n = int(stratum.max()) + 1
-    low, high = np.full(n, label.max()), np.zeros(n, dtype=np.int64)
-    np.minimum.at(low, stratum, label)
-    np.maximum.at(high, stratum, label)
-    return np.asarray((low != high)[stratum])
 
 
 def number_of_draws(
@@ -295,7 +155,73 @@ def summarise(
     )
 
 
-def chunks(total: int, size: int) -> Iterator[range]:
-    """Ranges of at most ``size`` numbers that cover 0..total - 1."""
-    for start in range(0, total, max(1, size)):
-        yield range(start, min(start + max(1, size), total))
+class LabelPermutations(Measurement):
+    """The permutation test of the decoder layers.
+
+    Args:
+        sweep: the sweep that it belongs to.
+        labellings: the true labelling and its permutations.
+    """
+
+    name = "permutations"
+
+    def __init__(self, sweep: Sweep, labellings: Labellings) -> None:
+        super().__init__(sweep)
+        self.labellings = labellings
+
+    @classmethod
+    def planned(cls, sweep: Sweep) -> tuple[Self | None, list[str]]:
+        """See :class:`Measurement`."""
+        config, plan = sweep.config, sweep.plan
+        layers = sum(feature.kind == RESID_POST for feature in sweep.features)
+        if config.permutations == 0 or not layers:
+            return None, []
+        relabelling = Relabelling.of(plan.labels, plan.groups, plan.main, seed=config.seed)
+        draws, note = number_of_draws(
+            config.permutations,
+            relabelling,
+            plan.main,
+            n_classes=len(np.unique(plan.labels)),
+            n_fits=layers * len(config.penalties),
+        )
+        notes = [note] if note else []
+        if not draws:
+            return None, notes
+        kept = Labellings(relabelling, draws, max(LEAST_BYTES, config.memory_bytes // 8))
+        return cls(sweep, kept), notes
+
+    def takes(self, feature: Feature) -> bool:
+        """See :class:`Measurement`."""
+        return feature.kind == RESID_POST
+
+    def compute(self, source: FeatureSource, results: Sequence[FeatureResult]) -> Iterable[Part]:
+        """See :class:`Measurement`."""
+        import torch
+
+        from signbridge.probes.engines import solver_threads
+        from signbridge.runtime.threads import cpu_threads
+
+        device = getattr(self.sweep.engine, "device", "cpu")
+        for feature in source.features:
+            values = np.require(source.array(feature), requirements="W")
+            with torch.no_grad(), cpu_threads(solver_threads(source)):
+                hits = held_out_hits(
+                    torch.from_numpy(values).to(device),
+                    self.labellings,
+                    self.sweep.plan.main,
+                    self.sweep.config.penalties,
+                    memory_bytes=max(LEAST_BYTES, self.sweep.memory_bytes // 4),
+                )
+            yield {"hits": hits}, []
+
+    def summary(self, scored: ScoredSweep) -> Mapping[str, Any]:
+        """See :class:`Measurement`."""
+        of_C = " and C" if len(self.sweep.config.penalties) > 1 else ""
+        test = summarise(
+            {int(feature.layer or 0): arrays["hits"] for feature, arrays in self.parts.items()},
+            len(scored.main.scored),
+            self.labellings.relabelling,
+            f"largest accuracy of a layer{of_C} with a one-step probe",
+        )
+        n_groups = len(np.unique(self.sweep.plan.groups))
+        return {"permutation_test": replace(test, split=scored.main.split.name, n_groups=n_groups)}

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signbridge.errors import ProbeError
+from signbridge.probes.controls.measurement import Measurement, Sweep
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, Feature
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from signbridge.probes.scoring import ScoredSweep
     from signbridge.store import Store
 
 # What ought to be alike where only the weights are meant to differ.
@@ -193,3 +197,29 @@ def _shown(value: Any) -> str:
 
 def _numbers(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
+
+
+class RandomWeights(Measurement):
+    """The layers of the control, which are probed like the model's own.
+
+    Args:
+        sweep: the sweep that it belongs to.
+        control: the open control store and the sweep's.
+    """
+
+    def __init__(self, sweep: Sweep, control: Control) -> None:
+        super().__init__(sweep)
+        self.control = control
+
+    @classmethod
+    def planned(cls, sweep: Sweep) -> tuple[Self | None, list[str]]:
+        """See :class:`Measurement`."""
+        if sweep.control is None:
+            return None, []
+        control = Control(sweep.control, sweep.store)
+        return cls(sweep, control), control.features(sweep.features)[1]
+
+    def summary(self, scored: ScoredSweep) -> Mapping[str, Any]:
+        """See :class:`Measurement`."""
+        layers = [feature for feature in self.sweep.features if feature.kind == RANDOM_WEIGHTS]
+        return {"control": self.control.summary(layers)}

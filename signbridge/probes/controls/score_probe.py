@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from signbridge.probes.controls.permutation import Labellings, chunks
+from signbridge.probes.controls.relabelling import Labellings, chunks
 from signbridge.probes.dataset.splits import Split
 from signbridge.probes.dataset.standardise import standardisation
 from signbridge.probes.exact.nystroem import RowBlocks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,6 @@ class Plan:
     random: Split | None
     random_inner: tuple[Split | None, ...]
     warnings: tuple[str, ...]
-    control: dict[str, Any] | None = None
 
 
 def make_plan(config: SweepConfig, store: Store) -> Plan:

@@ -10,10 +10,10 @@ from sklearn.preprocessing import StandardScaler
 from signbridge import open_store
 from signbridge.probes import train_probes
 from signbridge.probes.controls.description_length import code_lengths, online_order
-from signbridge.probes.controls.extra_scores import mean_interval
 from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.engines import ExactEngine
 from signbridge.results.features import Feature
+from signbridge.statistics.bootstrap import mean_interval
 
 
 def test_blocks_are_whole_groups_that_double():

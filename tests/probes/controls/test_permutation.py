@@ -9,14 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 from signbridge.errors import ProbeError
 from signbridge.probes import fit_logistic, make_split
-from signbridge.probes.controls.permutation import (
-    Labellings,
-    Relabelling,
-    number_of_draws,
-    p_value,
-    size_class,
-    summarise,
-)
+from signbridge.probes.controls.permutation import number_of_draws, p_value, summarise
+from signbridge.probes.controls.relabelling import Labellings, Relabelling, size_class
 from signbridge.probes.controls.score_probe import held_out_hits
 from signbridge.probes.dataset.splits import Split
 

@@ -1,21 +1,27 @@
-"""Control task, permutations and description length as parts of a sweep."""
+"""The measurements of a sweep: what they keep, write and fill."""
 
+import csv
 import hashlib
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from signbridge.errors import ProbeError
-from signbridge.probes import SweepConfig, run_sweep, train_probes
+from signbridge.probes import SweepConfig, controls, run_sweep, train_probes
 from signbridge.probes import sweep as sweep_module
+from signbridge.probes.controls.measurement import Measurement
+from signbridge.probes.controls.registry import MEASUREMENTS
+from signbridge.statistics.bootstrap import Interval
 
 
 def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_a_sweep_stopped_among_its_extras_goes_on_there(planted, tmp_path, monkeypatch):
+def test_a_sweep_stopped_among_its_measurements_goes_on_there(planted, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_module, "_batches", lambda c, s, features: [[f] for f in features])
     config = SweepConfig(
         str(planted), str(tmp_path / "out"), bootstrap=20, permutations=19, description_length=True
@@ -89,3 +95,49 @@ def test_what_is_measured_belongs_to_the_run(planted, tmp_path):
     train_probes(str(planted), str(tmp_path / "out"), permutations=9, **options)
     with pytest.raises(ProbeError, match="permutations"):
         train_probes(str(planted), str(tmp_path / "out"), permutations=19, **options)
+
+
+def test_every_measurement_is_one_file_that_is_registered():
+    folder = Path(controls.__file__).parent
+    defined = {
+        (file.stem, name)
+        for file in folder.glob("*.py")
+        for name in re.findall(r"^class (\w+)\(Measurement\):", file.read_text(), re.MULTILINE)
+    }
+    assert {(kind.__module__.rpartition(".")[2], kind.__name__) for kind in MEASUREMENTS} == defined
+    assert len({module for module, _ in defined}) == len(MEASUREMENTS)
+
+
+def test_parts_have_the_names_of_the_released_code():
+    """A sweep that another version began is continued only if its parts are found."""
+    names = [kind.name for kind in MEASUREMENTS if kind.name]
+    assert names == ["control_task", "permutations", "description_length"]
+
+
+def test_a_measurement_of_ones_own(planted, tmp_path, monkeypatch):
+    """One class is all it takes: its parts, rows and place in the summary come with it."""
+
+    class ShareOfZeros(Measurement):
+        name = "zeros"
+
+        def takes(self, feature):
+            return feature.kind == "pixels"
+
+        def compute(self, source, results):
+            for feature in source.features:
+                yield {"share": np.mean(source.array(feature) == 0, axis=1)}, []
+
+        def rows(self, scored):
+            for feature, part in self.parts.items():
+                share = Interval(float(part["share"].mean()), 0.0, 1.0)
+                yield scored.main.row(feature, "zeros", share)
+
+        def summary(self, scored):
+            return {"control": {"zeros": list(map(str, self.parts))}}
+
+    monkeypatch.setattr(sweep_module, "MEASUREMENTS", (*MEASUREMENTS, ShareOfZeros))
+    folder = train_probes(str(planted), str(tmp_path / "out"), bootstrap=20, permutations=0)
+    with (folder / "scores.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "zeros"]
+    assert [(row["feature"], row["ci_high"]) for row in rows] == [("pixels", "1")]
+    assert summary_of(folder)["control"]["zeros"] == ["Feature(kind='pixels', layer=None)"]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.probes.controls.measurement import Measurement
 from signbridge.probes.dataset.answers import AnswerCount, count_answers
 from signbridge.results.features import FORCED_CHOICE, SAID, TEXT, ZERO_SHOT
+from signbridge.results.format import ANSWERS_FILE
 from signbridge.results.summary import Bits, ForcedChoice, Said, SaidText, Value
 from signbridge.runtime.files import replace_file
 from signbridge.statistics.bootstrap import paired_difference
@@ -20,6 +22,7 @@ from signbridge.statistics.bootstrap import paired_difference
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from signbridge.probes.scoring import Row, ScoredSweep
     from signbridge.results.features import Feature
     from signbridge.statistics.bootstrap import Interval, Scored
     from signbridge.store import Store
@@ -168,3 +171,25 @@ def _entropy(labels: npt.NDArray[np.int64]) -> float:
     share = np.bincount(labels) / len(labels)
     share = share[share > 0]
     return float(-(share * np.log2(share)).sum())
+
+
+class Answers(Measurement):
+    """What the model says, from the store: its answers, and its choice among the class names."""
+
+    def predictions(self) -> Mapping[str, npt.NDArray[np.floating[Any]]]:
+        """The forced choice as the model makes it."""
+        store = self.sweep.store
+        if store.class_logprob is None:
+            return {}
+        return {ZERO_SHOT: zero_shot(store.class_logprob, self.sweep.plan.labels)}
+
+    def rows(self, scored: ScoredSweep) -> Iterator[Row]:
+        """See :class:`Measurement`."""
+        if ZERO_SHOT in scored.scores:
+            yield from scored.main.rows(ZERO_SHOT, scored.scores[ZERO_SHOT].intervals)
+
+    def summary(self, scored: ScoredSweep) -> Mapping[str, Any]:
+        """What is said beside what the best layer knows; ``answers.csv`` is written too."""
+        counts = write_answers(self.sweep.store, self.sweep.folder.path / ANSWERS_FILE)
+        layer, labels = scored.best.feature, scored.main.labels
+        return {"said": said_against_known(counts, labels, scored.scores, layer)}

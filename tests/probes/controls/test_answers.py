@@ -6,7 +6,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 
-from signbridge.probes.controls.said import (
+from signbridge.probes.controls.answers import (
     said_against_known,
     sentence,
     write_answers,
