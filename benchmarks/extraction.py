@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from counts import count
 from numpy.typing import NDArray
 
 MIDDLE_SIZE: dict[str, dict[str, Any]] = {
@@ -247,9 +248,9 @@ def main() -> None:
     """Run one case and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--case", choices=["overhead", "memory"], default="overhead")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--sizes", type=int, nargs=2, default=[3_462, 34_627])
+    parser.add_argument("--repeats", type=count, default=3)
+    parser.add_argument("--images", type=count, default=256)
+    parser.add_argument("--sizes", type=count, nargs=2, default=[3_462, 34_627])
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     if options.case == "overhead":

@@ -45,6 +45,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from counts import count
 from full_size_model import CONFIGS, multiply_adds, repeated, write_model_folder
 from rich.console import Console
 from torch import nn
@@ -379,8 +380,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--config", choices=sorted(CONFIGS), default="full")
-    parser.add_argument("--images", type=int, help="images of the longest measurements")
-    parser.add_argument("--batch_sizes", type=int, nargs="+")
+    parser.add_argument("--images", type=count, help="images of the longest measurements")
+    parser.add_argument("--batch_sizes", type=count, nargs="+")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args(arguments)
     config = dict(CONFIGS[options.config])

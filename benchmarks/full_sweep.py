@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from counts import above_zero, count
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -79,13 +80,13 @@ class TimedSource(FeatureSource):
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--samples", type=int, default=27_455)
-    parser.add_argument("--hidden", type=int, default=4096)
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--classes", type=int, default=24)
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--samples", type=count, default=27_455)
+    parser.add_argument("--hidden", type=count, default=4096)
+    parser.add_argument("--layers", type=count, default=32)
+    parser.add_argument("--classes", type=count, default=24)
+    parser.add_argument("--folds", type=count, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--memory_gb", type=float, default=4.0)
+    parser.add_argument("--memory_gb", type=above_zero, default=4.0)
     options = parser.parse_args(arguments)
     on_gpu = options.device == "cuda"
     device = torch.cuda.get_device_name() if on_gpu else platform.machine()

@@ -54,6 +54,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from counts import count
 from extraction import middle_sized_model
 from numpy.typing import NDArray
 from ways import WAYS, Setting, Vectors, Workbench, as_array, capture
@@ -309,9 +310,9 @@ def installed(names: Sequence[str]) -> list[str]:
 def main() -> None:
     """Measure all ways that are installed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--images", type=count, default=48)
+    parser.add_argument("--batch_size", type=count, default=8)
+    parser.add_argument("--repeats", type=count, default=2)
     parser.add_argument("--model", help="another model than the random one, such as tiny")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     options = parser.parse_args()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from counts import above_zero, count
 from solver import make
 
 from signbridge.probes.dataset.drawn_splits import make_split
@@ -90,8 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--case", choices=list(CASES), default="long")
     parser.add_argument("--store", help="an activation store instead of simulated features")
-    parser.add_argument("--penalties", type=float, nargs="+", default=[0.01, 1.0])
-    parser.add_argument("--max_steps", type=int)
+    parser.add_argument("--penalties", type=above_zero, nargs="+", default=[0.01, 1.0])
+    parser.add_argument("--max_steps", type=count)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

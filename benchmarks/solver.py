@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import sklearn
 import torch
+from counts import count
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
@@ -197,8 +198,8 @@ def main() -> None:
     """Run the chosen case and print its result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--case", choices=["layers", "path", "tall", "scaling"], default="layers")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--sklearn_layers", type=int, help="layers that scikit-learn fits")
+    parser.add_argument("--repeats", type=count, default=3)
+    parser.add_argument("--sklearn_layers", type=count, help="layers that scikit-learn fits")
     parser.add_argument("--plot", type=Path, help="with scaling: the picture to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

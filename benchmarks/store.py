@@ -31,6 +31,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from counts import count
 
 from signbridge.store import SampleTable, StoreSpec, StoreWriter, open_store
 from signbridge.store.contents import Verify
@@ -296,10 +297,10 @@ def machine() -> str:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--samples", type=int, default=4096)
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=4096)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--samples", type=count, default=4096)
+    parser.add_argument("--layers", type=count, default=32)
+    parser.add_argument("--hidden", type=count, default=4096)
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured")
     options = parser.parse_args()
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from counts import count
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -356,7 +357,7 @@ def main() -> None:
         "permutation": lambda n: permutation(n, 199, small),
     }
     parser.add_argument("--case", choices=[*cases, "all"], default="all")
-    parser.add_argument("--repetitions", type=int, default=500)
+    parser.add_argument("--repetitions", type=count, default=500)
     parser.add_argument("--quick", action="store_true", help="40 repetitions, to see that it runs")
     arguments = parser.parse_args()
     repetitions = 40 if arguments.quick else arguments.repetitions
