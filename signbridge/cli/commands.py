@@ -24,7 +24,8 @@ def extract(**options: Any) -> Path:
 
     The same command again continues where it was stopped.
     """
-    return _extract(ExtractConfig(**options))
+    config = ExtractConfig(**options)
+    return _extract(config, _open_images(config))
 
 
 def train_probes(**options: Any) -> Path:
@@ -101,10 +102,21 @@ def run(**options: Any) -> Path:
         from signbridge.probes.dataset.given_splits import file_sha256
 
         file_sha256(config.split_file)  # it can be read
-    _check_results_folder("--results", config.results)
+    _check_results_folder(config.results)
+    images = _open_images(config)
+    from signbridge.probes.dataset.plan import check_split
+
+    check_split(
+        config.probing(),
+        images.label,
+        images.group,
+        images.class_names,
+        images.sample_id,
+        images.source_split,
+    )
     if is_first_process():
         warm_up()  # the report's maps, compiled while images run through the model
-    stores = [str(_extract(one)) for one in config.extractions()]
+    stores = [str(_extract(one, images)) for one in config.extractions()]
     # The other processes of a distributed extraction have done their part.
     if not is_first_process():
         return Path(stores[0])
@@ -112,7 +124,7 @@ def run(**options: Any) -> Path:
     return _train_probes(replace(config.probing(), store=stores[0], control=control))
 
 
-def _extract(config: ExtractConfig) -> Path:
+def _open_images(config: ExtractConfig) -> Any:
     from signbridge.images import open_images
     from signbridge.model.files import check_model
     from signbridge.runtime.progress import Counting
@@ -120,7 +132,7 @@ def _extract(config: ExtractConfig) -> Path:
     # What costs nothing to look at goes first; torch and transformers take seconds to load.
     check_model(config.model, config.weights)
     with Counting("reading images") as progress:
-        image_set = open_images(
+        return open_images(
             config.images,
             classes=config.classes,
             per_class=config.per_class,
@@ -129,13 +141,16 @@ def _extract(config: ExtractConfig) -> Path:
             groups=config.groups,
             progress=progress,
         )
+
+
+def _extract(config: ExtractConfig, images: Any) -> Path:
     from signbridge.extraction.extract import run_extraction
     from signbridge.model.description import describe_model
 
     description = describe_model(
         config.model, weights=config.weights, weights_seed=config.weights_seed
     )
-    return run_extraction(image_set, description, config)
+    return run_extraction(images, description, config)
 
 
 def _train_probes(config: SweepConfig) -> Path:
@@ -143,10 +158,8 @@ def _train_probes(config: SweepConfig) -> Path:
     from signbridge.report.figures.embedding import warm_up
     from signbridge.store import open_store
 
-    _check_results_folder("--output", config.output)
+    _check_results_folder(config.output)
     for path in (config.store, config.control):
-        if path == "":
-            raise StoreError("--store or --control is empty: give the file of a store.")
         if path is not None:
             open_store(path).close()  # what is wrong with it is said before torch is loaded
     if is_first_process():
@@ -180,7 +193,7 @@ def report(
 
 def compare(
     results: list[str],
-    output: str = "",
+    output: str | None = None,
     metric: Literal["accuracy", "usable_information"] = "accuracy",
 ) -> None:
     """Draw several results on one curve, with paired differences: compare A B -o C.
@@ -192,7 +205,7 @@ def compare(
     """
     from signbridge.report.compare import write_comparison
 
-    say(f"comparison: {write_comparison(results, output or None, metric)}")
+    say(f"comparison: {write_comparison(results, output, metric)}")
 
 
 def info(store: str) -> None:
@@ -227,7 +240,7 @@ def verify(store: str) -> int:
     return int(bool(problems))
 
 
-def merge(stores: list[str], output: str = "", overwrite: bool = False) -> None:
+def merge(stores: list[str], output: str | None = None, overwrite: bool = False) -> None:
     """Join stores of the same samples but other layers, or of other samples: merge A B -o C.
 
     Args:
@@ -239,21 +252,15 @@ def merge(stores: list[str], output: str = "", overwrite: bool = False) -> None:
     from signbridge.store.info import merged_line
     from signbridge.store.merge import merge_stores
 
-    if not output:
+    if output is None:
         raise StoreError("merge needs the name of the store to make: signbridge merge A B -o C.")
     with CountingStages() as progress:
         merged = merge_stores(stores, output, overwrite, progress)
     say(merged_line(merged, len(stores)))
 
 
-def _check_results_folder(option: str, folder: str | None) -> None:
-    if folder is None:
-        return
-    if not folder.strip():
-        raise ProbeError(
-            f"{option} is empty: give the name of a folder for the results, or leave it out."
-        )
-    if Path(folder).is_file():
+def _check_results_folder(folder: str | None) -> None:
+    if folder is not None and Path(folder).is_file():
         raise ProbeError(f"{folder} is a file: give the name of a folder for the results.")
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.errors import ProbeError
 from signbridge.probes.dataset.features import FeatureSource
+from signbridge.probes.dataset.plan import too_small
 from signbridge.probes.dataset.splits import IntArray, Split
 from signbridge.probes.engines import Engine, Fold, Record, not_converged
 from signbridge.statistics.metrics import PROBABILITY_FLOOR
@@ -75,10 +75,7 @@ def evaluate(
                 folds += part.folds
                 owner += [(one, number, False)] * len(part)
             elif len(penalties) > 1:
-                raise ProbeError(
-                    f"the training part of fold {number} is too small to choose C inside it; "
-                    "give one value of C."
-                )
+                raise too_small(number)
     for result in engine.held_out(source, labels, n_classes, folds, penalties):
         one, number, outer = owner[result.fold]
         one.records += [

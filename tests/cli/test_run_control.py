@@ -9,6 +9,9 @@ from signbridge.cli.main import main
 FEW = ["run", "--classes", "3", "--per_class", "6", "--layers", "[0,7]", "--num_workers", "0"]
 
 
+CHOICE = "the training part of fold 0 is too small to choose C inside it; give one value of C."
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -50,9 +53,18 @@ def test_run_names_the_control_after_the_store():
         (["--split_file", "no.csv"], "no.csv cannot be read"),
         (["--split_file", "no.csv", "--split", "source"], "contradict"),
         (["--weights_seed", "4"], "give --weights random with it"),
+        (["--folds", "1000"], "folds need as many groups"),
+        (["--folds", "1000", "--split", "random"], "folds"),
+        (["--split", "source"], "split=source needs the data's own training and test part"),
+        (["--split_file", "other.csv"], "the store has no sample 'x'"),
+        (["--split_file", "other.csv", "--random_weights_control", "true"], "no sample 'x'"),
+        (["--per_class", "1", "--split", "random"], "every class has a single image"),
+        (["--per_class", "2", "--C", "[0.1,1]", "--folds", "2", "--split", "random"], CHOICE),
     ],
 )
-def test_run_refuses_before_it_extracts(words, said, here, capsys):
+def test_run_refuses_before_it_extracts(words, said, here, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "_extract", lambda *_: pytest.fail("the model was loaded"))
+    (here / "other.csv").write_text("sample_id,fold\nx,1\n")
     assert main([*FEW, *words]) == 2
     assert said in capsys.readouterr().err
     assert not (here / "activations").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,75 @@ class Plan:
     warnings: tuple[str, ...]
 
 
+def draw_split(
+    config: SweepConfig,
+    kind: SplitName,
+    labels: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    class_names: Sequence[str],
+    sample_ids: Sequence[str],
+    source_splits: Sequence[str],
+) -> Split:
+    """Split samples as the config says; ``kind`` is its split or the one to compare with.
+
+    Raises:
+        ProbeError: they cannot be split so.
+    """
+    if kind == "file":
+        return split_by_file(config.split_file or "", sample_ids, labels, groups, class_names)
+    return make_split(
+        labels,
+        groups,
+        split=kind,
+        folds=config.folds,
+        seed=config.seed,
+        class_names=class_names,
+        source_splits=source_splits,
+    )
+
+
+def inner_splits(
+    config: SweepConfig,
+    split: Split,
+    labels: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+) -> tuple[Split | None, ...]:
+    """The inner folds of each training part, or None where it is too small for any."""
+    return tuple(
+        inner_split(
+            train, labels, groups, split=split.name, folds=config.inner_folds, seed=config.seed
+        )
+        for train, _ in split
+    )
+
+
+def check_split(
+    config: SweepConfig,
+    labels: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    class_names: Sequence[str],
+    sample_ids: Sequence[str],
+    source_splits: Sequence[str],
+) -> None:
+    """Refuse images that cannot be split as the config says, before anything is extracted.
+
+    Raises:
+        ProbeError: as :func:`make_plan` and the choice of C would of the store made from them.
+    """
+    main = draw_split(config, config.split, labels, groups, class_names, sample_ids, source_splits)
+    if len(config.penalties) > 1:
+        for number, inner in enumerate(inner_splits(config, main, labels, groups)):
+            if inner is None:
+                raise too_small(number)
+
+
+def too_small(fold: int) -> ProbeError:
+    """The error of a training part in which no inner fold can be made to choose C."""
+    return ProbeError(
+        f"the training part of fold {fold} is too small to choose C inside it; give one value of C."
+    )
+
+
 def make_plan(config: SweepConfig, store: Store) -> Plan:
     """Split a store as the config says.
 
@@ -42,32 +112,13 @@ def make_plan(config: SweepConfig, store: Store) -> Plan:
     labels = store_labels(store)
     groups = np.asarray(store.groups, dtype=np.int64)
 
+    names, ids, parts = store.class_names, store.sample_ids, store.source_splits
+
     def inner(split: Split) -> tuple[Split | None, ...]:
-        return tuple(
-            inner_split(
-                train,
-                labels,
-                groups,
-                split=split.name,
-                folds=config.inner_folds,
-                seed=config.seed,
-            )
-            for train, _ in split
-        )
+        return inner_splits(config, split, labels, groups)
 
     def split(kind: SplitName) -> Split:
-        if kind == "file":
-            file = config.split_file or ""
-            return split_by_file(file, store.sample_ids, labels, groups, store.class_names)
-        return make_split(
-            labels,
-            groups,
-            split=kind,
-            folds=config.folds,
-            seed=config.seed,
-            class_names=store.class_names,
-            source_splits=store.source_splits,
-        )
+        return draw_split(config, kind, labels, groups, names, ids, parts)
 
     main = split(config.split)
     notes = list(main.warnings)
