@@ -7,6 +7,7 @@ A protocol is one file: what to extract and how to probe it. Each command takes 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,20 @@ from typing import Any
 import yaml
 
 from signbridge.cli.usage import nearest, options_of, unknown_option
-from signbridge.errors import SignBridgeError
+from signbridge.errors import SignBridgeError, first_line
 
 SECTIONS = ("extract", "train_probes")
+_LARGEST = 1_000_000
+_DEEPEST = 8
 
 
-def arguments_with_sections(command: str, arguments: Sequence[str]) -> list[str]:
+def arguments_with_sections(command: str | None, arguments: Sequence[str]) -> list[str]:
     """Replace ``--config FILE`` of a file with sections by the command's own settings.
 
     A file without sections is checked and left to the parser.
 
     Args:
-        command: the command that the arguments are for.
+        command: the command that the arguments are for; without one, files are looked at only.
         arguments: the command's arguments.
 
     Raises:
@@ -41,13 +44,15 @@ def arguments_with_sections(command: str, arguments: Sequence[str]) -> list[str]
             result.append(argument)
             continue
         file = value if equals else rest.pop(0)
-        result += ["--config", _settings(file, command)]
+        if command is None:
+            read_settings(file)
+        result += ["--config", file if command is None else _settings(file, command)]
     return result
 
 
 def _settings(file: str, command: str) -> str:
     """Return the file itself, or the settings of its sections as JSON."""
-    content = _read(file)
+    content = read_settings(file)
     used = [name for name in SECTIONS if name in content]
     settings = _merged(file, content, command) if used else content
     known = options_of(command)
@@ -58,19 +63,79 @@ def _settings(file: str, command: str) -> str:
     return json.dumps(settings, default=str) if used or not content else file
 
 
-def _read(file: str) -> dict[str, Any]:
+class _Loader(yaml.SafeLoader):
+    """YAML as far as settings need it: no aliases, no deep nesting, no key twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node, unless it repeats another or lies too deep."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
+            raise _refused("an alias stands for another part: write that out", mark)
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise _refused("it nests deeper than settings do", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Construct a mapping whose keys are all different."""
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key.value, str):
+                continue
+            if key.value in seen:
+                raise _refused(f"{key.value} is set twice: keep one", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _refused(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _text(file: str) -> str:
+    path = Path(file).expanduser()
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise SignBridgeError(
+            f"The configuration {file} is a pipe or a device: give the path of a YAML file."
+        )
+    if found.st_size > _LARGEST:
+        raise SignBridgeError(
+            f"The configuration {file} has {found.st_size:,} bytes, too many for settings: give "
+            "the path of a YAML file."
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def read_settings(file: str) -> dict[str, Any]:
+    """Read a configuration.
+
+    Args:
+        file: its path, or the settings themselves in braces.
+
+    Raises:
+        SignBridgeError: it cannot be read, or is more than a few settings.
+    """
     try:
         inline = file.lstrip().startswith("{")  # the settings themselves, not their file
-        text = file if inline else Path(file).expanduser().read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
+        content = yaml.load(file if inline else _text(file), _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise SignBridgeError(
             f"{file} is no YAML file that can be read ({where}{error.problem})."
         ) from error
-    except (ValueError, yaml.YAMLError) as error:  # bytes that are no text
+    except (UnicodeDecodeError, yaml.YAMLError) as error:  # bytes that are no text
         raise SignBridgeError(f"{file} is no YAML file: it is not plain text.") from error
+    except ValueError as error:  # such as a date that there is not
+        raise SignBridgeError(
+            f"{file!r} cannot be read as YAML ({first_line(error)}): correct it."
+        ) from error
     except FileNotFoundError as error:
         raise SignBridgeError(
             f"There is no configuration {file}: give --config the path of a YAML file."

@@ -93,8 +93,9 @@ def _run(given: list[str], command: str | None, named: str | None) -> object:
     if command is not None:
         words = arguments_with_sections(command, given)
         return auto_cli(COMMANDS[command], args=words, parser_class=Parser)
-    words = given
-    if named is not None:
+    if named is None:
+        words = arguments_with_sections(None, given)
+    else:
         words = given[1:]
         if named in ("merge", "compare"):
             words = _listed_arguments(words)

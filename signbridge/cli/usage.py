@@ -38,6 +38,17 @@ class Parser(ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse texts that are empty, whatever the option: a path of no name is a slip."""
+        parsed = super().parse_args(*args, **kwargs)
+        for key, value in vars(parsed.as_flat()).items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and not text.strip():
+                    raise SignBridgeError(
+                        f"--{key.rpartition('.')[2]} is empty: give it a value, or leave it out."
+                    )
+        return parsed
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what the parser has to say."""
         raise UsageError(message) from ex

@@ -86,15 +86,8 @@ class CaptureConfig:
             chosen = list(self.layers)
             if not chosen or len(set(chosen)) < len(chosen):
                 raise ModelError(f"--layers is {chosen}: give at least one layer, and each once.")
-        if self.output is not None:
-            if not self.output.strip():
-                raise StoreError(
-                    "--output is empty: give the name of a file for the store, or leave it out."
-                )
-            if self.output.endswith("/") or Path(self.output).is_dir():
-                raise StoreError(
-                    f"{self.output} is a folder: give the name of a file for the store."
-                )
+        if self.output and (self.output.endswith("/") or Path(self.output).is_dir()):
+            raise StoreError(f"{self.output} is a folder: give the name of a file for the store.")
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import yaml
 
@@ -58,6 +60,10 @@ def test_arguments_that_cannot_be_taken_are_one_sentence(arguments, message, cap
     assert message in said(capsys, *arguments.split())
 
 
+BOMB = [b"a0: &a0 [x]\n"]
+BOMB += [b"a%d: &a%d [%s]\n" % (k, k, b",".join([b"*a%d" % (k - 1)] * 10)) for k in range(1, 11)]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -72,6 +78,19 @@ def test_arguments_that_cannot_be_taken_are_one_sentence(arguments, message, cap
         (b"extract: {seed: 3}\nclasses: 4\n", "and classes outside of them: put it into one"),
         (b"extract: {layers: 9}\n", "--layers is '9' in the configuration: give 'all' or"),
         (b"layers: nine\n", "--layers is 'nine' in the configuration: give 'all' or"),
+        (b"seed: 1\nseed: 2\n", "(line 2, column 1: seed is set twice: keep one)"),
+        (b"extract: {seed: 1, seed: 2}\n", "seed is set twice: keep one)"),
+        (b"seed: &a 1\nper_class: *a\n", "(line 2, column 12: an alias stands for another part"),
+        (b"a: &a [x]\nb: {<<: *a}\n", "an alias stands for another part"),
+        (b"".join(BOMB), "(line 2, column 10: an alias stands for another part: write that out)"),
+        (b"layers: " + b"[" * 100_000, "(line 1, column 16: it nests deeper than settings do)"),
+        (b"a: " + b"{a: " * 9 + b"1" + b"}" * 9, "it nests deeper than settings do"),
+        (b"- " * 5000 + b"1\n", "it nests deeper than settings do"),
+        (b"prompt: " + b"x" * 1_000_000, "{file} has 1,000,008 bytes, too many for settings"),
+        (b"prompt: \x00\n", "{file} is no YAML file: it is not plain text."),
+        (b"prompt: caf\xe9\n", "{file} is no YAML file: it is not plain text."),
+        (b"prompt: 2026-02-31\n", "cannot be read as YAML (day is out of range for month)"),
+        (b"output: ''\n", "--output is empty: give it a value, or leave it out."),
         (b"C: 3\n", "{file} sets C, which is no option of extract but of run and train_probes."),
     ],
 )
@@ -86,6 +105,44 @@ def test_configurations_that_cannot_be_taken_are_one_sentence(content, message, 
 def test_a_folder_is_no_configuration(tmp_path, capsys):
     message = said(capsys, "extract", "--config", str(tmp_path))
     assert message.startswith(f"The configuration {tmp_path} cannot be read (Is a directory)")
+
+
+def test_what_is_no_regular_file_is_no_configuration(tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    for file in (tmp_path / "fifo", "/dev/zero"):
+        for arguments in (["extract", "--config", str(file)], ["--config", str(file), "extract"]):
+            message = said(capsys, *arguments)
+            assert message.startswith(f"The configuration {file} is a pipe or a device: give ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_configuration_that_may_not_be_read(tmp_path, capsys):
+    (tmp_path / "c.yaml").touch(mode=0)
+    assert "cannot be read (Permission denied)" in said(
+        capsys, "run", "--config", f"{tmp_path}/c.yaml"
+    )
+
+
+def test_an_alias_bomb_before_the_command(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_bytes(b"".join(BOMB))
+    assert "an alias" in said(capsys, "--config", str(tmp_path / "c.yaml"), "extract")
+
+
+def _texts():
+    """Every option of every command that takes a text, and needs nothing else to be parsed."""
+    needed = {"report": ["r"], "compare": ["a", "b"], "merge": ["a", "b"]}
+    needed_name = {"report": "results", "info": "store", "verify": "store"}
+    for command in COMMANDS:
+        for name, hint in options_of(command).items():
+            if name == needed_name.get(command):
+                yield command, [""], name
+            elif hint in (str, str | None, str | int):
+                yield command, [*needed.get(command, []), f"--{name}", " "], name
+
+
+@pytest.mark.parametrize(("command", "words", "name"), list(_texts()))
+def test_a_text_that_is_empty_is_refused(command, words, name, capsys):
+    assert f"{name} is empty: give it a value, or leave it out." in said(capsys, command, *words)
 
 
 def test_an_empty_configuration_changes_nothing(tmp_path, capsys):
