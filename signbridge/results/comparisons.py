@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from signbridge.results.format import COMPARISON_COLUMNS
-from signbridge.results.table_files import number_in, read_table
+from signbridge.results.tables import columns_of
 
-__all__ = ["ALPHA", "Comparison", "p_text", "read_comparisons"]
+__all__ = ["ALPHA", "COMPARISON_COLUMNS", "Comparison", "p_text"]
 
 ALPHA = 0.05
 
@@ -66,42 +63,11 @@ class Comparison:
         return "above" if self.difference > 0 else "below"
 
 
+COMPARISON_COLUMNS = columns_of(Comparison)
+
+
 def p_text(p: float, name: str = "p") -> str:
     """A p-value as text: three decimals, smaller ones as a bound; empty where there is none."""
     if not math.isfinite(p):
         return ""
     return f"{name} < 0.001" if p < 0.001 else f"{name} = {p:.3f}"
-
-
-def read_comparisons(path: Path) -> tuple[Comparison, ...]:
-    """Read ``comparisons.csv``.
-
-    Args:
-        path: The file; results of format version 1.0 have none.
-
-    Returns:
-        Its rows, empty where the file does not exist.
-
-    Raises:
-        ProbeError: The file lacks a column, holds a cell that is no number, or cannot be read.
-    """
-    if not path.exists():
-        return ()
-
-    def comparison(row: Mapping[str, str | None], line: int) -> Comparison:
-        cells = {key: number_in(row, key, path, line) for key in COMPARISON_COLUMNS[4:]}
-        count = cells["n_comparisons"]
-        return Comparison(
-            family=row["family"] or "",
-            a=row["a"] or "",
-            b=row["b"] or "",
-            metric=row["metric"] or "",
-            difference=cells["difference"],
-            ci_low=cells["ci_low"],
-            ci_high=cells["ci_high"],
-            p=cells["p"],
-            p_corrected=cells["p_corrected"],
-            n_comparisons=int(count) if math.isfinite(count) else None,
-        )
-
-    return read_table(path, COMPARISON_COLUMNS, comparison)

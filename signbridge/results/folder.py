@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,25 +15,26 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
+from signbridge.results.comparisons import Comparison
 from signbridge.results.format import (
     ANSWERS_FILE,
-    COLUMNS,
-    COMPARISON_COLUMNS,
+    COMPARISONS_FILE,
+    FIGURES_FOLDER,
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    SCORES_FILE,
+    SUMMARY_FILE,
     TASK,
-    VERSION,
 )
+from signbridge.results.predictions import write_predictions
 from signbridge.results.probes import TENSORS_FILE, WORDS_FILE
+from signbridge.results.results import Score
 from signbridge.results.summary import Summary, read_summary, write_summary
-from signbridge.runtime.files import publish, replace_file
+from signbridge.results.tables import write_rows
+from signbridge.runtime.files import replace_file
 
-SCORES_FILE = "scores.csv"
-COMPARISONS_FILE = "comparisons.csv"
-SUMMARY_FILE = "summary.json"
-PREDICTIONS_FILE = "predictions.h5"
 PARTS_FOLDER = ".parts"
 LOCK_FILE = "lock"
-REPORT_FILE = "report.html"
-FIGURES_FOLDER = "figures"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -234,25 +232,11 @@ class ResultsFolder:
 
     def write_scores(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write ``scores.csv``; None and NaN are left empty, the task is ``label`` if not given."""
-        self._write_table(SCORES_FILE, COLUMNS, ({"task": TASK, **row} for row in rows))
+        write_rows(self.path / SCORES_FILE, Score, ({"task": TASK, **row} for row in rows))
 
     def write_comparisons(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write ``comparisons.csv``, see :mod:`signbridge.probes.comparisons`."""
-        self._write_table(COMPARISONS_FILE, COMPARISON_COLUMNS, rows)
-
-    def _write_table(
-        self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
-    ) -> None:
-        text = io.StringIO(newline="")
-        table = csv.DictWriter(text, columns, lineterminator="\n")
-        table.writeheader()
-        for row in rows:
-            table.writerow({key: _cell(row.get(key)) for key in columns})
-        replace_file(self.path / name, text.getvalue().encode())
-
-    def write_summary(self, summary: Summary) -> None:
-        """Write ``summary.json``, which makes the folder complete."""
-        write_summary(self.path / SUMMARY_FILE, replace(summary, run=self.identity))
+        """Write ``comparisons.csv``, see :class:`~signbridge.results.comparisons.Comparison`."""
+        write_rows(self.path / COMPARISONS_FILE, Comparison, rows)
 
     def write_predictions(
         self,
@@ -261,58 +245,14 @@ class ResultsFolder:
         samples: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
         splits: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]],
     ) -> None:
-        """Write ``predictions.h5``, which xarray opens with ``engine="h5netcdf"``.
+        """Write ``predictions.h5``, see :mod:`signbridge.results.predictions`."""
+        path = self.path / PREDICTIONS_FILE
+        write_predictions(path, feature_names, class_names, samples, splits)
 
-        Args:
-            feature_names: names by feature index.
-            class_names: names by class index.
-            samples: variables of every sample: ``label``, ``group``, ``sample_id``.
-            splits: by HDF5 group (``/`` for the main split, ``/random`` for the comparison) the
-                probabilities, shape (n_features, n_samples, n_classes), and the folds, shape
-                (n_samples,).
-        """
-        import h5py
-
-        partial = self.path / (PREDICTIONS_FILE + ".tmp")
-        with h5py.File(partial, "w") as file:
-            file.attrs["format"] = "signbridge-predictions"
-            file.attrs["version"] = VERSION
-            text = h5py.string_dtype()
-            scales = {
-                "feature": file.create_dataset(
-                    "feature_name", data=list(feature_names), dtype=text
-                ),
-                "class": file.create_dataset("class_name", data=list(class_names), dtype=text),
-                "sample": file.create_dataset("sample", data=np.arange(len(samples["label"]))),
-            }
-            # A dimension is named by its scale, and class_name(class) asks for another name.
-            for name, length in (("feature", len(feature_names)), ("class", len(class_names))):
-                words = scales[name]
-                scales[name] = file.create_dataset(name, data=np.arange(length))
-                scales[name].make_scale(name)
-                words.dims[0].attach_scale(scales[name])
-            scales["sample"].make_scale("sample")
-            for name, values in samples.items():
-                array = np.asarray(values)
-                kind = text if array.dtype.kind in "OUT" else array.dtype
-                data = [str(value) for value in values] if kind is text else array
-                variable = file.create_dataset(name, data=data, dtype=kind)
-                variable.dims[0].attach_scale(scales["sample"])
-            for where, (probability, fold) in splits.items():
-                group = file.require_group(where)
-                values = group.create_dataset("probability", data=probability.astype(np.float32))
-                for axis, name in enumerate(("feature", "sample", "class")):
-                    values.dims[axis].attach_scale(scales[name])
-                folds = group.create_dataset("fold", data=fold)
-                folds.dims[0].attach_scale(scales["sample"])
-        publish(partial, self.path / PREDICTIONS_FILE)
+    def write_summary(self, summary: Summary) -> None:
+        """Write ``summary.json``, which makes the folder complete."""
+        write_summary(self.path / SUMMARY_FILE, replace(summary, run=self.identity))
 
 
 def _file_name(name: str) -> str:
     return name.replace("/", "-")
-
-
-def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.10g}" if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""What a results folder calls itself, and the columns of its scores: shared with its readers."""
+"""What a results folder and its files are called, shared by who writes and who reads them."""
 
 from pathlib import Path
 
@@ -6,30 +6,17 @@ from signbridge.errors import ProbeError
 
 FORMAT = "signbridge-results"
 VERSION = "1.1"
+SCORES_FILE = "scores.csv"
+COMPARISONS_FILE = "comparisons.csv"
 ANSWERS_FILE = "answers.csv"
-COLUMNS = (
-    "feature",
-    "layer",
-    "solver",
-    "split",
-    "task",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n_train",
-    "n_test",
-    "n_classes",
-    "C",
-)
+SUMMARY_FILE = "summary.json"
+PREDICTIONS_FILE = "predictions.h5"
+REPORT_FILE = "report.html"
+FIGURES_FOLDER = "figures"
 TASK = "label"
 """The task of a row where the column ``task`` is missing, as in version 1.0."""
 CONTROL_TASK = "group_control"
 """The task of rows whose labels were drawn at random for each group."""
-COMPARISON_COLUMNS = (
-    *("family", "a", "b", "metric", "difference", "ci_low", "ci_high"),
-    *("p", "p_corrected", "n_comparisons"),
-)
 
 AGAIN = "run train_probes again to make the folder anew"
 """What to do about a damaged results folder."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
-from signbridge.results.format import AGAIN, require_file
+from signbridge.results.format import AGAIN, VERSION, require_file
+from signbridge.runtime.files import publish
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Predictions", "read_predictions"]
+__all__ = ["Predictions", "read_predictions", "write_predictions"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,59 @@ class Predictions:
         if scored.any():
             best[scored] = probability[scored].argmax(axis=1)
         return best
+
+
+def write_predictions(
+    path: Path,
+    feature_names: Sequence[str],
+    class_names: Sequence[str],
+    samples: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
+    splits: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]],
+) -> None:
+    """Write ``predictions.h5``, which xarray opens with ``engine="h5netcdf"``.
+
+    Args:
+        path: the file.
+        feature_names: names by feature index.
+        class_names: names by class index.
+        samples: variables of every sample: ``label``, ``group``, ``sample_id``.
+        splits: by HDF5 group (``/`` for the main split, ``/random`` for the comparison) the
+            probabilities, shape (n_features, n_samples, n_classes), and the folds, shape
+            (n_samples,).
+    """
+    import h5py
+
+    partial = path.with_name(f"{path.name}.tmp")
+    with h5py.File(partial, "w") as file:
+        file.attrs["format"] = "signbridge-predictions"
+        file.attrs["version"] = VERSION
+        text = h5py.string_dtype()
+        scales = {
+            "feature": file.create_dataset("feature_name", data=list(feature_names), dtype=text),
+            "class": file.create_dataset("class_name", data=list(class_names), dtype=text),
+            "sample": file.create_dataset("sample", data=np.arange(len(samples["label"]))),
+        }
+        # A dimension is named by its scale, and class_name(class) asks for another name.
+        for name, length in (("feature", len(feature_names)), ("class", len(class_names))):
+            words = scales[name]
+            scales[name] = file.create_dataset(name, data=np.arange(length))
+            scales[name].make_scale(name)
+            words.dims[0].attach_scale(scales[name])
+        scales["sample"].make_scale("sample")
+        for name, values in samples.items():
+            array = np.asarray(values)
+            kind = text if array.dtype.kind in "OUT" else array.dtype
+            data = [str(value) for value in values] if kind is text else array
+            variable = file.create_dataset(name, data=data, dtype=kind)
+            variable.dims[0].attach_scale(scales["sample"])
+        for where, (probability, fold) in splits.items():
+            group = file.require_group(where)
+            values = group.create_dataset("probability", data=probability.astype(np.float32))
+            for axis, name in enumerate(("feature", "sample", "class")):
+                values.dims[axis].attach_scale(scales[name])
+            folds = group.create_dataset("fold", data=fold)
+            folds.dims[0].attach_scale(scales["sample"])
+    publish(partial, path)
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -8,12 +8,14 @@ through :func:`load_results`, so that a damaged or foreign folder is named befor
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signbridge.errors import ProbeError
-from signbridge.results.comparisons import Comparison, read_comparisons
+from signbridge.results.comparisons import Comparison
 from signbridge.results.features import (
     FORCED_CHOICE,
     RANDOM_WEIGHTS,
@@ -21,15 +23,24 @@ from signbridge.results.features import (
     TEXT,
     ZERO_SHOT,
 )
-from signbridge.results.format import AGAIN, COLUMNS, TASK, require_file
+from signbridge.results.format import (
+    AGAIN,
+    ANSWERS_FILE,
+    COMPARISONS_FILE,
+    PREDICTIONS_FILE,
+    SCORES_FILE,
+    SUMMARY_FILE,
+    TASK,
+    require_file,
+)
 from signbridge.results.predictions import Predictions, read_predictions
 from signbridge.results.summary import Protocol, StoreRecord, Summary, read_summary
-from signbridge.results.table_files import number_in, read_table
+from signbridge.results.tables import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RANDOM_WEIGHTS", "Results", "Score", "load_results"]
+__all__ = ["RANDOM_WEIGHTS", "AnswerCount", "Results", "Score", "load_results"]
 
 SITE = RESID_POST
 UNTRAINED = ("chance", "majority")
@@ -64,12 +75,31 @@ class Score:
     task: str
     metric: str
     value: float
-    ci_low: float
-    ci_high: float
-    n_train: int | None
-    n_test: int | None
-    n_classes: int | None
-    C: str
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    n_train: int | None = None
+    n_test: int | None = None
+    n_classes: int | None = None
+    C: str = ""
+
+
+@dataclass(frozen=True)
+class AnswerCount:
+    """How often one answer was given to the images of one class: a row of ``answers.csv``.
+
+    Attributes:
+        class_name: The class.
+        answer: The answer, normalised.
+        count: Images of the class with this answer.
+        share: Share of the class's images.
+        names_class: Whether it names the class.
+    """
+
+    class_name: str
+    answer: str
+    count: int
+    share: float
+    names_class: bool
 
 
 @dataclass(frozen=True)
@@ -82,6 +112,8 @@ class Results:
         summary: The content of ``summary.json``.
         predictions: Held-out predictions of the main split.
         comparisons: Corrected comparisons of features; empty in older folders.
+        answers: What was answered to the images of each class, the commonest first; empty where
+            nothing was said.
     """
 
     path: Path
@@ -89,6 +121,7 @@ class Results:
     summary: Summary
     predictions: Predictions
     comparisons: tuple[Comparison, ...] = ()
+    answers: tuple[AnswerCount, ...] = ()
 
     @property
     def store(self) -> StoreRecord:
@@ -148,6 +181,10 @@ class Results:
         """The best layer's name among the predictions, such as ``resid_post/5``."""
         return f"{SITE}/{self.best_layer}"
 
+    @cached_property
+    def _by_name(self) -> Mapping[tuple[str, int | None, str, str, str], Score]:
+        return {(s.feature, s.layer, s.metric, s.split, s.task): s for s in self.scores}
+
     def score(
         self,
         feature: str,
@@ -169,11 +206,7 @@ class Results:
             The row of ``scores.csv``.
         """
         split = self.split if split is None else split
-        key = (feature, layer, metric, split, task)
-        for s in self.scores:
-            if (s.feature, s.layer, s.metric, s.split, s.task) == key:
-                return s
-        return None
+        return self._by_name.get((feature, layer, metric, split, task))
 
     def curve(self, feature: str, metric: str, split: str, task: str = TASK) -> list[Score]:
         """The scores of one feature over its layers, ascending; empty where there are none."""
@@ -237,58 +270,25 @@ def load_results(path: str | Path) -> Results:
             f"{folder} is not a folder: give a results folder that train_probes wrote, "
             "such as results/tiny-sample."
         )
-    summary = read_summary(folder / "summary.json")
-    scores = _read_scores(folder / "scores.csv")
-    predictions = read_predictions(folder / "predictions.h5")
-    comparisons = read_comparisons(folder / "comparisons.csv")
-    results = Results(folder, scores, summary, predictions, comparisons)
+    summary = read_summary(folder / SUMMARY_FILE)
+    # Version 1.0 had no column "task", all its rows are scores of the labels, and no comparisons.
+    require_file(folder / SCORES_FILE)
+    scores = read_rows(folder / SCORES_FILE, Score, {"task": TASK})
+    if not scores:
+        raise ProbeError(f"{folder / SCORES_FILE} holds no scores: {AGAIN}.")
+    predictions = read_predictions(folder / PREDICTIONS_FILE)
+    compared = folder / COMPARISONS_FILE
+    comparisons = read_rows(compared, Comparison) if compared.exists() else ()
+    answers: tuple[AnswerCount, ...] = ()
+    with suppress(ProbeError):  # nothing was said, or the list is damaged: it is not needed
+        answers = read_rows(folder / ANSWERS_FILE, AnswerCount)
+    results = Results(folder, scores, summary, predictions, comparisons, answers)
     _check_agreement(results)
     return results
 
 
-def _read_scores(path: Path) -> tuple[Score, ...]:
-    require_file(path)
-    # Version 1.0 had no column "task": all its rows are scores of the labels.
-    needed = [c for c in COLUMNS if c != "task"]
-    rows = read_table(path, needed, lambda row, line: _score(row, path, line))
-    if not rows:
-        raise ProbeError(f"{path} holds no scores: {AGAIN}.")
-    return rows
-
-
-def _score(row: Mapping[str, str | None], path: Path, line: int) -> Score:
-    def number(column: str) -> float:
-        return number_in(row, column, path, line)
-
-    def count(column: str) -> int | None:
-        value = number(column)
-        if math.isnan(value):
-            return None
-        if not math.isfinite(value) or value != round(value) or value < 0:
-            raise ProbeError(f"{path}, line {line}: {column} is not a whole number: {AGAIN}.")
-        return int(value)
-
-    if row["C"] is None:
-        raise ProbeError(f"{path}, line {line}: the row is too short: {AGAIN}.")
-    return Score(
-        feature=row["feature"] or "",
-        layer=count("layer"),
-        solver=row["solver"] or "",
-        split=row["split"] or "",
-        task=row.get("task") or TASK,
-        metric=row["metric"] or "",
-        value=number("value"),
-        ci_low=number("ci_low"),
-        ci_high=number("ci_high"),
-        n_train=count("n_train"),
-        n_test=count("n_test"),
-        n_classes=count("n_classes"),
-        C=row["C"] or "",
-    )
-
-
 def _check_agreement(results: Results) -> None:
-    path = results.path / "summary.json"
+    path = results.path / SUMMARY_FILE
     names = results.store.class_names
     if names and names != results.class_names:
         raise ProbeError(

@@ -16,10 +16,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from signbridge.results.results import AnswerCount as AnswerCount
 
 MAX_WORDS = 1000
 """Most words of the feature ``text``: the commonest, in alphabetical order."""
@@ -80,25 +81,6 @@ def names_class(answer: str, class_name: str) -> bool:
     quote = "[\"'`*\u2018\u2019\u201c\u201d]"
     whole = answer.casefold()  # with the marks at its ends
     return re.search(rf"(?:letter|sign)\s+{quote}*{word}|{quote}{word}{quote}", whole) is not None
-
-
-@dataclass(frozen=True)
-class AnswerCount:
-    """How often one answer was given to the images of one class.
-
-    Attributes:
-        class_name: the class.
-        answer: the answer, normalised.
-        count: images of the class with this answer.
-        share: of the class's images.
-        names_class: whether it names the class.
-    """
-
-    class_name: str
-    answer: str
-    count: int
-    share: float
-    names_class: bool
 
 
 def count_answers(

@@ -12,8 +12,7 @@ import numpy as np
 
 from signbridge.report.compare.pairing import Pairing, pair_up
 from signbridge.report.compare.runs import Run
-from signbridge.results.comparisons import Comparison
-from signbridge.results.format import COMPARISON_COLUMNS
+from signbridge.results.comparisons import COMPARISON_COLUMNS, Comparison
 from signbridge.results.results import RANDOM_WEIGHTS, SITE
 
 if TYPE_CHECKING:

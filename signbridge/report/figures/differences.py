@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, per_cent_axis, points
 from signbridge.report.figures.plot import Canvas, Plot, build
-from signbridge.results.comparisons import Comparison, p_text
-from signbridge.results.format import COMPARISON_COLUMNS
+from signbridge.results.comparisons import COMPARISON_COLUMNS, Comparison, p_text
 from signbridge.results.results import Results
 
 __all__ = ["differences_figure", "family_label"]

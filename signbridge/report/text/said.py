@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
-from signbridge.results.format import ANSWERS_FILE
 
 if TYPE_CHECKING:
-    from signbridge.results.results import Results
+    from signbridge.results.results import AnswerCount, Results
 
 __all__ = ["ClassAnswers", "class_answers", "naming_sentence", "said_sentence"]
 
@@ -60,27 +58,21 @@ def naming_sentence(results: Results) -> str:
 
 
 def class_answers(results: Results) -> list[ClassAnswers]:
-    """The commonest answers of every class, from ``answers.csv``; empty without such a file."""
-    try:
-        with (results.path / ANSWERS_FILE).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        found: dict[str, list[tuple[str, float, bool]]] = {}
-        for row in rows:
-            entry = (row["answer"], float(row["share"]), row["names_class"] == "true")
-            found.setdefault(row["class_name"], []).append(entry)
-    except (OSError, KeyError, ValueError, TypeError):  # nothing was said, or not in this way
-        return []
+    """The commonest answers of every class; empty where nothing was said."""
+    found: dict[str, list[AnswerCount]] = {}
+    for row in results.answers:
+        found.setdefault(row.class_name, []).append(row)
     return [
         ClassAnswers(
             name,
             tuple(
                 (
-                    style.short(answer or "(nothing)", _LONGEST),
-                    style.format_value("accuracy", share),
+                    style.short(row.answer or "(nothing)", _LONGEST),
+                    style.format_value("accuracy", row.share),
                 )
-                for answer, share, _ in answers[:_SHOWN]
+                for row in answers[:_SHOWN]
             ),
-            style.format_value("accuracy", sum(share for _, share, named in answers if named)),
+            style.format_value("accuracy", sum(row.share for row in answers if row.names_class)),
         )
         for name, answers in found.items()
     ]
