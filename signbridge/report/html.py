@@ -10,13 +10,11 @@ from signbridge.report.figures.embedding import warm_up
 from signbridge.report.figures.registry import draw_figures
 from signbridge.report.inputs import open_inputs
 from signbridge.report.text.page import render_page
+from signbridge.results.format import FIGURES_FOLDER, REPORT_FILE
 from signbridge.results.results import load_results
 from signbridge.runtime.files import replace_file
 
 __all__ = ["write_report"]
-
-FIGURES_FOLDER = "figures"
-REPORT_FILE = "report.html"
 
 
 def write_report(

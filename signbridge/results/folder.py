@@ -20,6 +20,7 @@ from signbridge.results.format import (
     ANSWERS_FILE,
     COMPARISONS_FILE,
     FIGURES_FOLDER,
+    FORMAT,
     PREDICTIONS_FILE,
     REPORT_FILE,
     SCORES_FILE,
@@ -98,7 +99,12 @@ class ResultsFolder:
             raise ProbeError(
                 f"{self.path} holds files that are not results; give another output folder."
             )
-        if found is not None and found != "foreign":
+        if found == "damaged" and not overwrite:
+            raise ProbeError(
+                f"{self.path} holds a {SUMMARY_FILE} that cannot be read; give another output or "
+                "overwrite=true."
+            )
+        if isinstance(found, tuple):
             kind, identity = found
             if identity == self.identity and not overwrite:
                 # One that has lost a file is made again: the summary alone cannot be reported.
@@ -147,18 +153,23 @@ class ResultsFolder:
             self._lock.release()
             self._lock = None
 
-    def _found(self) -> tuple[Literal["continue", "complete"], Any] | Literal["foreign"] | None:
+    def _found(
+        self,
+    ) -> tuple[Literal["continue", "complete"], Any] | Literal["damaged", "foreign"] | None:
         if not self.path.exists() or not any(self.path.iterdir()):
             return None
         summary, run = self.path / SUMMARY_FILE, self.parts / "run.json"
         try:
             if summary.exists():
-                return "complete", read_summary(summary).run
+                try:
+                    return "complete", read_summary(summary).run
+                except ProbeError:
+                    return "damaged" if FORMAT.encode() in summary.read_bytes() else "foreign"
             if run.exists():
                 return "continue", json.loads(run.read_text(encoding="utf-8"))
             if [file.name for file in self.path.iterdir()] == [PARTS_FOLDER]:
                 return None  # stopped before its first file
-        except (ValueError, OSError, ProbeError):
+        except (ValueError, OSError):
             return "foreign"
         return "foreign"
 

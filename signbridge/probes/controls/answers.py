@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.probes.controls.measurement import Measurement
-from signbridge.probes.dataset.answers import AnswerCount, count_answers
+from signbridge.probes.dataset.answers import count_answers
 from signbridge.results.features import FORCED_CHOICE, SAID, TEXT, ZERO_SHOT
 from signbridge.results.format import ANSWERS_FILE
+from signbridge.results.results import AnswerCount
 from signbridge.results.summary import Bits, ForcedChoice, Said, SaidText, Value
 from signbridge.runtime.files import replace_file
 from signbridge.statistics.bootstrap import paired_difference

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.results.results import AnswerCount as AnswerCount
+from signbridge.results.results import AnswerCount
 
 MAX_WORDS = 1000
 """Most words of the feature ``text``: the commonest, in alphabetical order."""

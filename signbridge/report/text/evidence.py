@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
-from signbridge.report.text.key_figures import interval_text
+from signbridge.report.text.key_figures import interval_text, points_interval
 from signbridge.results.comparisons import ALPHA, p_text
 from signbridge.results.results import SITE
 from signbridge.store.grouping import grouping
@@ -85,10 +85,9 @@ def memorisation_sentence(results: Results) -> str:
         text += f" ({interval})"
     text += ", which only recognition of images seen in training explains"
     if math.isfinite(found.selectivity):
-        low, high = found.selectivity_ci
         text += f"; the selectivity that is left is {points(found.selectivity)} points"
-        if math.isfinite(low) and math.isfinite(high):
-            text += f" ({points(low)} to {points(high)})"
+        if interval := points_interval(*found.selectivity_ci):
+            text += f" ({interval})"
     text += "."
     if found.note:
         text += f" {found.note[0].upper()}{found.note[1:].rstrip('.')}."

@@ -14,7 +14,7 @@ from signbridge.results.results import SITE
 if TYPE_CHECKING:
     from signbridge.results.results import Results
 
-__all__ = ["KeyFigure", "interval_text", "key_figures"]
+__all__ = ["KeyFigure", "interval_text", "key_figures", "points_interval"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ def interval_text(low: float, high: float, metric: str = "accuracy") -> str:
         return ""
     first = style.format_value(metric, low).removesuffix(style.PER_CENT)
     return f"{first} to {style.format_value(metric, high)}"
+
+
+def points_interval(low: float, high: float) -> str:
+    """An interval of a difference in points as text, empty where there is none."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{points(low)} to {points(high)}" if known else ""
 
 
 def key_figures(results: Results) -> list[KeyFigure]:
@@ -117,12 +123,10 @@ def _leakage(results: Results) -> KeyFigure | None:
         value = leakage.random - leakage.grouped
     if not math.isfinite(value):
         return None
-    low, high = leakage.ci
-    known = math.isfinite(low) and math.isfinite(high)
     return KeyFigure(
         "leakage: random minus main split",
         f"{points(value)} points",
-        f"{points(low)} to {points(high)}" if known else "",
+        points_interval(*leakage.ci),
     )
 
 
@@ -138,13 +142,11 @@ def _memorised(results: Results) -> list[KeyFigure]:
         )
     ]
     if math.isfinite(found.selectivity):
-        low, high = found.selectivity_ci
-        known = math.isfinite(low) and math.isfinite(high)
         figures.append(
             KeyFigure(
                 f"selectivity, layer {found.layer}",
                 f"{points(found.selectivity)} points",
-                f"{points(low)} to {points(high)}" if known else "",
+                points_interval(*found.selectivity_ci),
             )
         )
     return figures

@@ -16,7 +16,7 @@ from signbridge.report.figures.axes import points
 from signbridge.report.figures.differences import family_label
 from signbridge.report.template import fill_template, pairs, plot_words, thumbnails
 from signbridge.report.text.findings import describe_data, find
-from signbridge.report.text.key_figures import key_figures
+from signbridge.report.text.key_figures import key_figures, points_interval
 from signbridge.report.text.said import class_answers
 from signbridge.report.text.tables import Cell, Row, score_rows, shown_metrics
 from signbridge.results.comparisons import p_text
@@ -189,12 +189,11 @@ def _against(results: Results) -> list[_Against]:
             continue
         if c.family == "layers_vs_peak" or not math.isfinite(c.difference):
             continue
-        known = math.isfinite(c.ci_low) and math.isfinite(c.ci_high)
         rows.append(
             _Against(
                 family_label(c.family),
                 points(c.difference),
-                f"{points(c.ci_low)} to {points(c.ci_high)}" if known else "",
+                points_interval(c.ci_low, c.ci_high),
                 p_text(c.p, "").lstrip(" ="),
                 p_text(c.p_corrected, "").lstrip(" ="),
                 "" if c.n_comparisons is None else str(c.n_comparisons),
