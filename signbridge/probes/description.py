@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from signbridge.probes.dataset.plan import Plan
 
 
-def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> str:
+def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any], fitted: str) -> str:
     """The protocol in words.
 
     Args:
         config: the sweep's arguments.
         plan: its splits.
         provenance: the store's, whose ``groups`` says what the groups are.
+        fitted: how the probes were fitted, in the engine's own words.
     """
     words = grouping(provenance)
     n_samples, n_groups = len(plan.labels), len(np.unique(plan.groups))
@@ -35,17 +36,21 @@ def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> 
     drawn = "images" if words.kind == "none" else "whole groups"
     if len(config.penalties) > 1:
         values = ", ".join(f"{C:g}" for C in config.penalties)
-        penalty = (
-            f"C chosen among {values} by the cross-entropy of {config.inner_folds} inner folds"
-        )
+        penalty = f"C chosen among {values} by the cross-entropy of {_inner_folds(plan)}"
     else:
         penalty = f"C = {config.penalties[0]:g}"
-    fit = "solved to its optimum" if config.solver == "exact" else "trained in batches with Adam"
     return (
         f"{data}; {split}; features standardised on each training part; L2 multinomial logistic "
-        f"regression, {penalty}, {fit}; 95 % intervals from {config.bootstrap} bootstrap draws of "
-        f"{drawn}, with the probes held fixed."
+        f"regression, {penalty}, {fitted}; 95 % intervals from {config.bootstrap} bootstrap "
+        f"draws of {drawn}, with the probes held fixed."
     )
+
+
+def _inner_folds(plan: Plan) -> str:
+    """How many inner folds there are: a small training part is divided into fewer."""
+    made = sorted({len(part) for part in plan.inner if part is not None})
+    few = f"{made[0]} to " if made[0] < made[-1] else ""
+    return f"{few}{counted(made[-1], 'inner fold')}"
 
 
 def _drawn_split(config: SweepConfig, plan: Plan, words: Grouping) -> str:

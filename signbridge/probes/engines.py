@@ -61,7 +61,13 @@ class Fitted:
 
 
 class Engine(Protocol):
-    """Fits the probes of a :class:`FeatureSource`; standardisation is refitted in every fold."""
+    """Fits the probes of a :class:`FeatureSource`; standardisation is refitted in every fold.
+
+    Attributes:
+        fitted: how a probe is fitted, in words for the protocol.
+    """
+
+    fitted: str
 
     def held_out(
         self,
@@ -188,6 +194,8 @@ class ExactEngine:
         device: torch device of the solver.
         memory_bytes: bound on the logits and on the solver's own arrays.
     """
+
+    fitted = "solved to its optimum"
 
     def __init__(self, device: str = "cpu", memory_bytes: int = MEMORY_BYTES) -> None:
         self.device = device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from signbridge.results.summary import (
 )
 
 if TYPE_CHECKING:
-    from signbridge.probes.config import SweepConfig
     from signbridge.probes.controls.measurement import Measurement, Sweep
     from signbridge.probes.dataset.plan import Plan
     from signbridge.probes.engines import Record
@@ -75,7 +74,7 @@ def write_results(
     top = found["accuracy"]
     summary = Summary(
         store=_store_record(store, plan),
-        protocol=_protocol(config, plan, store.provenance),
+        protocol=_protocol(sweep),
         versions=_versions(),
         best_layer=BestLayer(
             layer=int(best.feature.layer or 0),
@@ -143,7 +142,8 @@ def _store_record(store: Store, plan: Plan) -> StoreRecord:
     )
 
 
-def _protocol(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) -> Protocol:
+def _protocol(sweep: Sweep) -> Protocol:
+    config, plan = sweep.config, sweep.plan
     return Protocol(
         solver=config.solver,
         split=config.split,
@@ -155,7 +155,7 @@ def _protocol(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any]) ->
         bootstrap=config.bootstrap,
         confidence=0.95,
         compare_random=plan.random is not None,
-        description=describe(config, plan, provenance),
+        description=describe(config, plan, sweep.store.provenance, sweep.engine.fitted),
     )
 
 

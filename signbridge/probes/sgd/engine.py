@@ -19,6 +19,7 @@ from signbridge.probes.sgd import LEARNING_RATES
 from signbridge.probes.sgd.checkpoint import Checkpoints, SaveCheckpoint, fit_key
 from signbridge.probes.sgd.distributed import ProcessGroup, interruptible, quiet
 from signbridge.probes.sgd.module import LinearProbes
+from signbridge.probes.sgd.optimizer import PreconditionedMomentum
 from signbridge.probes.sgd.optimum import affordable, optima
 from signbridge.probes.sgd.schedule import REASONS
 from signbridge.results.folder import ResultsFolder
@@ -47,6 +48,10 @@ class SgdEngine:
         records: by feature, a record for every value of C of the first fold that was trained on
             it: what was chosen, when it stopped, and how far from the optimum.
     """
+
+    fitted = (
+        f"trained in batches by {PreconditionedMomentum.words} along variance-reduced gradients"
+    )
 
     def __init__(
         self,

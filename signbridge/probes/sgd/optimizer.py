@@ -127,6 +127,8 @@ class PreconditionedMomentum(Optimizer):
         preconditioner: of the weights.
     """
 
+    words = "preconditioned steps with momentum"
+
     def __init__(
         self, model: BatchedLinearProbes, schedule: Schedule, preconditioner: Preconditioner
     ) -> None:
