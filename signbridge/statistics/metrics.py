@@ -148,6 +148,16 @@ class Measure:
     unit: Unit = "share"
     higher_is_better: bool = True
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it is shown in per cent."""
+        return self.unit == "share"
+
+    @property
+    def unit_of_differences(self) -> str:
+        """The unit of its differences, in words."""
+        return "points" if self.is_share else self.unit
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Measure):

@@ -179,6 +179,24 @@ def test_other_classes_images_or_splits_are_said(make_results: Make) -> None:
     assert "has C 0.1" in said
 
 
+@pytest.mark.parametrize(("metric", "missed"), [("macro_f1", True), ("top5_accuracy", False)])
+def test_a_metric_that_only_one_has_is_named_where_it_would_be_shown(
+    make_results: Make, metric: str, missed: bool
+) -> None:
+    """Results of earlier versions lack the metrics for many classes."""
+    a, b = (
+        _provenance(make_results(name, class_names=LETTERS, layers=[0, 1], full=True))
+        for name in ("a", "b")
+    )
+    lines = (a / "scores.csv").read_text().splitlines()
+    kept = [line for line in lines if f",{metric}," not in line]
+    added = [line.replace(",macro_f1,", f",{metric},") for line in lines if ",macro_f1," in line]
+    (a / "scores.csv").write_text("\n".join([*kept, *added]) + "\n")
+    (b / "scores.csv").write_text("\n".join(kept) + "\n")
+    said = [w for w in warnings_of(load_runs([a, b])) if "do not share the metrics" in w]
+    assert [metric in w for w in said] == [True] * missed
+
+
 def test_shared_images_of_two_selections_are_paired(make_results: Make) -> None:
     """More images of the same source: ids in common are the same images."""
     few = _provenance(make_results("few", class_names=LETTERS, layers=[0], per_class=10, full=True))

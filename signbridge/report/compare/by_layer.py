@@ -11,6 +11,7 @@ from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, per_cent_axis, points
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.comparisons import p_text
+from signbridge.statistics.metrics import measure
 
 __all__ = ["differences_by_layer"]
 
@@ -35,7 +36,7 @@ def differences_by_layer(runs: Sequence[Run], found: Sequence[PairedDifference])
     if not panels:
         return None
     metric = panels[0][2][0].metric
-    unit = "points" if metric in style.SHARES else "bits"
+    unit = measure(metric).unit_of_differences
 
     return build(
         "differences",
@@ -84,7 +85,7 @@ def _draw(
                 [k], [d.difference], marker, color=colour, markersize=4.8,
                 markerfacecolor="white" if d.relation == "open" else colour, markeredgewidth=1.2,
             )  # fmt: skip
-        if metric in style.SHARES:
+        if measure(metric).is_share:
             per_cent_axis(ax.yaxis, signed=True, bins=4)
         ax.grid(axis="y")
         layers = sorted(known)
@@ -95,7 +96,7 @@ def _draw(
 
 
 def _difference_text(d: PairedDifference) -> str:
-    if d.metric in style.SHARES:
+    if measure(d.metric).is_share:
         low, value, high = (points(v) for v in (d.ci_low, d.difference, d.ci_high))
     else:
         low, value, high = (

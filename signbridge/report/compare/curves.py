@@ -14,6 +14,7 @@ from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, value_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.results import SITE, Score
+from signbridge.statistics.metrics import measure
 
 __all__ = ["curves_figure"]
 
@@ -36,7 +37,7 @@ def curves_figure(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
     """
     depth = depth_axis(runs)
     curves = [r.results.curve(SITE, metric, r.results.split) for r in runs]
-    label = style.METRIC_LABELS.get(metric, metric)
+    label = measure(metric).label
 
     rows: list[tuple[object, ...]] = []
     for run, scores in zip(runs, curves, strict=True):
@@ -72,7 +73,7 @@ def _draw(
     metric: str,
     depth: bool,
 ) -> None:
-    label = style.METRIC_LABELS.get(metric, metric)
+    label = measure(metric).label
     canvas.heading(f"Held-out {label} by decoder layer")
     left, bottom = 0.72, 0.62 + LEGEND_ROW * len(runs)
     ax = canvas.axes_between(left, 0.15, bottom)
@@ -96,7 +97,7 @@ def _draw(
             )  # fmt: skip
         known = np.concatenate([y, low[np.isfinite(low)], high[np.isfinite(high)]])
         low_end, high_end = min(low_end, known.min()), max(high_end, known.max())
-    if metric in style.SHARES:
+    if measure(metric).is_share:
         ax.set_ylim(0, min(1.04, high_end * 1.12 + 0.01))
     else:
         room = 0.08 * (high_end - min(low_end, 0)) or 0.1

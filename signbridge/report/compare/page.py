@@ -22,7 +22,7 @@ from signbridge.report.text.key_figures import interval_text
 from signbridge.results.comparisons import p_text
 from signbridge.results.results import SITE
 from signbridge.runtime.files import replace_file
-from signbridge.statistics.metrics import COMPARED
+from signbridge.statistics.metrics import COMPARED, measure
 
 __all__ = ["write_comparison"]
 
@@ -76,7 +76,7 @@ def write_comparison(
         plots=shown[1:],
         best=[_row(d) for d in found if d.family == "best"],
         baselines=[_row(d) for d in found if d.family == "baselines" and "/" not in d.a],
-        unit="points" if metric in style.SHARES else "bits",
+        unit=measure(metric).unit_of_differences,
         images=_images(found),
         warnings=[*warnings_of(runs), *notes],
         runs=[_about(run) for run in runs],
@@ -124,7 +124,7 @@ def _folder(runs: Sequence[Run], output: str | Path | None) -> Path:
 
 
 def _amount(value: float, metric: str) -> str:
-    if metric in style.SHARES:
+    if measure(metric).is_share:
         return points(value)
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
@@ -158,7 +158,7 @@ def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: st
         pair = next((d for d in found if d.family == "best"), None)
         a, b = scores[one.name], scores[two.name]
         if pair is not None and a is not None and b is not None:
-            unit = "points" if metric in style.SHARES else "bits"
+            unit = measure(metric).unit_of_differences
             ends = f"{_amount(pair.ci_low, metric)} to {_amount(pair.ci_high, metric)}"
             size = f"{_amount(pair.difference, metric)} {unit}, {ends}, {p_text(pair.p_corrected)}"
             words = {
@@ -178,7 +178,7 @@ def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: st
             ends = interval_text(s.ci_low, s.ci_high, metric)
             value = style.format_value(metric, s.value)
             parts.append(f"{name} {value}" + (f" ({ends})" if ends else ""))
-    label = style.METRIC_LABELS.get(metric, metric)
+    label = measure(metric).label
     return f"Highest held-out {label}: {', '.join(parts)}."
 
 

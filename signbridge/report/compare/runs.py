@@ -213,7 +213,11 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
                     f"{run.name} has {key} {_value(mine)} and {first.name} {_value(theirs)}: the "
                     "probes differ, not only what they read."
                 )
-        missing = sorted((set(a.metrics) ^ set(b.metrics)) & set(METRICS))
+        missing = sorted(
+            name
+            for name in (set(a.metrics) ^ set(b.metrics)) & set(METRICS)
+            if METRICS[name].shown(len(a.class_names))
+        )
         if missing:
             found.append(
                 f"{run.name} and {first.name} do not share the metrics {', '.join(missing)}."

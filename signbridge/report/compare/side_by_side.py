@@ -11,6 +11,7 @@ from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.results import RANDOM_WEIGHTS, SITE, Score
+from signbridge.statistics.metrics import measure
 
 __all__ = ["side_by_side"]
 
@@ -77,7 +78,7 @@ def _draw(
     groups: Mapping[str, list[tuple[int, Score]]],
     metric: str,
 ) -> None:
-    label = style.METRIC_LABELS.get(metric, metric)
+    label = measure(metric).label
     canvas.heading(f"Held-out {label}: best layers and baselines")
     left = 0.25 + max(style.text_width(canvas.figure, name, 9.5) for name in groups)
     ax = canvas.axes_between(left, 0.6, 0.42 + LEGEND_ROW * len(runs))
@@ -102,7 +103,7 @@ def _draw(
         tick.set_parse_math(False)
     ax.tick_params(axis="y", length=0, labelsize=9.5)
     ax.spines["left"].set_visible(False)
-    if metric in style.SHARES:
+    if measure(metric).is_share:
         ax.set_xlim(0, None)
         per_cent_axis(ax.xaxis, bins=3 if canvas.narrow else 5)
     ax.grid(axis="x")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from signbridge.report.figures import style
+from signbridge.statistics.metrics import measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def value_axis(axis: Any, metric: str, bins: int) -> None:
     """Tick labels of a metric: shares in per cent, others as they are."""
     from matplotlib.ticker import MaxNLocator
 
-    if metric in style.SHARES:
+    if measure(metric).is_share:
         per_cent_axis(axis, bins=bins)
     else:
         axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))

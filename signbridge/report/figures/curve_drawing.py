@@ -12,6 +12,7 @@ from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, value_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.results import UNTRAINED, Score
+from signbridge.statistics.metrics import measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,7 +164,7 @@ def _limits(metric: str, lines: list[Line]) -> tuple[float, float]:
         if math.isfinite(v)
     ]
     highest, lowest = max(values), min(values)
-    if metric in style.SHARES and lowest >= 0:
+    if measure(metric).is_share and lowest >= 0:
         return 0.0, min(1.0, highest * 1.18 + 0.02) if highest < 0.9 else 1.04
     room = 0.12 * ((highest - min(0.0, lowest)) or 1.0)
     # A confident wrong probe can be arbitrarily bad: keep the readable part in view.

@@ -54,7 +54,7 @@ def layer_curve(results: Results, metric: str = "accuracy") -> Plot:
     curves = _curves(results, metric)
     baselines = _baselines(results, metric)
     peak = _peak(results, metric, curves)
-    label = style.METRIC_LABELS.get(metric, metric.replace("_", " "))
+    label = measure(metric).label
     title = f"{label[0].upper()}{label[1:]} by decoder layer"
     found = results.summary.peak if metric == "accuracy" else None
     alt = title

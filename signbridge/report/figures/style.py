@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.statistics.metrics import MEASURES
+from signbridge.statistics.metrics import measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,11 +30,9 @@ __all__ = [
     "FAINT",
     "FALLBACK_FONTS",
     "INK",
-    "METRIC_LABELS",
     "MUTED",
     "PER_CENT",
     "RC",
-    "SHARES",
     "feature_label",
     "feature_rank",
     "fit",
@@ -65,8 +63,6 @@ COLOURS = {
     "grey": "#8a8d91",
 }
 
-SHARES = frozenset(name for name, measure in MEASURES.items() if measure.unit == "share")
-METRIC_LABELS = {name: measure.label for name, measure in MEASURES.items()}
 _FEATURE_LABELS = {
     "resid_post": "decoder layers",
     "pixels": "raw pixels",
@@ -141,7 +137,7 @@ def format_value(metric: str, value: float) -> str:
     """A score as text: shares in per cent, others with two or three decimals."""
     if not math.isfinite(value):
         return "–"
-    if metric in SHARES:
+    if measure(metric).is_share:
         return f"{round(100 * value, 1) + 0.0:.1f}{PER_CENT}".replace("-", "−")
     digits = 2 if abs(value) >= 0.1 else 3
     # Adding 0 to the rounded value keeps a minus sign away from zero.

@@ -21,6 +21,7 @@ from signbridge.report.text.said import class_answers
 from signbridge.report.text.tables import Cell, Row, score_rows, shown_metrics
 from signbridge.results.comparisons import p_text
 from signbridge.results.records import to_json
+from signbridge.statistics.metrics import measure
 from signbridge.store.grouping import grouping
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def title(results: Results) -> str:
 
 
 def _head(metric: str) -> str:
-    label = style.METRIC_LABELS.get(metric, metric.replace("_", " "))
-    return f"{label} %" if metric in style.SHARES else label
+    label = measure(metric).label
+    return f"{label} %" if measure(metric).is_share else label
 
 
 def _heads(metrics: Sequence[str], others: Sequence[str]) -> list[str]:
