@@ -81,6 +81,7 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
     from signbridge.model.forward import CaptureRequest, run_batch
     from signbridge.model.load import load_model
     from signbridge.model.prompts import DEFAULT_PROMPT
+    from signbridge.model.sites import SITES
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -90,7 +91,7 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
         images = open_images("sample")
         dataset = BatchDataset(images, description.processor, DEFAULT_PROMPT)
         batches: list[Any] = [dataset[rows] for rows in split_rows(range(n_images), 8)]
-        request = CaptureRequest(tuple(range(description.n_layers)))
+        request = CaptureRequest(tuple(range(description.n_layers)), sites=tuple(SITES))
 
         def bare(batch: Any) -> None:
             mask = batch.inputs["attention_mask"]

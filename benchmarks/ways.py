@@ -79,8 +79,9 @@ def capture(bench: Workbench) -> Reader:
     """SignBridge's hooks, one batch to arrays on the host."""
     from signbridge.extraction.module import HostCopy
     from signbridge.model.forward import CaptureRequest, run_batch
+    from signbridge.model.sites import SITES
 
-    request = CaptureRequest(tuple(range(len(bench.layers))))
+    request = CaptureRequest(tuple(range(len(bench.layers))), sites=tuple(SITES))
     token = bench.description.image_token_id
 
     def read(batch: int) -> Vectors:

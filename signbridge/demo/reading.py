@@ -139,7 +139,6 @@ class Reader:
             layers=self.layers,
             position=self._position,
             max_new_tokens=self._length,
-            vision=False,
             answers=self._answers,
         )
         with self._lock, cpu_threads_for(self.description.hidden_size, self._model.device):

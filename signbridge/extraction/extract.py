@@ -34,6 +34,7 @@ from signbridge.model.quantization import (
     quantized_parts,
     skipped_modules,
 )
+from signbridge.model.sites import SITES, site_widths
 from signbridge.runtime.stopping import stoppable
 from signbridge.runtime.terminal import quiet_lightning
 from signbridge.store import SampleTable, StoreSpec
@@ -128,7 +129,7 @@ def run_extraction(
         layers=missing,
         position=position,
         max_new_tokens=0 if answers_are_there else max_new_tokens,
-        vision=description.vision_size is not None and not adding,
+        sites=() if adding else tuple(site_widths(description.skeleton)),
         answers=None if adding else answers,
     )
     spec = StoreSpec(
@@ -274,18 +275,11 @@ def _with_baselines_and_answers(
             "uint8",
             {"long_name": "grey image, 28 rows of 28 pixels", "image_shape": [28, 28]},
         ),
-        "projector": (
-            spec.hidden_size,
-            spec.store_dtype,
-            {"long_name": "mean of the image tokens entering the decoder"},
-        ),
+        **{
+            name: (width, spec.store_dtype, {"long_name": SITES[name].long_name})
+            for name, width in site_widths(description.skeleton).items()
+        },
     }
-    if request.vision and description.vision_size is not None:
-        baselines["vision"] = (
-            description.vision_size,
-            spec.store_dtype,
-            {"long_name": "mean of the vision tower's patch features"},
-        )
     return replace(
         spec,
         baselines=baselines,

@@ -182,9 +182,7 @@ class ExtractionModule(LightningModule):
                 f"({first_line(error)}): fetch its configuration and processor files again, or "
                 "give another model of the LLaVA family."
             ) from error
-        tensors = {"resid_post": captured.resid_post, "projector": captured.projector}
-        if captured.vision is not None:
-            tensors["vision"] = captured.vision
+        tensors = {"resid_post": captured.resid_post, **captured.sites}
         if captured.class_logprob is not None:
             tensors["class_logprob"] = captured.class_logprob
         responses: list[str] = []

@@ -66,8 +66,6 @@ class ResidualCapture:
     Attributes:
         unfinished: bool, shape (batch,): rows whose answer had not ended before the current pass.
             The owner of a generation loop clears it; ``last_generated`` reads only those rows.
-        projected: mean of the image tokens entering the first decoder layer, float32, shape
-            (batch, hidden); the baseline ``projector``.
         paused: whether forward passes go by unread.
     """
 
@@ -93,14 +91,11 @@ class ResidualCapture:
         self._vectors: list[torch.Tensor | None] = [None] * len(layers)
         self._handles: list[Any] = []
         self.unfinished = torch.ones_like(self._last, dtype=torch.bool)
-        self.projected: torch.Tensor | None = None
         self.paused = False
 
     def __enter__(self) -> ResidualCapture:
         # The counter is hooked first, so it has moved on before any layer of the pass is read.
-        self._handles.append(
-            self._first.register_forward_pre_hook(self._on_entry, with_kwargs=True)
-        )
+        self._handles.append(self._first.register_forward_pre_hook(self._on_entry))
         for slot, module in enumerate(self._modules):
             self._handles.append(module.register_forward_hook(self._reader(slot)))
         return self
@@ -127,14 +122,8 @@ class ResidualCapture:
             raise ModelError(f"Decoder layer {missing[0]} never ran in this model's forward pass.")
         return torch.stack([read for read in self._vectors if read is not None], dim=1)
 
-    def _on_entry(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.paused:
-            return
-        self._passes += 1
-        if self._passes == 1:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            self._check(hidden, "The input of decoder layer 0")
-            self.projected = masked_mean(hidden, self._image_mask)
+    def _on_entry(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
+        self._passes += not self.paused
 
     def _reader(self, slot: int) -> Callable[[nn.Module, Any, Any], None]:
         def read(_module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from signbridge.errors import ModelError, first_line
 from signbridge.model import Weights
-from signbridge.model.families import decoder_layers, image_token_id, vision_size
+from signbridge.model.families import decoder_layers, image_token_id
 from signbridge.model.files import (
     check_model_folder,
     check_processor_files,
@@ -76,11 +76,6 @@ class ModelDescription:
         """The most tokens of prompt and answer together, or None where the model does not say."""
         length = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         return length if isinstance(length, int) else None
-
-    @property
-    def vision_size(self) -> int | None:
-        """Width of the patch features entering the projector, or None where there are none."""
-        return vision_size(self.skeleton)
 
     @property
     def image_token_id(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,11 @@ import torch
 from torch import nn
 from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
 
-from signbridge.errors import ModelError
 from signbridge.model import Position
 from signbridge.model.answers import ClassAnswers, end_ids, score_answers
 from signbridge.model.capture import ResidualCapture
-from signbridge.model.families import (
-    decoder_layers,
-    position_ids,
-    projector,
-    tiles_per_image,
-)
+from signbridge.model.families import decoder_layers, position_ids
+from signbridge.model.sites import SITES
 from signbridge.runtime.threads import cpu_threads
 
 # Below this width a layer's work is shorter than the threads' meeting.
@@ -36,14 +31,14 @@ class CaptureRequest:
         position: which token's vector is kept.
         max_new_tokens: length of the greedy answer; 0 asks for none, and then neither logits nor
             the layers above the deepest wanted one are computed.
-        vision: whether to read the baseline ``vision``.
+        sites: names of the :data:`~signbridge.model.sites.SITES` to read besides.
         answers: the class names to score as answers (forced choice), or None.
     """
 
     layers: tuple[int, ...]
     position: Position = "last_prompt"
     max_new_tokens: int = 0
-    vision: bool = True
+    sites: tuple[str, ...] = ()
     answers: ClassAnswers | None = None
 
 
@@ -53,47 +48,16 @@ class Captured:
 
     Attributes:
         resid_post: shape (batch, layers, hidden).
-        projector: mean of the image tokens entering the decoder, float32, shape (batch, hidden).
-        vision: mean of the patch features entering the projector, float32, shape (batch, vision).
+        sites: the vectors of each site that was asked for, float32, shape (batch, width).
         answer_ids: ids of the answer's tokens after the prompt, shape (batch, new), or None.
         class_logprob: log-probability of each class name as the answer, float32, shape
             (batch, classes), or None.
     """
 
     resid_post: torch.Tensor
-    projector: torch.Tensor
-    vision: torch.Tensor | None
+    sites: dict[str, torch.Tensor]
     answer_ids: torch.Tensor | None
     class_logprob: torch.Tensor | None = None
-
-
-class _VisionMean(AbstractContextManager["_VisionMean"]):
-    """Reads the mean of the patch features that enter the projector."""
-
-    def __init__(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
-        self._projector = projector(model)
-        self._tiles = tiles_per_image(model, inputs)
-        self._batch = inputs["input_ids"].shape[0]
-        self.mean: torch.Tensor | None = None
-
-    def __enter__(self) -> _VisionMean:
-        assert self._projector is not None
-        self._handle = self._projector.register_forward_pre_hook(self._read)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.remove()
-
-    def _read(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        features = args[0].to(torch.float32)
-        per_row = features.flatten(1, -2).mean(dim=1)
-        counts = self._tiles or [1] * self._batch
-        if sum(counts) != len(per_row):
-            raise ModelError(
-                f"The projector of this model takes {len(per_row)} rows of patches for "
-                f"{self._batch} images, so they cannot be told apart: try --batch_size 1."
-            )
-        self.mean = torch.stack([rows.mean(dim=0) for rows in per_row.split(counts)])
 
 
 class _MarkFinished(StoppingCriteria):
@@ -174,35 +138,36 @@ def run_batch(
         image_token: the id of the image token.
         request: what to read.
     """
-    mask = inputs["attention_mask"]
+    mask, image_mask = inputs["attention_mask"], inputs["input_ids"] == image_token
     answering = request.max_new_tokens > 0
     capture = ResidualCapture(
         decoder_layers(model),
         request.layers,
         position=request.position,
         attention_mask=mask,
-        image_mask=inputs["input_ids"] == image_token,
+        image_mask=image_mask,
         stop_after_deepest=not answering and request.answers is None,
     )
-    seen = _VisionMean(model, inputs) if request.vision else nullcontext()
+    readings = {name: SITES[name].read(model, inputs, image_mask) for name in request.sites}
     choice: _ForcedChoice | None = None
     kept: dict[str, Any] = {"use_cache": answering}
     if request.answers is not None:
         choice = _ForcedChoice(model, capture, mask, request.answers)
         kept = {"use_cache": True, "past_key_values": choice.cache}
     answer_ids = None
-    with seen, capture, choice or nullcontext():
+    with ExitStack() as hooks:
+        for part in (*readings.values(), capture, choice):
+            if part is not None:
+                hooks.enter_context(part)
         if answering:
             answer_ids = _generate(model, inputs, capture, request.max_new_tokens, kept)
         elif choice is not None:
             model(**inputs, **position_ids(model, mask), **kept, logits_to_keep=1)
         else:
             model(**inputs, **position_ids(model, mask), **kept)
-    assert capture.projected is not None
     return Captured(
         resid_post=capture.vectors(),
-        projector=capture.projected,
-        vision=seen.mean if isinstance(seen, _VisionMean) else None,
+        sites={name: part.value for name, part in readings.items() if part.value is not None},
         answer_ids=answer_ids,
         class_logprob=None if choice is None else choice.class_logprob,
     )

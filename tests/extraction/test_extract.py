@@ -10,6 +10,7 @@ from signbridge.extraction.module import ExtractionModule
 from signbridge.images import open_images
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.prompts import DEFAULT_PROMPT
+from signbridge.model.sites import SITES
 
 
 def test_the_store_holds_what_the_model_gives(finished, few, tiny, model, prepare):
@@ -23,15 +24,22 @@ def test_the_store_holds_what_the_model_gives(finished, few, tiny, model, prepar
         )
     )
     wanted = run_batch(
-        model, inputs, tiny.image_token_id, CaptureRequest(tuple(range(8)), max_new_tokens=3)
+        model,
+        inputs,
+        tiny.image_token_id,
+        CaptureRequest(tuple(range(8)), max_new_tokens=3, sites=tuple(SITES)),
     )
     with open_store(finished) as store:
         for k in range(8):
             np.testing.assert_array_equal(
                 store.layer(k)[16:24], wanted.resid_post[:, k].numpy(), strict=True
             )
-        np.testing.assert_array_equal(store.feature("vision")[16:24], wanted.vision.numpy())
-        np.testing.assert_array_equal(store.feature("projector")[16:24], wanted.projector.numpy())
+        np.testing.assert_array_equal(
+            store.feature("vision")[16:24], wanted.sites["vision"].numpy()
+        )
+        np.testing.assert_array_equal(
+            store.feature("projector")[16:24], wanted.sites["projector"].numpy()
+        )
         np.testing.assert_array_equal(store.feature("pixels"), few.pixels)
         answers = tiny.processor.batch_decode(wanted.answer_ids, skip_special_tokens=True)
         assert store.responses[16:24] == [answer.strip() for answer in answers]

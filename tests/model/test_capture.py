@@ -61,7 +61,9 @@ def test_projector_baseline_is_what_enters_the_decoder(model, tiny, batch, hidde
     wanted = torch.stack(
         [states[mask].mean(dim=0) for states, mask in zip(hidden_states[0], where)]
     )
-    torch.testing.assert_close(capture(model, tiny, batch, layers=(0,)).projector, wanted)
+    torch.testing.assert_close(
+        capture(model, tiny, batch, layers=(0,), sites=("projector",)).sites["projector"], wanted
+    )
 
 
 def test_vision_baseline_is_the_mean_of_the_selected_patch_features(model, tiny, batch):
@@ -70,7 +72,9 @@ def test_vision_baseline_is_the_mean_of_the_selected_patch_features(model, tiny,
             batch["pixel_values"], output_hidden_states=True
         ).hidden_states
     wanted = states[model.config.vision_feature_layer][:, 1:].mean(dim=1)
-    torch.testing.assert_close(capture(model, tiny, batch, layers=(0,)).vision, wanted)
+    torch.testing.assert_close(
+        capture(model, tiny, batch, layers=(0,), sites=("vision",)).sites["vision"], wanted
+    )
 
 
 def test_early_stop_gives_identical_vectors_and_runs_nothing_above(model, tiny, batch):

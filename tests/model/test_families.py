@@ -23,6 +23,7 @@ from signbridge.model.families import (
     vision_size,
 )
 from signbridge.model.forward import CaptureRequest, run_batch
+from signbridge.model.sites import SITES
 
 
 def skeleton(model_type, **text):
@@ -124,13 +125,17 @@ def test_llava_next_with_different_numbers_of_tiles(llava_next, images):
             return_tensors="pt",
         )
         return run_batch(
-            model, dict(inputs), model.config.image_token_index, CaptureRequest((0, 1, 2))
+            model,
+            dict(inputs),
+            model.config.image_token_index,
+            CaptureRequest((0, 1, 2), sites=tuple(SITES)),
         )
 
     together = run(pictures)
     for slot, picture in enumerate(pictures):
         alone = run([picture])
-        for name in ("resid_post", "projector", "vision"):
-            torch.testing.assert_close(
-                getattr(together, name)[slot], getattr(alone, name)[0], rtol=1e-4, atol=3e-5
-            )
+        for ours, wanted in (
+            (together.resid_post, alone.resid_post),
+            *((together.sites[name], alone.sites[name]) for name in SITES),
+        ):
+            torch.testing.assert_close(ours[slot], wanted[0], rtol=1e-4, atol=3e-5)

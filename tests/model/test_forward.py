@@ -5,6 +5,7 @@ import torch
 
 from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch
 from signbridge.model.prompts import DEFAULT_PROMPT
+from signbridge.model.sites import SITES
 
 ALL = tuple(range(8))
 # Prompts of different lengths, so that a batch of them is padded.
@@ -16,7 +17,12 @@ PROMPTS = [
 
 
 def run(model, tiny, inputs, **request):
-    return run_batch(model, inputs, tiny.image_token_id, CaptureRequest(ALL, **request))
+    request = CaptureRequest(ALL, sites=tuple(SITES), **request)
+    return run_batch(model, inputs, tiny.image_token_id, request)
+
+
+def vectors(captured, name):
+    return captured.resid_post if name == "resid_post" else captured.sites[name]
 
 
 @pytest.mark.parametrize("position", ["last_prompt", "image_mean", "last_generated"])
@@ -27,8 +33,8 @@ def test_a_batch_of_n_gives_what_n_batches_of_one_give(model, tiny, prepare, pos
     )
     for slot, (row, prompt) in enumerate(zip([3, 50, 90], PROMPTS)):
         alone = run(model, tiny, prepare([row], [prompt]), position=position, max_new_tokens=tokens)
-        for name in ("resid_post", "projector", "vision"):
-            ours, wanted = getattr(together, name)[slot], getattr(alone, name)[0]
+        for name in ("resid_post", *SITES):
+            ours, wanted = vectors(together, name)[slot], vectors(alone, name)[0]
             # float32 rounding: the padded batch sums in another order
             torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=3e-5)
         if tokens:
@@ -40,7 +46,7 @@ def test_last_prompt_does_not_change_when_text_is_generated(model, tiny, prepare
     silent = run(model, tiny, inputs)
     spoken = run(model, tiny, inputs, max_new_tokens=6)
     assert torch.equal(silent.resid_post, spoken.resid_post)
-    assert torch.equal(silent.vision, spoken.vision)
+    assert torch.equal(silent.sites["vision"], spoken.sites["vision"])
     assert silent.answer_ids is None
 
 
