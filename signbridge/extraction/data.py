@@ -188,7 +188,8 @@ class ExtractionDataModule(LightningDataModule):
         """Move a batch's tensors, or raise the error that a loader process met."""
         if isinstance(batch, SignBridgeError):
             raise batch
-        inputs = {
-            name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()
+        moved: Batch = batch
+        moved.inputs = {
+            name: tensor.to(device, non_blocking=True) for name, tensor in moved.inputs.items()
         }
-        return Batch(batch.rows, inputs)
+        return moved

@@ -68,3 +68,19 @@ def test_a_signal_during_consolidation_keeps_every_shard(
     )
     extract(few, tiny, path, layers=[0])
     assert path.is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_is_loaded_ends_the_run_at_once(
+    few, tiny, tmp_path, monkeypatch, number, extract
+):
+    """Lightning has not yet taken note of SIGTERM then, and ends the process itself on Ctrl-C."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(
+        "signbridge.extraction.module.load_model", lambda *_, **__: os.kill(os.getpid(), number)
+    )
+    monkeypatch.setattr(ExtractionModule, "predict_step", lambda *_: pytest.fail("ran"))
+    with pytest.raises(Interrupted, match=r"the finished shards of .* are kept") as caught:
+        extract(few, tiny, tmp_path / "a.h5", layers=[0])
+    assert caught.value.exit_status == 128 + number
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
