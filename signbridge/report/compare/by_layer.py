@@ -8,7 +8,7 @@ from signbridge.report.compare.differences import PairedDifference
 from signbridge.report.compare.looks import looks
 from signbridge.report.compare.runs import Run
 from signbridge.report.figures import style
-from signbridge.report.figures.axes import layer_axis, per_cent_axis, points
+from signbridge.report.figures.axes import draw_differences, layer_axis, points
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.comparisons import p_text
 from signbridge.statistics.metrics import measure
@@ -77,21 +77,11 @@ def _draw(
         ax = canvas.axes(0.72, canvas.top + row * each + 0.26, width - 0.87, each - 0.68)
         title = style.fit(figure, run.name, width - 1.0, 9, "bold")
         style.text(ax, 0, 1.04, title, transform=ax.transAxes, size=9, weight="bold", va="bottom")
-        ax.axhline(0, color=style.INK, linewidth=1.0)
-        known = {d.layer: d for d in listed if d.layer is not None}
-        for k, d in known.items():
-            ax.plot([k, k], [d.ci_low, d.ci_high], color=colour, linewidth=1.4)
-            ax.plot(
-                [k], [d.difference], marker, color=colour, markersize=4.8,
-                markerfacecolor="white" if d.relation == "open" else colour, markeredgewidth=1.2,
-            )  # fmt: skip
-        if measure(metric).is_share:
-            per_cent_axis(ax.yaxis, signed=True, bins=4)
-        ax.grid(axis="y")
-        layers = sorted(known)
+        draw_differences(ax, listed, colour, marker=marker, per_cent=measure(metric).is_share)
+        tips = {d.layer: _difference_text(d) for d in listed if d.layer is not None}
+        layers = sorted(tips)
         last = row == len(panels) - 1
         layer_axis(ax, layers, 9 if canvas.narrow else 17, "decoder layer" if last else "")
-        tips = {k: _difference_text(d) for k, d in known.items()}
         canvas.layer_spots(ax, layers, tips.get)
 
 

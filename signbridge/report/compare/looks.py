@@ -37,18 +37,9 @@ def looks(number: int) -> tuple[str, str, Any]:
 
 def draw_legend(canvas: Canvas, runs: Sequence[Run], left: float) -> None:
     """Draw one line a run at the bottom of the figure."""
-    from matplotlib.lines import Line2D
-
-    figure, width, height = canvas.figure, canvas.width, canvas.height
+    entries = []
     for number, words in enumerate(legend_texts(runs)):
         colour, marker, dashes = looks(number)
-        y = (0.08 + LEGEND_ROW * (len(runs) - number - 0.5)) / height
-        figure.add_artist(
-            Line2D(
-                [left / width, (left + 0.22) / width, (left + 0.44) / width], [y, y, y],
-                color=colour, linestyle=dashes, linewidth=2, marker=marker, markevery=[1],
-                markersize=4.5,
-            )
-        )  # fmt: skip
-        name = style.fit(figure, words, width - left - 0.7, 9)
-        figure.text((left + 0.56) / width, y, name, size=9, va="center", parse_math=False)
+        look = {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 4.5}
+        entries.append((words, "normal", look))
+    canvas.legend(entries, left, LEGEND_ROW)

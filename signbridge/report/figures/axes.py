@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from signbridge.report.figures import style
@@ -11,7 +11,9 @@ from signbridge.statistics.metrics import measure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["layer_axis", "per_cent_axis", "points", "value_axis"]
+    from signbridge.results.comparisons import Comparison
+
+__all__ = ["draw_differences", "layer_axis", "per_cent_axis", "points", "value_axis"]
 
 
 def points(difference: float, digits: int = 1) -> str:
@@ -54,3 +56,38 @@ def value_axis(axis: Any, metric: str, bins: int) -> None:
         per_cent_axis(axis, bins=bins)
     else:
         axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
+
+
+def draw_differences(
+    ax: Any,
+    rows: Sequence[Comparison],
+    colours: Mapping[str, str] | str,
+    *,
+    marker: str = "o",
+    size: float = 4.8,
+    bins: int = 4,
+    per_cent: bool = True,
+) -> None:
+    """Draw differences with their intervals, filled where they differ after correction.
+
+    Args:
+        ax: Axes whose x is the layer.
+        rows: Comparisons of layers.
+        colours: Colour of each relation (``above``, ``below``, ``open``), or of all.
+        marker: Marker of all.
+        size: Size of the markers.
+        bins: Most ticks of the vertical axis.
+        per_cent: Whether differences are shares, shown in points.
+    """
+    ax.axhline(0, color=style.INK, linewidth=1.0, zorder=1)
+    for c in rows:
+        colour = colours if isinstance(colours, str) else colours.get(c.relation, style.MUTED)
+        face = colour if c.relation in {"above", "below"} else "white"
+        ax.plot([c.layer, c.layer], [c.ci_low, c.ci_high], color=colour, linewidth=size / 3.2)
+        ax.plot(
+            [c.layer], [c.difference], marker, color=colour, markersize=size, markerfacecolor=face,
+            markeredgewidth=1.2,
+        )  # fmt: skip
+    if per_cent:
+        per_cent_axis(ax.yaxis, signed=True, bins=bins)
+    ax.grid(axis="y")

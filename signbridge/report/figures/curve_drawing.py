@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Line", "curve_plot"]
 
 _LABEL_SIZE = 9.0
+_LEGEND_ROW = 0.185  # inches
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Line:
     def end(self) -> float:
         """Value at the right end."""
         return self.scores[-1].value
+
+
+def _look(line: Line) -> dict[str, Any]:
+    return {"color": line.colour, "linestyle": line.dashes}
 
 
 def _weight(line: Line) -> str:
@@ -97,7 +102,7 @@ def _draw(
     lines = [*curves, *baselines]
     if narrow:
         # Beside the axes there is no room: a legend of one line each below them.
-        left, right, bottom = 0.58, 0.12, 0.55 + 0.185 * len(lines)
+        left, right, bottom = 0.58, 0.12, 0.55 + _LEGEND_ROW * len(lines)
     else:
         widest = max(
             style.text_width(figure, value_text[id(line)], _LABEL_SIZE, _weight(line))
@@ -139,7 +144,14 @@ def _draw(
     if peak is not None and peak.layer is not None:
         _mark_peak(figure, ax, metric, peak, lines)
     if narrow:
-        _legend(figure, lines, value_text, left, bottom)
+        canvas.legend(
+            [
+                (value_text[id(line)], _weight(line), _look(line))
+                for line in sorted(lines, key=lambda line: -line.end)
+            ],
+            left,
+            _LEGEND_ROW,
+        )
     else:
         _end_labels(figure, ax, lines, value_text)
 
@@ -337,33 +349,4 @@ def _end_labels(figure: Figure, ax: Axes, lines: list[Line], texts: dict[int, st
             size=_LABEL_SIZE,
             weight=_weight(line),
             va="center",
-        )
-
-
-def _legend(
-    figure: Figure, lines: list[Line], texts: dict[int, str], left: float, bottom: float
-) -> None:
-    from matplotlib.lines import Line2D
-
-    width, height = figure.get_size_inches()
-    order = sorted(lines, key=lambda line: -line.end)
-    for i, line in enumerate(order):
-        y = (bottom - 0.55 - 0.185 * (i + 0.35)) / height
-        figure.add_artist(
-            Line2D(
-                [left / width, (left + 0.42) / width],
-                [y, y],
-                color=line.colour,
-                linestyle=line.dashes,
-                linewidth=2,
-            )
-        )
-        figure.text(
-            (left + 0.52) / width,
-            y,
-            texts[id(line)],
-            size=_LABEL_SIZE,
-            weight=_weight(line),
-            va="center",
-            parse_math=False,
         )

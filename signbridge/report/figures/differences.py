@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from signbridge.report.figures import style
-from signbridge.report.figures.axes import layer_axis, per_cent_axis, points
+from signbridge.report.figures.axes import draw_differences, layer_axis, points
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.comparisons import COMPARISON_COLUMNS, Comparison, p_text
 from signbridge.results.results import Results
@@ -19,8 +19,6 @@ _HEAD = 0.56
 _COLOURS = {
     "above": style.COLOURS["blue"],
     "below": style.COLOURS["vermillion"],
-    "open": style.MUTED,
-    "": style.MUTED,
 }
 
 
@@ -106,25 +104,10 @@ def _draw(
             ax, 0.0, 1.04, family_label(family), transform=ax.transAxes, size=8.8, weight="bold",
             va="bottom",
         )  # fmt: skip
-        ax.axhline(0, color=style.INK, linewidth=1.0, zorder=1)
-        known = {c.layer: c for c in listed if c.layer is not None}
-        small = len(known) > 16
-        for k, c in known.items():
-            colour = _COLOURS[c.relation]
-            if math.isfinite(c.ci_low) and math.isfinite(c.ci_high):
-                ax.plot(
-                    [k, k], [c.ci_low, c.ci_high], color=colour, linewidth=1.0 if small else 1.5
-                )
-            ax.plot(
-                [k], [c.difference], "o", markersize=3.0 if small else 4.6, color=colour,
-                markerfacecolor=colour if c.relation in {"above", "below"} else "white",
-                markeredgewidth=1.1,
-            )  # fmt: skip
-        per_cent_axis(ax.yaxis, signed=True, bins=5)
-        ax.grid(axis="y")
+        draw_differences(ax, listed, _COLOURS, size=3.0 if len(listed) > 16 else 4.6, bins=5)
         last = row == rows - 1 or number + columns >= len(panels)
         layer_axis(ax, results.layers, 7 if columns > 1 else 9, "decoder layer" if last else "")
-        tips = {k: _tip(family, c) for k, c in known.items()}
+        tips = {c.layer: _tip(family, c) for c in listed if c.layer is not None}
         canvas.layer_spots(ax, results.layers, tips.get)
 
 

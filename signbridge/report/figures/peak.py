@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from signbridge.report.figures import style
-from signbridge.report.figures.axes import layer_axis, per_cent_axis, points
+from signbridge.report.figures.axes import draw_differences, layer_axis, per_cent_axis, points
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.comparisons import Comparison, p_text
 from signbridge.results.results import Results
@@ -125,17 +125,8 @@ def _draw(
     if not behind:
         return
     below = canvas.axes(left, top + first + gap, across, room - gap - first)
-    below.axhline(0, color=style.MUTED, linewidth=0.9)
-    for k, c in behind.items():
-        differs = c.relation in {"above", "below"}
-        below.plot([k, k], [c.ci_low, c.ci_high], color=style.COLOURS["blue"], linewidth=1.4)
-        below.plot(
-            [k], [c.difference], "o", markersize=4.6, color=style.COLOURS["blue"],
-            markerfacecolor=style.COLOURS["blue"] if differs else "white", markeredgewidth=1.3,
-        )  # fmt: skip
+    draw_differences(below, list(behind.values()), style.COLOURS["blue"])
     below.plot([found.layer], [0], "D", markersize=6, color=style.INK)
-    per_cent_axis(below.yaxis, signed=True, bins=4)
-    below.grid(axis="y")
     layer_axis(below, layers, most, "decoder layer (0 = first)")
     style.text(
         below, 0.0, 1.03, "accuracy minus that of the highest layer, in points",

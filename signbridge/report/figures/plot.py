@@ -11,7 +11,7 @@ import io
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -149,6 +149,28 @@ class Canvas:
     def axes_between(self, left: float, right: float, bottom: float) -> Any:
         """Axes that leave these inches free, and what the heading takes at the top."""
         return self.axes(left, self.top, self.width - left - right, self.height - self.top - bottom)
+
+    def legend(
+        self, entries: Sequence[tuple[str, str, Mapping[str, Any]]], left: float, row: float
+    ) -> None:
+        """Name lines at the bottom of the picture, one below the other.
+
+        Args:
+            entries: Text, its weight and the look of the line, as of matplotlib's ``Line2D``.
+            left: Inches left of the legend.
+            row: Inches of each entry.
+        """
+        from matplotlib.lines import Line2D
+
+        for i, (words, weight, look) in enumerate(entries):
+            y = (0.06 + row * (len(entries) - i - 0.5)) / self.height
+            x = [(left + part) / self.width for part in (0, 0.22, 0.44)]
+            self.figure.add_artist(Line2D(x, [y] * 3, linewidth=2, markevery=[1], **look))
+            name = style.fit(self.figure, words, self.width - left - 0.7, 9, weight)
+            self.figure.text(
+                (left + 0.56) / self.width, y, name, size=9, weight=weight, va="center",
+                parse_math=False,
+            )  # fmt: skip
 
     def spot(
         self, ax: Any, x: Range | None, y: Range, text: str, thumbnail: int | None = None
