@@ -74,6 +74,26 @@ def test_positions_are_those_of_umap_itself(monkeypatch: pytest.MonkeyPatch, kin
     np.testing.assert_array_equal(embedding.embed(x, seed=3)[0], expected)
 
 
+def test_what_a_library_prints_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pynndescent.py").write_text(
+        "import importlib, sys\n"
+        "print('a banner', flush=True)\n"
+        f"sys.path.remove({str(tmp_path)!r})\n"
+        "del sys.modules['pynndescent']\n"
+        "sys.modules['pynndescent'] = importlib.import_module('pynndescent')\n"
+    )
+    x = np.random.default_rng(0).normal(size=(20, 4))
+    expected, _ = embedding.embed(x)
+    embedding._stop()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(embedding, "_umap", lambda vectors, seed: np.zeros((len(vectors), 2)))
+    position, _ = embedding.embed(x)
+    embedding._stop()
+    np.testing.assert_array_equal(position, expected)
+
+
 def test_a_process_that_was_killed_costs_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(20, 4))
     embedding.warm_up()
