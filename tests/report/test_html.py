@@ -255,7 +255,7 @@ def test_everything_of_the_newer_format_is_on_the_page(
     assert {f["id"] for f in page.all("figure")} == {
         *("layer_curve", "leakage", "memorisation", "selectivity", "differences", "peak"),
         *("usable_information", "class_grid", "confusion", "calibration", "umap", "umap_layers"),
-        "cka",
+        *("cka", "accuracy_by_group"),
     }
     for words in (
         "How well does a linear probe read",
