@@ -20,8 +20,9 @@ from signbridge.images.groups import (
 )
 from signbridge.images.imageset import ImageSet
 from signbridge.images.sampling import choose_classes, notes_on_counts, queues
-from signbridge.images.scan import Progress, scan_files
+from signbridge.images.scan import scan_files
 from signbridge.images.sources import SOURCES, Candidates
+from signbridge.runtime.progress import Progress
 from signbridge.runtime.words import counted, listed
 
 _LAYOUTS = {"signer": "class/signer", "signer/class": "signer/class"}

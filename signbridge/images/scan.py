@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,7 @@ from PIL import Image
 from signbridge.errors import ImagesError
 from signbridge.images.decode import BadImageError, decode, grey_pixels, read_image_bytes
 from signbridge.images.sources.source import Candidates
-
-Progress = Callable[[int, int], None]
-"""Called with (files read, files to read)."""
+from signbridge.runtime.progress import Progress
 
 
 @dataclass

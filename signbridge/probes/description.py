@@ -9,7 +9,7 @@ import numpy as np
 
 from signbridge.probes.dataset.given_splits import shared_groups
 from signbridge.runtime.words import counted
-from signbridge.store.grouping import Grouping, grouping
+from signbridge.store.provenance import Grouping, grouping
 
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig

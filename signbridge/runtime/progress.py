@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from signbridge.runtime.processes import is_first_process
 from signbridge.runtime.terminal import as_text, visible
 from signbridge.runtime.words import duration
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn
     from typing_extensions import Self
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with how many are done and of how many."""
+
+StageProgress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done and of how many."""
+
+
+def stage(progress: StageProgress | None, what: str) -> Progress | None:
+    """What tells of one stage of the work; nothing if nobody listens."""
+    return None if progress is None else partial(progress, what)
+
 
 # Whatever is over sooner needs no bar.
 _SECONDS_BEFORE_BAR = 0.5
@@ -53,9 +60,11 @@ class BarOrLines(_Closing):
     _is_transient = False  # whether the bar vanishes when it has done its work
 
     def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console  # whoever only tells how far it is needs no rich
+
         self._console = console or Console(stderr=True, quiet=not is_first_process())
         self._started = self._said = time.monotonic()
-        self._bar: Progress | None = None
+        self._bar: Bar | None = None
 
     def close(self) -> None:
         """Take the bar down."""
@@ -78,9 +87,9 @@ class BarOrLines(_Closing):
         """Show or move the bar."""
         what = visible(what)
         if self._bar is None:
-            self._bar = Progress(
-                *self._columns(), console=self._console, transient=self._is_transient
-            )
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(*self._columns(), console=self._console, transient=self._is_transient)
             self._bar.add_task(what, total=total, completed=done)
             self._bar.start()
         task = self._bar.task_ids[0]
@@ -109,6 +118,8 @@ class Counting(BarOrLines):
         self.what = what
 
     def _columns(self) -> list[ProgressColumn]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
         return [
             TextColumn("{task.description}", markup=False),
             BarColumn(),

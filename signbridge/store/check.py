@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from signbridge.errors import first_line
+from signbridge.runtime.progress import Progress
 from signbridge.store import hdf
 from signbridge.store.checksums import (
     DIMENSION_ONLY,
@@ -22,7 +23,6 @@ from signbridge.store.checksums import (
     content_sha256,
     structure,
 )
-from signbridge.store.final import whole
 from signbridge.store.provenance import provenance_sha256
 from signbridge.store.schema import (
     CHECKSUMS,
@@ -38,24 +38,6 @@ from signbridge.store.schema import (
     Values,
 )
 from signbridge.store.shards import all_finite
-from signbridge.store.stages import Progress
-
-# What h5py raises on damaged files.
-DAMAGE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-    UnicodeError,
-    SystemError,
-    NotImplementedError,
-    AssertionError,
-)
 
 _REQUIRED = (
     RESID_POST,
@@ -151,7 +133,7 @@ def quick_problems(
     try:
         stored = json.loads(h5[CHECKSUMS][STRUCTURE].asstr(errors="surrogateescape")[()])
         assert isinstance(stored, dict)
-    except DAMAGE:
+    except hdf.DAMAGE:
         return [Problem(f"{CHECKSUMS}/{STRUCTURE}", "missing or unreadable")]
     found = structure(h5) if described is None else described
     for place in sorted({*stored, *found}):
@@ -309,9 +291,9 @@ def _read_block(
         label += f", layer index {layer}"
     try:
         if dataset.shape == ():
-            return label, whole(dataset)
+            return label, hdf.whole(dataset)
         return label, hdf.get_rows(dataset, start, stop, layer)
-    except DAMAGE as error:
+    except hdf.DAMAGE as error:
         return label, error
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import StoreError, first_line
+from signbridge.runtime.progress import Progress
 from signbridge.store import hdf
 from signbridge.store.check import (
-    DAMAGE,
     identity_problem,
     is_newer_minor,
     quick_problems,
@@ -27,9 +27,15 @@ from signbridge.store.check import (
 )
 from signbridge.store.checked import CheckedBlocks
 from signbridge.store.checksums import dimension_names, dtype_name
-from signbridge.store.rows import open_hdf5
-from signbridge.store.schema import CHECKSUMS, RESID_POST, SampleTable, StoreSpec, Values
-from signbridge.store.stages import Progress
+from signbridge.store.schema import (
+    CHECKSUMS,
+    CLASS_LOGPROB,
+    RESID_POST,
+    RESPONSE,
+    SampleTable,
+    StoreSpec,
+    Values,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -111,13 +117,13 @@ class StoreFile:
             if self._closed:
                 raise StoreError(f"The store {self.path} has been closed: open it again.")
             if self._file is None or self._pid != os.getpid():
-                self._file = self._opened_again(open_hdf5(self._absolute))
+                self._file = self._opened_again(hdf.open_hdf5(self._absolute))
                 self._pid = os.getpid()
             return self._file
 
     def _opened_again(self, h5: h5py.File) -> h5py.File:
         """Refuse another store that has taken the place of the one that was opened first."""
-        with contextlib.suppress(*DAMAGE):
+        with contextlib.suppress(*hdf.DAMAGE):
             content = str(hdf.read_attribute(h5[CHECKSUMS].attrs["content_sha256"]))
             self._opened = self._opened or content
             if content != self._opened:
@@ -141,7 +147,7 @@ class StoreFile:
             yield
         except MemoryError:
             raise
-        except DAMAGE as error:
+        except hdf.DAMAGE as error:
             raise StoreError(
                 f"{self.path} cannot be read ({first_line(error)}): run 'signbridge verify "
                 f"{self.path}'."
@@ -151,7 +157,7 @@ class StoreFile:
         """Close the file; the store cannot be read any more."""
         with self._lock:
             if self._file is not None:
-                with contextlib.suppress(*DAMAGE):
+                with contextlib.suppress(*hdf.DAMAGE):
                     self._file.close()
             self._file = None
             self._closed = True
@@ -273,15 +279,15 @@ class StoreFile:
     @cached_property
     def responses(self) -> list[str] | None:
         """The model's answer to each sample, or ``None`` if none were generated."""
-        return self._texts("response") if "response" in self else None
+        return self._texts(RESPONSE.name) if RESPONSE.name in self else None
 
     @cached_property
     def class_logprob(self) -> NDArray[np.float32] | None:
         """Log-probability (nats) of each class as the answer, ``(n, classes)``, or ``None``."""
-        if "class_logprob" not in self:
+        if CLASS_LOGPROB.name not in self:
             return None
         with self._reading():
-            return np.asarray(self._column("class_logprob"), np.float32)
+            return np.asarray(self._column(CLASS_LOGPROB.name), np.float32)
 
     @cached_property
     def baselines(self) -> tuple[str, ...]:
@@ -345,8 +351,8 @@ class StoreFile:
                 self.hidden_size,
                 "float32" if self.dtype == np.float32 else "float16",
                 baselines,
-                responses="response" in self,
-                class_logprob="class_logprob" in self,
+                responses=RESPONSE.name in self,
+                class_logprob=CLASS_LOGPROB.name in self,
             )
 
     @property

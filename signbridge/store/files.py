@@ -17,6 +17,7 @@ from typing import Any
 
 from signbridge.errors import StoreError
 from signbridge.runtime.files import fsync_folder, publish
+from signbridge.runtime.words import size
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[^-]*)-(?P<pid>\d+)-[0-9a-f]+\Z")
 _READ_SIZE = 1 << 18  # stays in the cache of the processor, which is twice as fast
@@ -126,16 +127,6 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def readable_size(size: int) -> str:
-    """A size in bytes as people write it: ``"1.3 GB"``."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError
-
-
 def check_space(path: Path, needed: int) -> None:
     """Refuse to start what cannot be finished.
 
@@ -145,8 +136,8 @@ def check_space(path: Path, needed: int) -> None:
     free = free_bytes(path)
     if free < needed + SPACE_RESERVE:
         raise StoreError(
-            f"There is not enough room for {path}: {readable_size(needed + SPACE_RESERVE)} more "
-            f"are needed and {readable_size(free)} are free, so free some space or choose another "
+            f"There is not enough room for {path}: {size(needed + SPACE_RESERVE)} more "
+            f"are needed and {size(free)} are free, so free some space or choose another "
             "folder."
         )
 

@@ -1,4 +1,4 @@
-"""Writing one whole store file, streaming from any source of rows."""
+"""A whole store file: streamed from any source of rows, verified, and only then given its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
-from signbridge.store import hdf
+from signbridge.errors import StoreError, first_line
+from signbridge.runtime.progress import Progress, StageProgress, stage
+from signbridge.store import files, hdf
+from signbridge.store.check import full_problems
 from signbridge.store.checksums import STRUCTURE, ChecksumTable, content_sha256, structure
 from signbridge.store.guarded import GuardedFile, Opener
 from signbridge.store.provenance import canonical_json, provenance_sha256
@@ -33,7 +36,7 @@ from signbridge.store.schema import (
     Variable,
     block_edges,
 )
-from signbridge.store.stages import Progress
+from signbridge.store.shards import shard_space
 
 
 class RowSource(Protocol):
@@ -75,7 +78,44 @@ class Content:
         return tuple(sizes[dim] for dim in variable.dims)
 
 
-def write_store_file(
+def publish_store(
+    path: Path,
+    content: Content,
+    *,
+    opener: Opener | None = None,
+    progress: StageProgress | None = None,
+    finished: str = "",
+) -> None:
+    """Write a store so that ``path`` is what it was before, or holds all of it, verified.
+
+    Args:
+        path: The store's file.
+        content: What goes into it.
+        opener: Opens the file to write; replaced in tests.
+        progress: Told how far writing and verifying have come.
+        finished: What an error of the system is to say of what was finished before.
+
+    Raises:
+        StoreError: If there is not enough room, the system refuses, the source finds its rows
+            damaged, or the written file does not verify.
+    """
+    temporary = files.temporary_name(path)
+    try:
+        with files.clear_errors(path, finished=finished):
+            if not content.shards:
+                n_classes = len(content.samples.class_names)
+                needed = shard_space(content.spec, len(content.samples), n_classes)
+                files.check_space(path, needed)
+            _write_store_file(temporary, content, opener, stage(progress, "making the file"))
+            _verify(temporary, path, stage(progress, "verifying the file"))
+            files.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _write_store_file(
     target: Path,
     content: Content,
     opener: Opener | None = None,
@@ -112,6 +152,22 @@ def write_store_file(
         raise
 
 
+def _verify(temporary: Path, path: Path, progress: Progress | None) -> None:
+    """Check every value of a file just written, before it takes its place at ``path``."""
+    try:
+        with suppress(OSError), temporary.open("rb") as file:
+            files.let_go(file.fileno())  # so that the disk is read, not what the system still holds
+        with hdf.open_hdf5(temporary) as h5:
+            problem: object = next(full_problems(h5, temporary, progress), None)
+    except hdf.DAMAGE as error:
+        problem = first_line(error)
+    if problem is not None:
+        raise StoreError(
+            f"The file written for {path} does not verify ({problem}), so it was discarded: check "
+            "disk and memory, then run the same command again."
+        )
+
+
 def _fill(h5: h5py.File, content: Content, file: GuardedFile, progress: Progress | None) -> None:
     h5.attrs["format"] = FORMAT
     h5.attrs["format_version"] = FORMAT_VERSION
@@ -139,17 +195,9 @@ def _fill(h5: h5py.File, content: Content, file: GuardedFile, progress: Progress
             for key, dataset in h5.get(name, {}).items():
                 path = f"{name}/{key}"
                 tables[path] = ChecksumTable((1,), max(1, dataset.size), pool)
-                tables[path].add((0,), whole(dataset))
+                tables[path].add((0,), hdf.whole(dataset))
         _write_checksums(h5, tables)
     h5.attrs["complete"] = np.int8(1)  # last
-
-
-def whole(dataset: h5py.Dataset) -> Values:
-    """All values of a small dataset; a scalar as one row."""
-    if h5py.check_string_dtype(dataset.dtype) is not None:
-        value = dataset.asstr(errors="surrogateescape")[()]
-        return [value] if isinstance(value, str) else list(value)
-    return np.atleast_1d(np.asarray(dataset[()]))
 
 
 def _table(variable: Variable, shape: tuple[int, ...], pool: ThreadPoolExecutor) -> ChecksumTable:

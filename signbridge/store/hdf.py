@@ -1,4 +1,4 @@
-"""Creating and filling HDF5 variables: shared by shard files, final files and merged ones."""
+"""HDF5 files: opening them, and creating, filling and reading their variables."""
 
 from __future__ import annotations
 
@@ -13,11 +13,76 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from signbridge.errors import StoreError
 from signbridge.store.checksums import DIMENSION_ONLY
+from signbridge.store.files import os_error
+from signbridge.store.parts import parts_folder
 from signbridge.store.provenance import plain
 from signbridge.store.schema import CHUNK_ROWS, INFO, Values, Variable
 
 STRING = h5py.string_dtype("utf-8")
+
+# What h5py raises on damaged files.
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    UnicodeError,
+    SystemError,
+    NotImplementedError,
+    AssertionError,
+)
+
+
+class DamagedFileError(StoreError):
+    """A file that HDF5 cannot open."""
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading, or say in one sentence why not."""
+    parts = parts_folder(path)
+    try:
+        if path.is_dir():
+            raise StoreError(f"{path} is a folder, not an activation store: give the .h5 file.")
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path} is not a regular file: give the .h5 file of a store.")
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        if os.path.exists(parts / "plan.json"):  # noqa: PTH110  (no error where it may not look)
+            raise StoreError(
+                f"{path} is not finished yet, its parts are in {parts}: run the same extraction "
+                "again to complete it."
+            ) from None
+        raise StoreError(
+            f"There is no activation store {path}: check the path or run extract.py first."
+        ) from None
+    except OSError as error:
+        raise os_error(error, path) from error
+    if empty:
+        raise StoreError(f"{path} is empty, not an activation store: make it again.")
+    try:
+        return open_reading(path)
+    except BlockingIOError as error:
+        raise StoreError(
+            f"{path} is open for writing in another program: close it there first; a finished "
+            "store is not to be edited."
+        ) from error
+    except DAMAGE as error:
+        reason = str(error)
+        if "truncated" in reason:
+            what = "is cut off: copy it again or make it again"
+        elif "signature not found" in reason:
+            what = "is not an HDF5 file, so not an activation store: give a file made by extract.py"
+        else:
+            what = "cannot be opened as HDF5, it is damaged or not an activation store: check it"
+        raise DamagedFileError(f"{path} {what}.") from error
 
 
 def open_reading(path: Path) -> h5py.File:
@@ -141,6 +206,14 @@ def get_rows(dataset: h5py.Dataset, start: int, stop: int, layer: int | None = N
         return list(dataset.asstr(errors="surrogateescape")[start:stop])
     block: NDArray[Any] = dataset[start:stop] if layer is None else dataset[start:stop, layer]
     return block
+
+
+def whole(dataset: h5py.Dataset) -> Values:
+    """All values of a small dataset; a scalar as one row."""
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        value = dataset.asstr(errors="surrogateescape")[()]
+        return [value] if isinstance(value, str) else list(value)
+    return np.atleast_1d(np.asarray(dataset[()]))
 
 
 def attribute_value(value: Any) -> Any:

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import StoreError
+from signbridge.runtime.progress import StageProgress, stage
 from signbridge.store import files
-from signbridge.store.final import Content
+from signbridge.store.final import Content, publish_store
 from signbridge.store.parts import Parts, spec_identity
 from signbridge.store.provenance import differing_keys, plain
-from signbridge.store.publish import publish_store
 from signbridge.store.reader import Store, open_store
 from signbridge.store.schema import RESID_POST, SampleTable, StoreSpec, Values, Variable
-from signbridge.store.stages import StageProgress, stage
 
 # Where the images came from may differ between stores of different samples.
 SAMPLE_KEYS = frozenset(

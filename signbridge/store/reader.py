@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from signbridge.errors import StoreError
+from signbridge.runtime.progress import Progress
 from signbridge.store.contents import StoreFile, Verify
-from signbridge.store.rows import picked_rows, row_indices
 from signbridge.store.schema import CHUNK_ROWS, RESID_POST
-from signbridge.store.stages import Progress
 
 
 def open_store(
@@ -143,7 +144,7 @@ class Store(StoreFile):
     def _read(
         self, name: str, position: int | None, rows: ArrayLike | slice | None, torch: bool
     ) -> Any:
-        indices = row_indices(rows, self.n_samples, self.path)
+        indices = _row_indices(rows, self.n_samples, self.path)
         values: Any
         with self._reading():
             self._refuse_missing_shards()
@@ -151,7 +152,7 @@ class Store(StoreFile):
                 start, stop, step = indices.indices(self.n_samples)
                 values = self._rows(name, start, stop, position)[::step]
             else:
-                values = picked_rows(
+                values = _picked_rows(
                     lambda start, stop: np.asarray(self._rows(name, start, stop, position)),
                     indices,
                 )
@@ -176,3 +177,61 @@ class Store(StoreFile):
         with self._reading():
             self._handle()
             return xarray.open_dataset(self._absolute, engine="h5netcdf")
+
+
+def _row_indices(rows: ArrayLike | slice | None, n: int, path: Path) -> slice | NDArray[np.int64]:
+    """Turn a choice of rows into an ascending slice or into indices.
+
+    Raises:
+        StoreError: If a row does not exist, or the choice is no list of integers or mask.
+    """
+    if rows is None:
+        return slice(None)
+    if isinstance(rows, slice):
+        if rows.step is None or rows.step > 0:
+            return rows
+        return np.arange(n)[rows]
+    wanted = np.asarray(rows)
+    if wanted.dtype == bool:
+        if wanted.shape != (n,):
+            raise StoreError(f"A mask of rows of {path} needs shape ({n},), not {wanted.shape}.")
+        return np.flatnonzero(wanted)
+    if wanted.size == 0:
+        return np.zeros(0, np.int64)
+    if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
+        raise StoreError(
+            f"Rows of {path} must be a list of integers, not {wanted.dtype} of shape "
+            f"{wanted.shape}."
+        )
+    if wanted.min() < 0 or wanted.max() >= n:
+        raise StoreError(
+            f"{path} has rows 0 to {n - 1}, but rows {wanted.min()} to {wanted.max()} were asked "
+            "for."
+        )
+    return wanted.astype(np.int64)
+
+
+def _picked_rows(
+    read: Callable[[int, int], NDArray[Any]], indices: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Read rows in any order, by whole chunks: HDF5's own point selection is 50 times slower.
+
+    Args:
+        read: Reads consecutive rows.
+        indices: The wanted rows.
+    """
+    none = read(0, 0)
+    picked = np.empty((len(indices), *none.shape[1:]), none.dtype)
+    order = np.argsort(indices, kind="stable")
+    ordered = indices[order]
+    chunks = ordered // CHUNK_ROWS
+    # Runs of neighbouring chunks are read at once, up to 32 of them.
+    cuts = [0, *(np.flatnonzero(np.diff(chunks) > 1) + 1), len(order)] if len(order) else []
+    for first, end in itertools.pairwise(cuts):
+        while first < end:
+            limit = (chunks[first] + 32) * CHUNK_ROWS
+            last = first + int(np.searchsorted(ordered[first:end], limit, side="left"))
+            low, high = int(ordered[first]), int(ordered[last - 1]) + 1
+            picked[order[first:last]] = read(low, high)[ordered[first:last] - low]
+            first = last
+    return picked

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -33,27 +33,6 @@ RESID_POST = "resid_post"
 RESERVED_ATTRIBUTES = frozenset(
     {"format", "format_version", "complete", "provenance_keys", "provenance_sha256", "Conventions"}
 )
-RESERVED_VARIABLES = frozenset(
-    {
-        RESID_POST,
-        "label",
-        "group",
-        "source_split",
-        "sample_id",
-        "image_sha256",
-        "response",
-        "layer",
-        "class_name",
-        "class_logprob",
-        "sample",
-        "hidden",
-        "class",
-        CHECKSUMS,
-        INFO,
-        SHARDS,
-    }
-)
-
 Strings = list[str]
 Values = NDArray[Any] | Strings
 StoreDtype = Literal["float16", "float32"]
@@ -91,6 +70,41 @@ class Variable:
     def has_layers(self) -> bool:
         """Whether each checksum block covers one layer of it."""
         return len(self.dims) == 3
+
+
+SAMPLE_VARIABLES = (
+    Variable("sample_id", ("sample",), "string", {"long_name": "stable id of the image"}),
+    Variable("label", ("sample",), "int64", {"long_name": "index into class_name"}),
+    Variable(
+        "group", ("sample",), "int64", {"long_name": "samples of one group are not independent"}
+    ),
+    Variable("source_split", ("sample",), "string", {"long_name": "split named by the source"}),
+    Variable("image_sha256", ("sample",), "string", {"long_name": "SHA-256 of the image's bytes"}),
+)
+LAYER_VARIABLE = Variable(
+    "layer", ("layer",), "int64", {"long_name": "decoder layer number, 0-based"}
+)
+CLASS_VARIABLE = Variable("class_name", ("class",), "string", {"long_name": "name of the class"})
+# Captured, where the spec asks for them, beside resid_post and the baselines.
+CLASS_LOGPROB = Variable(
+    "class_logprob",
+    ("sample", "class"),
+    "float32",
+    {
+        "long_name": "log-probability of each class name as the answer",
+        "units": "nat",
+        "coordinates": "class_name",
+    },
+    CHUNK_ROWS,
+)
+RESPONSE = Variable(
+    "response", ("sample",), "string", {"long_name": "generated answer"}, CHUNK_ROWS
+)
+
+RESERVED_VARIABLES = frozenset(
+    {RESID_POST, "sample", "hidden", "class", CHECKSUMS, INFO, SHARDS}
+    | {v.name for v in (*SAMPLE_VARIABLES, LAYER_VARIABLE, CLASS_VARIABLE, CLASS_LOGPROB, RESPONSE)}
+)
 
 
 @dataclass(frozen=True)
@@ -149,39 +163,19 @@ class StoreSpec:
     @property
     def captured(self) -> tuple[Variable, ...]:
         """The variables that an extraction fills, shard by shard."""
-        found = [
-            Variable(
-                RESID_POST,
-                ("sample", "layer", "hidden"),
-                self.store_dtype,
-                {
-                    "long_name": "residual stream after each decoder layer",
-                    "coordinates": "sample_id label group",
-                },
-            )
-        ]
+        about = {
+            "long_name": "residual stream after each decoder layer",
+            "coordinates": "sample_id label group",
+        }
+        dims = ("sample", "layer", "hidden")
+        found = [Variable(RESID_POST, dims, self.store_dtype, about, CHUNK_ROWS)]
         found += [
-            Variable(name, ("sample", f"{name}_feature"), dtype, attrs)
+            Variable(name, ("sample", f"{name}_feature"), dtype, attrs, CHUNK_ROWS)
             for name, (_size, dtype, attrs) in sorted(self.baselines.items())
         ]
-        if self.class_logprob:
-            found.append(
-                Variable(
-                    "class_logprob",
-                    ("sample", "class"),
-                    "float32",
-                    {
-                        "long_name": "log-probability of each class name as the answer",
-                        "units": "nat",
-                        "coordinates": "class_name",
-                    },
-                )
-            )
-        if self.responses:
-            found.append(
-                Variable("response", ("sample",), "string", {"long_name": "generated answer"})
-            )
-        return tuple(replace(variable, block_rows=CHUNK_ROWS) for variable in found)
+        found += [CLASS_LOGPROB] if self.class_logprob else []
+        found += [RESPONSE] if self.responses else []
+        return tuple(found)
 
     def sizes(self, n_samples: int, n_classes: int) -> dict[str, int]:
         """The length of every dimension, in the order in which dimensions are stored."""
@@ -203,21 +197,6 @@ class StoreSpec:
             for v in self.captured
             if v.dtype != "string"
         )
-
-
-SAMPLE_VARIABLES = (
-    Variable("sample_id", ("sample",), "string", {"long_name": "stable id of the image"}),
-    Variable("label", ("sample",), "int64", {"long_name": "index into class_name"}),
-    Variable(
-        "group", ("sample",), "int64", {"long_name": "samples of one group are not independent"}
-    ),
-    Variable("source_split", ("sample",), "string", {"long_name": "split named by the source"}),
-    Variable("image_sha256", ("sample",), "string", {"long_name": "SHA-256 of the image's bytes"}),
-)
-LAYER_VARIABLE = Variable(
-    "layer", ("layer",), "int64", {"long_name": "decoder layer number, 0-based"}
-)
-CLASS_VARIABLE = Variable("class_name", ("class",), "string", {"long_name": "name of the class"})
 
 
 @dataclass(frozen=True, eq=False)

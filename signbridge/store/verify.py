@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import IO
 
 from signbridge.errors import StoreError, first_line
+from signbridge.runtime.progress import Progress
 from signbridge.store.check import (
-    DAMAGE,
     Problem,
     foreign_problem,
     full_problems,
     identity_problem,
 )
 from signbridge.store.files import os_error
-from signbridge.store.rows import DamagedFileError, open_hdf5
+from signbridge.store.hdf import DAMAGE, DamagedFileError, open_hdf5
 from signbridge.store.schema import FORMAT
-from signbridge.store.stages import Progress
 
 _MAX_PROBLEMS = 1000
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from signbridge.errors import StoreError
+from signbridge.runtime.progress import StageProgress, stage
 from signbridge.store import files
-from signbridge.store.final import Content, ShardFile
+from signbridge.store.final import Content, ShardFile, publish_store
 from signbridge.store.guarded import Opener
 from signbridge.store.leftovers import unfinished
 from signbridge.store.parts import Parts, samples_identity, spec_identity
 from signbridge.store.provenance import checked_provenance, refuse_difference
-from signbridge.store.publish import publish_store
 from signbridge.store.reader import Store, open_store
 from signbridge.store.schema import SHARDS, SampleTable, Shard, StoreSpec
 from signbridge.store.shards import ShardRows, checked_shard, shard_space, write_shard_file
-from signbridge.store.stages import StageProgress, stage
 
 _KEPT = "what was finished is kept, and the same command continues from there"
 

@@ -14,7 +14,7 @@ from signbridge.report.figures.axes import per_cent_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.results import Results
 from signbridge.statistics.intervals import share_intervals
-from signbridge.store.grouping import grouping
+from signbridge.store.provenance import grouping
 
 __all__ = ["accuracy_by_group"]
 

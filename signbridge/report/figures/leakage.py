@@ -8,7 +8,7 @@ from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.results import SITE, UNTRAINED, Results, Score
-from signbridge.store.grouping import grouping
+from signbridge.store.provenance import grouping
 
 __all__ = ["leakage_figure", "leakage_pairs"]
 

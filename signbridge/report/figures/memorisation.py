@@ -10,7 +10,7 @@ from signbridge.report.figures.layer_curve import BASELINE_LOOKS, subtitle
 from signbridge.report.figures.plot import Plot
 from signbridge.results.format import CONTROL_TASK
 from signbridge.results.results import SITE, UNTRAINED, Results, Score
-from signbridge.store.grouping import grouping
+from signbridge.store.provenance import grouping
 
 __all__ = ["memorisation_figure", "selectivity_figure"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.store.grouping import grouping
+from signbridge.store.provenance import grouping
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results

@@ -10,7 +10,7 @@ from signbridge.report.figures.axes import points
 from signbridge.report.text.key_figures import interval_text, points_interval
 from signbridge.results.comparisons import ALPHA, p_text
 from signbridge.results.results import SITE
-from signbridge.store.grouping import grouping
+from signbridge.store.provenance import grouping
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results

@@ -15,7 +15,7 @@ from signbridge.results.comparisons import p_text
 from signbridge.results.results import RANDOM_WEIGHTS, SITE, UNTRAINED, Results, Score
 from signbridge.results.summary import Difference, NotConverged
 from signbridge.runtime.words import counted, listed
-from signbridge.store.grouping import grouping
+from signbridge.store.provenance import grouping
 
 __all__ = ["Findings", "describe_data", "find"]
 

@@ -22,7 +22,7 @@ from signbridge.report.text.tables import Cell, Row, score_rows, shown_metrics
 from signbridge.results.comparisons import p_text
 from signbridge.results.records import to_json
 from signbridge.statistics.metrics import measure
-from signbridge.store.grouping import grouping
+from signbridge.store.provenance import grouping
 
 if TYPE_CHECKING:
     from signbridge.report.figures.plot import Plot
