@@ -243,3 +243,31 @@ def test_batches_and_layers_do_not_matter(seed, n, n_classes):
     assert layers.compute()["accuracy"][0].item() == pytest.approx(
         score(first[:2], y[:2])["accuracy"]
     )
+
+
+def score_a_part(rank, file, probabilities, labels):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{file}", rank=rank, world_size=2
+    )
+    scores = LayerScores(2, probabilities.shape[-1])
+    rows = slice(0, 30) if rank else slice(30, None)  # parts of unequal size
+    for part in (slice(0, 20), slice(20, None)):
+        scores.update(probabilities[rows][part], labels[rows][part])
+    found = scores.compute()
+    torch.save(found, f"{file}.{rank}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_score_the_samples_of_all(tmp_path):
+    first, y = predictions(90, 4, 0)
+    second, _ = predictions(90, 4, 1)
+    p = torch.tensor(np.stack([first, second], axis=1))
+    file = tmp_path / "meeting"
+    torch.multiprocessing.spawn(score_a_part, (str(file), p, torch.tensor(y)), nprocs=2)
+    expected = [score(one, y) for one in (first, second)]
+    for rank in range(2):
+        found = torch.load(f"{file}.{rank}", weights_only=True)
+        for name in METRICS:
+            values = [one[name] for one in expected]
+            assert found[name].tolist() == pytest.approx(values, rel=1e-9, abs=1e-12), name
