@@ -43,7 +43,7 @@ def timed_run(arguments: list[str]) -> dict[str, float]:
     from signbridge.cli import commands
     from signbridge.cli.main import main
     from signbridge.probes.controls.registry import MEASUREMENTS
-    from signbridge.probes.progress import SweepProgress
+    from signbridge.runtime.progress import SweepProgress
 
     kinds = [kind.name.replace("_", " ") for kind in MEASUREMENTS if kind.name]
     extract, train, report = commands._extract, commands._train_probes, commands._report

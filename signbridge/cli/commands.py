@@ -154,8 +154,8 @@ def _extract(config: ExtractConfig, images: Any) -> Path:
 
 
 def _train_probes(config: SweepConfig) -> Path:
-    from signbridge.probes.progress import SweepProgress
     from signbridge.report.figures.embedding import warm_up
+    from signbridge.runtime.progress import SweepProgress
     from signbridge.store import open_store
 
     _check_results_folder(config.output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import torch
 from signbridge.probes.dataset.features import MEMORY_BYTES, FeatureSource
 from signbridge.probes.dataset.splits import IntArray
 from signbridge.results.features import Feature
+
+if TYPE_CHECKING:
+    from signbridge.results.folder import ResultsFolder
 
 Fold = tuple[IntArray, IntArray]
 """Training and test part, indices of samples."""
@@ -88,6 +91,21 @@ class Engine(Protocol):
         rows: IntArray | None = None,
     ) -> Fitted:
         """Train on some samples, or on all."""
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """An engine that says by feature's name what it did, a record for every C."""
+
+    records: dict[str, list[dict[str, Any]]]
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """An engine that several processes train together."""
+
+    def join(self, group: Any, folder: ResultsFolder) -> None:
+        """Train with these processes, and keep what is done among the parts of this folder."""
 
 
 def not_converged(

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SweepConfig
-from signbridge.probes.controls.measurement import Batch, Progress, Stages, Sweep, measure
+from signbridge.probes.controls.measurement import Batch, Stages, Sweep, measure
 from signbridge.probes.controls.random_weights import open_control
 from signbridge.probes.controls.registry import MEASUREMENTS
 from signbridge.probes.dataset.features import select_features
 from signbridge.probes.dataset.given_splits import file_sha256
 from signbridge.probes.dataset.plan import make_plan
-from signbridge.probes.engines import is_small, not_converged, records_of
+from signbridge.probes.engines import Joining, Recorded, is_small, not_converged, records_of
 from signbridge.probes.feature_result import FeatureResult
-from signbridge.probes.processes import Joining, Recorded, processes_of
 from signbridge.probes.selection import evaluate, lower_median
 from signbridge.probes.sgd import COPIES
 from signbridge.probes.summary import write_results
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, Feature
 from signbridge.results.folder import ResultsFolder
 from signbridge.results.probes import Probe
+from signbridge.runtime.progress import StageProgress
 from signbridge.runtime.threads import side_by_side
 
 if TYPE_CHECKING:
     from signbridge.probes.dataset.splits import Split
     from signbridge.probes.engines import Engine
     from signbridge.store import Store
+
+T = TypeVar("T")
 
 SIDE_BY_SIDE = 4
 """Most batches of small features that are worked on at once, each by a thread of its own."""
@@ -57,7 +59,7 @@ def train_probes(*arguments: Any, **options: Any) -> Path:
     return run_sweep(SweepConfig(*arguments, **options))
 
 
-def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
+def run_sweep(config: SweepConfig, progress: StageProgress | None = None) -> Path:
     """As :func:`train_probes`, with the arguments in one object and a progress callback.
 
     ``progress`` may be called from other threads, by one at a time.
@@ -67,7 +69,7 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
     with (
         open_store(config.store) as store,
         open_control(config.control, store) as control,
-        processes_of(config) as team,
+        _processes_of(config) as group,
     ):
         features = select_features(store, config.layers, baselines=config.baselines)
         identity = _identity(config, store)
@@ -79,12 +81,12 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
         workers, memory = _share(config, store)
         engine = make_engine(config, memory)
         try:
-            if team.first(lambda: folder.prepare(overwrite=config.overwrite)) == "complete":
+            if group.first(lambda: folder.prepare(overwrite=config.overwrite)) == "complete":
                 return folder.path
             if isinstance(engine, Joining):
-                engine.join(team, folder)
-            parts = team.share(folder)
-            stages = Stages(progress if team.is_first else None, len(features))
+                engine.join(group, folder)
+            parts = group.share(folder)
+            stages = Stages(progress if group.is_first else None, len(features))
             sweep = Sweep(
                 config,
                 store,
@@ -110,7 +112,7 @@ def run_sweep(config: SweepConfig, progress: Progress | None = None) -> Path:
                 write_results(sweep, results, measurements, missed, warnings)
                 folder.remove_parts()
 
-            team.first(write)
+            group.first(write)
         finally:
             folder.unlock()
     return folder.path
@@ -134,6 +136,56 @@ def _identity(config: SweepConfig, store: Store) -> dict[str, Any]:
     if config.split_file is not None:
         options["split_file"] = file_sha256(config.split_file)
     return {"store": str(store.content_sha256), **options}
+
+
+class _Processes(Protocol):
+    """What a sweep asks of its processes, each of which runs the whole of it."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes."""
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Have the first process do something while the others wait; all get what it returns."""
+
+    def share(self, folder: ResultsFolder) -> ResultsFolder:
+        """The folder as every process may use it for parts."""
+
+    def __enter__(self) -> _Processes: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object, /) -> None: ...
+
+
+class _SingleProcess:
+    """A single process."""
+
+    is_first = True
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Do it."""
+        return work()
+
+    def share(self, folder: ResultsFolder) -> ResultsFolder:
+        """The folder itself."""
+        return folder
+
+    def __enter__(self) -> _SingleProcess:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def _processes_of(config: SweepConfig) -> _Processes:
+    """The processes that a config asks for; entering them starts the others.
+
+    Raises:
+        ProbeError: they cannot be had on this machine.
+    """
+    if config.solver == "exact":
+        return _SingleProcess()
+    from signbridge.probes.sgd.distributed import ProcessGroup
+
+    return ProcessGroup(config.device, config.devices, config.num_nodes, config.strategy)
 
 
 def _is_side_by_side(config: SweepConfig, store: Store) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from signbridge.runtime.processes import is_first_process
 from signbridge.runtime.terminal import as_text, visible
-from signbridge.runtime.words import duration
+from signbridge.runtime.words import counted, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,3 +161,39 @@ class CountingStages(_Closing):
             self.close()
             self._counting = Counting(what, self._console)
         self._counting(done, total)
+
+
+class SweepProgress(BarOrLines):
+    """Shows how far a sweep has come: the ``progress`` of :func:`signbridge.probes.run_sweep`.
+
+    Nothing is shown before the sweep says that there is something to do.
+
+    Args:
+        console: see :class:`BarOrLines`.
+    """
+
+    def _columns(self) -> list[ProgressColumn]:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        return [
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("features"),
+            TimeElapsedColumn(),
+        ]
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say what is under way and how many features are done."""
+        if self._console.is_terminal:
+            self._show(what, done, total)
+        else:
+            passed = duration(self._passed())
+            self._say(f"{done} of {counted(total, 'feature')} done after {passed}; now {what}")

@@ -9,7 +9,7 @@ writes into ``scores.csv`` (:meth:`~Measurement.rows`) and which part of ``summa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from signbridge.probes.dataset.features import FeatureSource
 from signbridge.results.features import Feature
+from signbridge.runtime.progress import StageProgress
 from signbridge.runtime.threads import side_by_side
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from signbridge.probes.scoring import Row, ScoredSweep
     from signbridge.results.folder import ResultsFolder
     from signbridge.store import Store
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is under way, how many features are done, and how many there are."""
 
 Arrays: TypeAlias = "dict[str, npt.NDArray[Any]]"
 Part: TypeAlias = "tuple[Arrays, list[Record]]"
@@ -54,7 +52,7 @@ class Stages:
         done: number of features that are done.
     """
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: StageProgress | None, total: int) -> None:
         self._progress, self._total, self._lock = progress, total, Lock()
         self.done = 0
 

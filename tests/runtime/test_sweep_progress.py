@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from signbridge.probes.progress import SweepProgress
 from signbridge.runtime import progress as progress_module
+from signbridge.runtime.progress import SweepProgress
 
 
 def test_a_log_gets_a_line_at_most_every_thirty_seconds_and_none_at_once(monkeypatch):
