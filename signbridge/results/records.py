@@ -45,7 +45,9 @@ def to_json(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def from_json(kind: type[T], content: object, name: str = "") -> T:
+def from_json(
+    kind: type[T], content: object, name: str = "", left_out: list[str] | None = None
+) -> T:
     """A dataclass from what JSON holds.
 
     Keys that the dataclass does not know are left out. A key that is absent or null takes the
@@ -56,6 +58,8 @@ def from_json(kind: type[T], content: object, name: str = "") -> T:
             mappings and unions of these.
         content: the value that was read.
         name: the key that holds it, for messages.
+        left_out: where given, a field of ``kind`` itself that has a default takes it where the key
+            does not hold what it should, and the message is added here instead of raised.
 
     Raises:
         ValueError: a key is missing or holds something else; the message is a clause whose subject
@@ -66,9 +70,15 @@ def from_json(kind: type[T], content: object, name: str = "") -> T:
     values = {}
     for field, hint in _fields(typing.cast("Any", kind)):
         key = f"{name}.{field.name}" if name else field.name
+        required = field.default is MISSING and field.default_factory is MISSING
         if (given := content.get(field.name)) is not None:
-            values[field.name] = _value(hint, given, key)
-        elif field.default is MISSING and field.default_factory is MISSING:
+            try:
+                values[field.name] = _value(hint, given, key)
+            except ValueError as error:
+                if required or left_out is None:
+                    raise
+                left_out.append(str(error))
+        elif required:
             raise ValueError(f"lacks {key!r}")
     return kind(**values)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -492,9 +492,12 @@ def write_summary(path: Path, summary: Summary) -> None:
 def read_summary(path: Path) -> Summary:
     """Read and check ``summary.json``.
 
+    A part that is incomplete or holds something else is left out, and a warning names it.
+
     Raises:
-        ProbeError: The file is missing or damaged, of another kind or version, lacks what every
-            summary has, or holds something else under a key; the message names file and key.
+        ProbeError: The file is missing or damaged, of another kind or version, or lacks what every
+            summary has (store, protocol and best layer) or gives it wrongly; the message names
+            file and key.
     """
     require_file(path)
     try:
@@ -512,7 +515,10 @@ def read_summary(path: Path) -> Summary:
             f"{VERSION.split('.')[0]}.x: use the SignBridge that wrote it, or run train_probes "
             "again."
         )
+    left_out: list[str] = []
     try:
-        return from_json(Summary, content)
+        summary = from_json(Summary, content, left_out=left_out)
     except ValueError as error:
         raise ProbeError(f"{path} {error}: {AGAIN}.") from error
+    notes = (f"{path.name} {clause}; that part is left out." for clause in left_out)
+    return replace(summary, warnings=(*summary.warnings, *notes))

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from signbridge.errors import ProbeError
 from signbridge.results.results import load_results
+from signbridge.results.summary import Summary
 
 
 def _edit_summary(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
@@ -84,15 +86,15 @@ def test_missing_file(make_results: Callable[..., Path], name: str) -> None:
         (lambda s: s["best_layer"].update(layer="five"), "gives 'five' as best_layer"),
         (lambda s: s["best_layer"].update(layer=99), "names layer 99 as the best"),
         (lambda s: s["store"]["class_names"].reverse(), "name different classes"),
-        (lambda s: s.update(nested="none"), "gives 'none' as nested, not an object: run train_"),
-        (lambda s: s["nested"].pop("accuracy"), r"lacks 'nested\.accuracy': run train_probes"),
-        (lambda s: s["nested"].update(ci=[0.1]), r"as nested\.ci, not a list of 2"),
-        (
-            lambda s: s["nested"].update(layers_chosen=[1, 2.5]),
-            r"2\.5 as nested\.layers_chosen\[1\]",
-        ),
-        (lambda s: s.update(chance=True), "gives True as chance, not a number"),
         (lambda s: s["store"].update(n_samples="many"), r"'many' as store\.n_samples, not a whole"),
+        (
+            lambda s: s["protocol"].update(folds=True),
+            r"True as protocol\.folds, not a whole",
+        ),
+        (
+            lambda s: s.update(best_layer=[5]),
+            r"gives \[5\] as best_layer, not an object: run train",
+        ),
     ],
 )
 def test_bad_summary(
@@ -102,6 +104,34 @@ def test_bad_summary(
     _edit_summary(folder, edit)
     with pytest.raises(ProbeError, match=message):
         load_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s.update(nested="none"), "gives 'none' as nested, not an object"),
+        (lambda s: s["nested"].pop("accuracy"), "lacks 'nested.accuracy'"),
+        (lambda s: s["nested"].update(ci=[0.1]), "gives [0.1] as nested.ci, not a list of 2"),
+        (lambda s: s["nested"].update(layers_chosen=[1, 2.5]), "2.5 as nested.layers_chosen[1]"),
+        (lambda s: s.update(chance=True), "gives True as chance, not a number"),
+        (lambda s: s.update(not_converged=[1]), "gives 1 as not_converged[0], not an object"),
+        (lambda s: s.update(versions="all"), "gives 'all' as versions, not an object"),
+    ],
+)
+def test_a_damaged_part_of_the_summary_is_left_out_and_told(
+    make_results: Callable[..., Path], edit: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    folder = make_results()
+    before = load_results(folder).summary
+    _edit_summary(folder, edit)
+    after = load_results(folder).summary
+    (note,) = set(after.warnings) - set(before.warnings)
+    assert note.startswith("summary.json ")
+    assert message in note
+    assert note.endswith("; that part is left out.")
+    kept = [f.name for f in fields(Summary) if f.name != "warnings"]
+    differing = [k for k in kept if repr(getattr(before, k)) != repr(getattr(after, k))]
+    assert len(differing) <= 1
 
 
 def test_summary_that_is_no_json(make_results: Callable[..., Path]) -> None:
