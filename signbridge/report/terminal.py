@@ -9,7 +9,8 @@ from signbridge.report.figures import style
 from signbridge.report.text.findings import find
 from signbridge.report.text.key_figures import key_figures
 from signbridge.report.text.tables import Row, score_rows, shown_metrics
-from signbridge.results.results import RANDOM_WEIGHTS, SITE, Results, load_results
+from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST
+from signbridge.results.results import Results, load_results
 from signbridge.runtime.terminal import as_text
 from signbridge.statistics.metrics import METRICS
 
@@ -124,7 +125,7 @@ def _further_accuracies(results: Results, rows: list[Row]) -> list[_Column]:
     """Accuracy under the other splits, and of the same layers with random weights."""
     columns = []
     for split in results.splits[1:]:
-        if results.curve(SITE, "accuracy", split):
+        if results.curve(RESID_POST, "accuracy", split):
             there = {row.name: row.cells[0].value for row in
                      score_rows(results, ["accuracy"], split)}  # fmt: skip
             cells = tuple(there.get(row.name, "–") for row in rows)

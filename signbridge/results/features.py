@@ -19,6 +19,8 @@ FORCED_CHOICE = "forced_choice"
 SAID = (TEXT, FORCED_CHOICE)
 ZERO_SHOT = "zero_shot"
 """The forced choice as the model makes it, without any probe."""
+UNTRAINED = ("chance", "majority")
+"""What a guess scores: all classes alike, or the largest one."""
 
 
 @dataclass(frozen=True, order=True)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from signbridge.errors import ProbeError
 from signbridge.results.comparisons import Comparison
 from signbridge.results.features import (
-    FORCED_CHOICE,
     RANDOM_WEIGHTS,
     RESID_POST,
-    TEXT,
+    SAID,
+    UNTRAINED,
     ZERO_SHOT,
 )
 from signbridge.results.format import (
@@ -40,11 +40,7 @@ from signbridge.results.tables import read_rows
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RANDOM_WEIGHTS", "AnswerCount", "Results", "Score", "load_results"]
-
-SITE = RESID_POST
-UNTRAINED = ("chance", "majority")
-SAID = (TEXT, FORCED_CHOICE, ZERO_SHOT)
+__all__ = ["AnswerCount", "Results", "Score", "load_results"]
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,9 @@ class Results:
     def layers(self) -> tuple[int, ...]:
         """Decoder layers that were probed, ascending."""
         return tuple(
-            sorted({s.layer for s in self.scores if s.feature == SITE and s.layer is not None})
+            sorted(
+                {s.layer for s in self.scores if s.feature == RESID_POST and s.layer is not None}
+            )
         )
 
     @property
@@ -179,7 +177,7 @@ class Results:
     @property
     def best_feature(self) -> str:
         """The best layer's name among the predictions, such as ``resid_post/5``."""
-        return f"{SITE}/{self.best_layer}"
+        return f"{RESID_POST}/{self.best_layer}"
 
     @cached_property
     def _by_name(self) -> Mapping[tuple[str, int | None, str, str, str], Score]:
@@ -243,7 +241,7 @@ class Results:
         rivals = [
             s
             for s in self.baselines("accuracy", self.split)
-            if s.feature not in (*UNTRAINED, *SAID)
+            if s.feature not in (*UNTRAINED, *SAID, ZERO_SHOT)
         ]
         twin = self.score(RANDOM_WEIGHTS, self.best_layer, "accuracy")
         if twin is not None and math.isfinite(twin.value):

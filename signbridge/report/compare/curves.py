@@ -13,7 +13,8 @@ from signbridge.report.compare.runs import Run, depth_axis
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, value_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
-from signbridge.results.results import SITE, Score
+from signbridge.results.features import RESID_POST
+from signbridge.results.results import Score
 from signbridge.statistics.metrics import measure
 
 __all__ = ["curves_figure"]
@@ -36,7 +37,7 @@ def curves_figure(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
         ci_high.
     """
     depth = depth_axis(runs)
-    curves = [r.results.curve(SITE, metric, r.results.split) for r in runs]
+    curves = [r.results.curve(RESID_POST, metric, r.results.split) for r in runs]
     label = measure(metric).label
 
     rows: list[tuple[object, ...]] = []

@@ -13,7 +13,7 @@ import numpy as np
 from signbridge.report.compare.pairing import Pairing, pair_up
 from signbridge.report.compare.runs import Run
 from signbridge.results.comparisons import COMPARISON_COLUMNS, Comparison
-from signbridge.results.results import RANDOM_WEIGHTS, SITE
+from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST
 
 if TYPE_CHECKING:
     from signbridge.statistics.bootstrap import Scored
@@ -93,7 +93,7 @@ def _families(one: Run, two: Run) -> Iterator[tuple[str, list[tuple[str, str]]]]
     known = set(a.predictions.feature_names), set(b.predictions.feature_names)
     if a.n_layers == b.n_layers:
         shared = [k for k in a.layers if k in b.layers]
-        yield "layers", [(f"{SITE}/{k}", f"{SITE}/{k}") for k in shared]
+        yield "layers", [(f"{RESID_POST}/{k}", f"{RESID_POST}/{k}") for k in shared]
     yield "best", [(a.best_feature, b.best_feature)]
     names = [n for n in a.predictions.feature_names if n in known[1]]
     plain = [n for n in names if "/" not in n]

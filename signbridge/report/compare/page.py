@@ -20,7 +20,7 @@ from signbridge.report.figures.axes import points
 from signbridge.report.template import fill_template, plot_words
 from signbridge.report.text.key_figures import interval_text
 from signbridge.results.comparisons import p_text
-from signbridge.results.results import SITE
+from signbridge.results.features import RESID_POST
 from signbridge.runtime.files import replace_file
 from signbridge.statistics.metrics import COMPARED, measure
 
@@ -57,7 +57,7 @@ def write_comparison(
         raise ProbeError(f"compare knows the metrics {' and '.join(COMPARED)}, not {metric!r}.")
     runs = load_runs(paths)
     for run in runs:
-        if not run.results.curve(SITE, metric, run.results.split):
+        if not run.results.curve(RESID_POST, metric, run.results.split):
             raise ProbeError(f"{run.results.path} holds no {metric} of the layers: leave it out.")
     folder = _folder(runs, output)
     found, notes = differences(runs, metric)
@@ -147,12 +147,14 @@ def _feature(name: str) -> str:
     feature, _, layer = name.partition("/")
     if not layer:
         return style.feature_label(feature)
-    return f"layer {layer}" if feature == SITE else f"{style.feature_label(feature)} {layer}"
+    return f"layer {layer}" if feature == RESID_POST else f"{style.feature_label(feature)} {layer}"
 
 
 def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: str) -> str:
     """The best layers of the first two runs, or the highest of several."""
-    scores = {run.name: run.results.score(SITE, run.results.best_layer, metric) for run in runs}
+    scores = {
+        run.name: run.results.score(RESID_POST, run.results.best_layer, metric) for run in runs
+    }
     if len(runs) == 2:
         one, two = runs
         pair = next((d for d in found if d.family == "best"), None)

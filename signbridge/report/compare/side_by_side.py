@@ -10,7 +10,9 @@ from signbridge.report.compare.runs import Run
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
-from signbridge.results.results import RANDOM_WEIGHTS, SITE, Score
+from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST
+from signbridge.results.format import TASK
+from signbridge.results.results import Score
 from signbridge.statistics.metrics import measure
 
 __all__ = ["side_by_side"]
@@ -54,14 +56,14 @@ def _rows_of(runs: Sequence[Run], metric: str) -> dict[str, list[tuple[int, Scor
     groups: dict[str, list[tuple[int, Score]]] = {}
     for number, run in enumerate(runs):
         r = run.results
-        best = r.score(SITE, r.best_layer, metric)
+        best = r.score(RESID_POST, r.best_layer, metric)
         if best is not None and math.isfinite(best.value):
             groups.setdefault("highest layer", []).append((number, best))
     for number, run in enumerate(runs):
         nested = run.results.summary.nested
         if metric == "accuracy" and nested is not None:
-            what = ("nested", None, "", run.results.split, "label", metric)
-            s = Score(*what, nested.accuracy, *nested.ci, None, None, None, "")
+            what = ("nested", None, "", run.results.split, TASK, metric)
+            s = Score(*what, nested.accuracy, *nested.ci)
             groups.setdefault("layer chosen in training", []).append((number, s))
     for number, run in enumerate(runs):
         r = run.results

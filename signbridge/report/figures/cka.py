@@ -13,7 +13,7 @@ import numpy.typing as npt
 from signbridge.report.figures import style
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.report.figures.subsample import independent_rows, rows_in_words
-from signbridge.results.results import SITE
+from signbridge.results.features import RESID_POST
 from signbridge.statistics.cka import cka_matrix
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def cka_figure(inputs: Inputs) -> Plot | None:
     """
     results = inputs.results
     rows = independent_rows(results, _MOST, results.protocol.seed)
-    names = [*inputs.baselines, *(f"{SITE}/{k}" for k in results.layers)]
+    names = [*inputs.baselines, *(f"{RESID_POST}/{k}" for k in results.layers)]
     if len(rows) < _LEAST or len(names) < 2:
         return None
     matrix = cka_matrix([partial(inputs.vectors, name, rows) for name in names])
-    layers = [i for i, name in enumerate(names) if name.startswith(f"{SITE}/")]
+    layers = [i for i, name in enumerate(names) if name.startswith(f"{RESID_POST}/")]
     between = [float(matrix[i, j]) for i, j in itertools.pairwise(layers)]
     lowest = min((v for v in between if np.isfinite(v)), default=float("nan"))
     sampled = rows_in_words(results, rows)
@@ -73,7 +73,7 @@ def cka_figure(inputs: Inputs) -> Plot | None:
 
 def _label(name: str, of_a_layer: str = "") -> str:
     feature, _, layer = name.partition("/")
-    return f"{of_a_layer}{layer}" if feature == SITE else style.feature_label(feature)
+    return f"{of_a_layer}{layer}" if feature == RESID_POST else style.feature_label(feature)
 
 
 def _draw(canvas: Canvas, matrix: npt.NDArray[np.float64], names: Sequence[str]) -> None:
@@ -88,7 +88,7 @@ def _draw(canvas: Canvas, matrix: npt.NDArray[np.float64], names: Sequence[str])
     side = min(canvas.width - left - bar - 0.1, canvas.height - canvas.top - bottom)
     ax = canvas.axes(left, canvas.top, side, side)
     colours = LinearSegmentedColormap.from_list("paper_browns", _COLOURS)
-    n_baselines = sum(not name.startswith(f"{SITE}/") for name in names)
+    n_baselines = sum(not name.startswith(f"{RESID_POST}/") for name in names)
     # Names of baselines need room where many layers make the rows thin.
     thick = max(1.0, 1.3 * size * n / (72 * side))
     edges = np.concatenate([[0.0], np.cumsum([thick] * n_baselines + [1.0] * (n - n_baselines))])

@@ -11,7 +11,8 @@ import numpy as np
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, value_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
-from signbridge.results.results import UNTRAINED, Score
+from signbridge.results.features import UNTRAINED
+from signbridge.results.results import Score
 from signbridge.statistics.metrics import measure
 
 if TYPE_CHECKING:

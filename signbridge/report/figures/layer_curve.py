@@ -8,8 +8,9 @@ from typing import Any
 from signbridge.report.figures import style
 from signbridge.report.figures.curve_drawing import Line, curve_plot
 from signbridge.report.figures.plot import Plot
+from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, SAID, UNTRAINED, ZERO_SHOT
 from signbridge.results.format import TASK
-from signbridge.results.results import RANDOM_WEIGHTS, SAID, SITE, UNTRAINED, Results, Score
+from signbridge.results.results import Results, Score
 from signbridge.statistics.metrics import measure
 
 __all__ = ["BASELINE_LOOKS", "known_and_said", "layer_curve", "other_metric", "subtitle"]
@@ -88,7 +89,7 @@ def known_and_said(results: Results) -> Plot | None:
 def other_metric(results: Results, metric: str) -> Plot | None:
     """Another metric over the layers, where it was measured and is not drawn already."""
     there = metric == "usable_information" and results.summary.said
-    if there or not results.curve(SITE, metric, results.split):
+    if there or not results.curve(RESID_POST, metric, results.split):
         return None
     return layer_curve(results, metric)
 
@@ -103,17 +104,17 @@ def _curves(results: Results, metric: str) -> list[Line]:
     lines = []
     names = dict.fromkeys(s.feature for s in results.scores if s.layer is not None)
     extra = iter(_FURTHER_CURVES * 8)
-    for feature in sorted(names, key=lambda f: f != SITE):
+    for feature in sorted(names, key=lambda f: f != RESID_POST):
         for split in results.splits:
-            main = feature == SITE and split == results.split
+            main = feature == RESID_POST and split == results.split
             scores = tuple(results.curve(feature, metric, split))
             # Another split is worth a line for the decoder alone.
-            if not scores or (feature != SITE and split != results.split):
+            if not scores or (feature != RESID_POST and split != results.split):
                 continue
             if feature == RANDOM_WEIGHTS:
                 label, look = style.feature_label(feature), _RANDOM_WEIGHTS_LOOK
             else:
-                what = "decoder" if feature == SITE else style.feature_label(feature)
+                what = "decoder" if feature == RESID_POST else style.feature_label(feature)
                 label = f"{what}, {style.split_label(split)}"
                 look = (style.COLOURS["blue"], "-") if main else next(extra)
             lines.append(Line(label, *look, scores, main))
@@ -126,11 +127,9 @@ def _baselines(results: Results, metric: str) -> list[Line]:
         colour, dashes = BASELINE_LOOKS.get(s.feature, _OTHER)
         lines.append(Line(style.feature_label(s.feature), colour, dashes, (s,)))
     names = {line.scores[0].feature for line in lines}
-    value, nan = results.summary.chance, math.nan
+    value = results.summary.chance
     if metric == "accuracy" and "chance" not in names and math.isfinite(value):
-        s = Score(
-            "chance", None, "", results.split, TASK, metric, value, nan, nan, None, None, None, ""
-        )
+        s = Score("chance", None, "", results.split, TASK, metric, value)
         lines.append(Line("chance", *BASELINE_LOOKS["chance"], (s,)))
     # In balanced data chance and the largest class are the same line: one label then.
     by_name = {line.scores[0].feature: line for line in lines}
@@ -142,7 +141,7 @@ def _baselines(results: Results, metric: str) -> list[Line]:
 
 def _peak(results: Results, metric: str, curves: list[Line]) -> Score | None:
     if metric == "accuracy":
-        return results.score(SITE, results.best_layer, metric)
+        return results.score(RESID_POST, results.best_layer, metric)
     main = next((line for line in curves if line.main), None)
     if main is None:
         return None
@@ -158,7 +157,7 @@ def _caption(results: Results, metric: str, curves: list[Line], baselines: list[
     splits = [
         style.split_label(line.scores[0].split)
         for line in curves
-        if not line.main and line.scores[0].feature == SITE
+        if not line.main and line.scores[0].feature == RESID_POST
     ]
     if splits:
         parts.append("broken line: the same with " + " and ".join(splits))
@@ -185,7 +184,7 @@ def _caption(results: Results, metric: str, curves: list[Line], baselines: list[
 
 def _said_words(baselines: list[Line]) -> str:
     features = {line.scores[0].feature for line in baselines}
-    return " (red: what the model says)" if features & set(SAID) else ""
+    return " (red: what the model says)" if features & {*SAID, ZERO_SHOT} else ""
 
 
 def subtitle(results: Results, split: str | None = "") -> str:

@@ -7,7 +7,8 @@ import math
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
-from signbridge.results.results import SITE, UNTRAINED, Results, Score
+from signbridge.results.features import RESID_POST, UNTRAINED
+from signbridge.results.results import Results, Score
 from signbridge.store.provenance import grouping
 
 __all__ = ["leakage_figure", "leakage_pairs"]
@@ -26,7 +27,7 @@ def leakage_pairs(results: Results, metric: str = "accuracy") -> list[tuple[Scor
     if results.split == "random" or "random" not in results.splits:
         return []
     pairs = []
-    best = results.score(SITE, results.best_layer, metric)
+    best = results.score(RESID_POST, results.best_layer, metric)
     for main in ([best] if best else []) + results.baselines(metric, results.split):
         other = results.score(main.feature, main.layer, metric, "random")
         if main.feature not in UNTRAINED and other and math.isfinite(other.value):

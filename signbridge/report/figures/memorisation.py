@@ -8,8 +8,9 @@ from signbridge.report.figures import style
 from signbridge.report.figures.curve_drawing import Line, curve_plot
 from signbridge.report.figures.layer_curve import BASELINE_LOOKS, subtitle
 from signbridge.report.figures.plot import Plot
+from signbridge.results.features import RESID_POST, UNTRAINED
 from signbridge.results.format import CONTROL_TASK
-from signbridge.results.results import SITE, UNTRAINED, Results, Score
+from signbridge.results.results import Results, Score
 from signbridge.store.provenance import grouping
 
 __all__ = ["memorisation_figure", "selectivity_figure"]
@@ -28,11 +29,11 @@ def memorisation_figure(results: Results) -> Plot | None:
         The figure, or None where the control task (Hewitt & Liang 2019) was not run. Columns of its
         data: feature, layer, split, task, metric, value, ci_low, ci_high.
     """
-    control = tuple(results.curve(SITE, "accuracy", "random", CONTROL_TASK))
+    control = tuple(results.curve(RESID_POST, "accuracy", "random", CONTROL_TASK))
     if not control:
         return None
-    label = tuple(results.curve(SITE, "accuracy", "random"))
-    grouped = tuple(results.curve(SITE, "accuracy", results.split))
+    label = tuple(results.curve(RESID_POST, "accuracy", "random"))
+    grouped = tuple(results.curve(RESID_POST, "accuracy", results.split))
     words = grouping(results.provenance)
     new = "new images" if words.kind == "none" else f"new {words.many.split(' of ')[0]}"
     curves = []
@@ -68,7 +69,7 @@ def memorisation_figure(results: Results) -> Plot | None:
         baselines.append(Line(name, *BASELINE_LOOKS["majority"], (often,)))
     elif chance is not None:
         baselines.append(Line("chance", *BASELINE_LOOKS["chance"], (chance,)))
-    best = results.score(SITE, results.best_layer, "accuracy", "random", CONTROL_TASK)
+    best = results.score(RESID_POST, results.best_layer, "accuracy", "random", CONTROL_TASK)
     at_best = "" if best is None else (
         f": {style.format_value('accuracy', best.value)} at layer {results.best_layer}"
     )  # fmt: skip
@@ -106,7 +107,7 @@ def selectivity_figure(results: Results) -> Plot | None:
     Returns:
         The figure, or None where it was not measured. Columns as of :func:`memorisation_figure`.
     """
-    scores = tuple(results.curve(SITE, "selectivity", "random"))
+    scores = tuple(results.curve(RESID_POST, "selectivity", "random"))
     if not scores:
         return None
     baselines = [

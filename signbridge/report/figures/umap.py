@@ -19,7 +19,7 @@ from signbridge.report.figures.map_marks import (
 )
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.report.figures.subsample import independent_rows, rows_in_words
-from signbridge.results.results import SITE
+from signbridge.results.features import RESID_POST
 
 if TYPE_CHECKING:
     from signbridge.report.inputs import Inputs
@@ -39,7 +39,7 @@ def layer_map(inputs: Inputs) -> Plot | None:
     layer = inputs.umap if isinstance(inputs.umap, int) else results.best_layer
     rows = independent_rows(results, _MOST, results.protocol.seed)
     return umap_figure(
-        results, inputs.vectors(f"{SITE}/{layer}", rows), rows, results.protocol.seed, layer
+        results, inputs.vectors(f"{RESID_POST}/{layer}", rows), rows, results.protocol.seed, layer
     )
 
 
@@ -69,7 +69,7 @@ def umap_figure(
     rows = np.arange(len(predictions.sample_id)) if rows is None else np.asarray(rows)
     position, method = embed(vectors, seed)
     layer = results.best_layer if layer is None else layer
-    predicted = predictions.predicted(f"{SITE}/{layer}")[rows]
+    predicted = predictions.predicted(f"{RESID_POST}/{layer}")[rows]
     label = predictions.label[rows]
     names = results.class_names
 

@@ -14,7 +14,7 @@ from signbridge.report.figures.embedding import align, embed
 from signbridge.report.figures.map_marks import map_axes
 from signbridge.report.figures.plot import NARROW, WIDE, Canvas, Plot, build
 from signbridge.report.figures.subsample import independent_rows, rows_in_words
-from signbridge.results.results import SITE
+from signbridge.results.features import RESID_POST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def layer_maps(inputs: Inputs) -> Plot | None:
         return None
     rows = independent_rows(results, _MOST, results.protocol.seed)
     return umap_strip(
-        results, lambda k: inputs.vectors(f"{SITE}/{k}", rows), rows, results.protocol.seed
+        results, lambda k: inputs.vectors(f"{RESID_POST}/{k}", rows), rows, results.protocol.seed
     )
 
 
@@ -70,7 +70,7 @@ def umap_strip(
     for layer in results.layers:
         position, method = embed(vectors(layer), seed)
         positions.append(align(position, positions[-1] if positions else position))
-        feature = f"{SITE}/{layer}"
+        feature = f"{RESID_POST}/{layer}"
         known = feature in predictions.feature_names
         predicted.append(predictions.predicted(feature)[rows] if known else np.full(len(rows), -1))
     shown = _classes(label)

@@ -9,7 +9,7 @@ from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.report.text.key_figures import interval_text, points_interval
 from signbridge.results.comparisons import ALPHA, p_text
-from signbridge.results.results import SITE
+from signbridge.results.features import RESID_POST
 from signbridge.store.provenance import grouping
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ def memorisation_sentence(results: Results) -> str:
 
 def description_sentence(results: Results) -> str:
     """The online description length at the best layer; empty where it was not measured."""
-    length = results.score(SITE, results.best_layer, "description_length")
+    length = results.score(RESID_POST, results.best_layer, "description_length")
     if length is None or not math.isfinite(length.value):
         return ""
     text = (
         f"Sent one after another, the labels cost {length.value:.2f} bits an image with layer "
         f"{results.best_layer} at hand (online description length)"
     )
-    compression = results.score(SITE, results.best_layer, "compression")
+    compression = results.score(RESID_POST, results.best_layer, "compression")
     if compression is not None and math.isfinite(compression.value):
         text += f", a compression of {compression.value:.2f} against a uniform code"
     return f"{text}."

@@ -12,7 +12,8 @@ from signbridge.report.text import evidence
 from signbridge.report.text.key_figures import interval_text
 from signbridge.report.text.said import naming_sentence, said_sentence
 from signbridge.results.comparisons import p_text
-from signbridge.results.results import RANDOM_WEIGHTS, SITE, UNTRAINED, Results, Score
+from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, UNTRAINED
+from signbridge.results.results import Results, Score
 from signbridge.results.summary import Difference, NotConverged
 from signbridge.runtime.words import counted, listed
 from signbridge.store.provenance import grouping
@@ -84,7 +85,7 @@ def describe_data(results: Results) -> str:
 
 def _headline(results: Results) -> str:
     n_classes = len(results.class_names)
-    best = results.score(SITE, results.best_layer, "accuracy")
+    best = results.score(RESID_POST, results.best_layer, "accuracy")
     value = best.value if best else results.summary.best_layer.accuracy
     low, high = (best.ci_low, best.ci_high) if best else (math.nan, math.nan)
     text = (

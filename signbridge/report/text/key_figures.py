@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.results.comparisons import p_text
-from signbridge.results.results import SITE
+from signbridge.results.features import RESID_POST
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results
@@ -68,7 +68,7 @@ def key_figures(results: Results) -> list[KeyFigure]:
 
 
 def _best(results: Results) -> KeyFigure | None:
-    s = results.score(SITE, results.best_layer, "accuracy")
+    s = results.score(RESID_POST, results.best_layer, "accuracy")
     if s is None:
         return None
     return KeyFigure(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
-from signbridge.results.results import SITE
+from signbridge.results.features import RESID_POST
 from signbridge.statistics.metrics import METRICS, UNITS
 
 if TYPE_CHECKING:
@@ -68,19 +68,21 @@ def score_rows(results: Results, metrics: Sequence[str], split: str | None = Non
     features = dict.fromkeys((s.feature, s.layer) for s in results.scores if s.split == split)
     rows = []
     for feature, layer in sorted(
-        features, key=lambda f: (f[1] is not None, f[0] != SITE, f[0], f[1] or 0)
+        features, key=lambda f: (f[1] is not None, f[0] != RESID_POST, f[0], f[1] or 0)
     ):
         if layer is None:
             name = style.feature_label(feature)
         else:
             name = (
-                f"layer {layer}" if feature == SITE else f"{style.feature_label(feature)} {layer}"
+                f"layer {layer}"
+                if feature == RESID_POST
+                else f"{style.feature_label(feature)} {layer}"
             )
         rows.append(
             Row(
                 name=name,
                 layer=layer,
-                best=feature == SITE and layer == results.best_layer,
+                best=feature == RESID_POST and layer == results.best_layer,
                 cells=tuple(_cell(results.score(feature, layer, m, split), m) for m in metrics),
             )
         )
