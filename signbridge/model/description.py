@@ -25,8 +25,8 @@ from signbridge.model.files import (
     weights_sha256,
 )
 from signbridge.model.random_weights import initialiser, model_skeleton
+from signbridge.runtime.files import file_sha256
 from signbridge.runtime.terminal import quiet_transformers
-from signbridge.store.files import file_sha256
 
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).parents[1] / "assets" / "tiny"

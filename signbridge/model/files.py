@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from signbridge.errors import ModelError, first_line
 from signbridge.model import Weights
-from signbridge.store.files import file_sha256
+from signbridge.runtime.files import file_sha256
 
 # Weights as safetensors only: a pickled checkpoint can run code when it is opened.
 _FILES = ["model*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,6 @@ from signbridge.runtime.files import fsync_folder, publish
 from signbridge.runtime.words import size
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[^-]*)-(?P<pid>\d+)-[0-9a-f]+\Z")
-_READ_SIZE = 1 << 18  # stays in the cache of the processor, which is twice as fast
 # Left free when space is checked: metadata of the file system and of other programs.
 SPACE_RESERVE = 16 << 20
 
@@ -88,17 +86,6 @@ def write_json(path: Path, value: Any) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    buffer = bytearray(_READ_SIZE)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        while size := file.readinto(buffer):
-            digest.update(view[:size])
-    return digest.hexdigest()
 
 
 def let_go(file: int, start: int = 0, size: int = 0) -> None:

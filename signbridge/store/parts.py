@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from signbridge.errors import StoreError
-from signbridge.runtime.files import fsync_folder
+from signbridge.runtime.files import file_sha256, fsync_folder
 from signbridge.store import files
 from signbridge.store.checksums import block_sha256
 from signbridge.store.provenance import plain, refuse_difference
@@ -234,7 +234,7 @@ class Parts:
             return (
                 record is not None
                 and path.stat().st_size == record[0]
-                and files.file_sha256(path) == record[1]
+                and file_sha256(path) == record[1]
             )
         except OSError:
             return False
