@@ -60,11 +60,7 @@ def memorisation_figure(results: Results) -> Plot | None:
     )
     guess = results.summary.memorisation
     if guess is not None and math.isfinite(guess.majority):
-        nan = math.nan
-        often = Score(
-            *("majority", None, "", "random", CONTROL_TASK, "accuracy", guess.majority),
-            *(nan, nan, None, None, None, ""),
-        )
+        often = Score("majority", None, "", "random", CONTROL_TASK, "accuracy", guess.majority)
         name = "most frequent random label"
         baselines.append(Line(name, *BASELINE_LOOKS["majority"], (often,)))
     elif chance is not None:
