@@ -20,8 +20,8 @@ import torch
 from counts import above_zero, count
 from solver import make
 
-from signbridge.probes.dataset.drawn_splits import make_split
 from signbridge.probes.dataset.features import FeatureSource, select_features
+from signbridge.probes.dataset.splits import make_split
 from signbridge.probes.engines import ExactEngine
 from signbridge.probes.sgd.engine import SgdEngine
 from signbridge.store import SampleTable, Store, StoreSpec, StoreWriter, open_store

@@ -28,7 +28,7 @@ from signbridge.probes.comparisons import ALPHA
 from signbridge.probes.controls.permutation import summarise
 from signbridge.probes.controls.relabelling import Labellings, Relabelling
 from signbridge.probes.controls.score_probe import held_out_hits
-from signbridge.probes.dataset.drawn_splits import make_split
+from signbridge.probes.dataset.splits import make_split
 from signbridge.probes.exact.logistic import fit_logistic
 from signbridge.statistics.bootstrap import ClusterBootstrap, Scored, paired_difference
 from signbridge.statistics.intervals import share_intervals

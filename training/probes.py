@@ -19,7 +19,7 @@ from signbridge.demo.command import BUNDLED_PROBES
 from signbridge.demo.examples import example_rows
 from signbridge.images import open_images
 from signbridge.probes import train_probes
-from signbridge.probes.dataset.drawn_splits import make_split
+from signbridge.probes.dataset.splits import make_split
 from signbridge.results.probes import load_probes, save_probes
 from signbridge.store import open_store
 

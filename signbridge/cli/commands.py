@@ -99,7 +99,7 @@ def run(**options: Any) -> Path:
 
     config = RunConfig(**options)
     if config.split_file is not None:
-        from signbridge.probes.dataset.given_splits import file_sha256
+        from signbridge.probes.dataset.split_file import file_sha256
 
         file_sha256(config.split_file)  # it can be read
     _check_results_folder(config.results)

@@ -20,8 +20,7 @@ from signbridge.model.description import ModelDescription, describe_model
 from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch
 from signbridge.model.load import load_model
 from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
-from signbridge.probes.controls.answers import zero_shot_shares
-from signbridge.probes.dataset.answers import names_class
+from signbridge.probes.controls.answers import names_class, zero_shot_shares
 from signbridge.results.probes import Probes, load_probes
 
 MAX_NEW_TOKENS = 20

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from signbridge.probes.config import SweepConfig as SweepConfig
     from signbridge.probes.dataset.data_module import ActivationDataModule as ActivationDataModule
-    from signbridge.probes.dataset.drawn_splits import make_split as make_split
     from signbridge.probes.dataset.splits import Split as Split
+    from signbridge.probes.dataset.splits import make_split as make_split
     from signbridge.probes.exact.estimator import LogisticProbe as LogisticProbe
     from signbridge.probes.exact.logistic import fit_logistic as fit_logistic
     from signbridge.probes.exact.result import LogisticFit as LogisticFit
@@ -44,7 +44,7 @@ _HOMES = {
     "SweepConfig": "signbridge.probes.config",
     "fit_logistic": "signbridge.probes.exact.logistic",
     "load_probes": "signbridge.results.probes",
-    "make_split": "signbridge.probes.dataset.drawn_splits",
+    "make_split": "signbridge.probes.dataset.splits",
     "run_sweep": "signbridge.probes.sweep",
     "save_probes": "signbridge.results.probes",
     "score": "signbridge.statistics.metrics",

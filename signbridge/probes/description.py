@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from signbridge.probes.dataset.given_splits import shared_groups
+from signbridge.probes.dataset.splits import shared_groups
 from signbridge.runtime.words import counted
 from signbridge.store.provenance import Grouping, grouping
 

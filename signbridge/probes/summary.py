@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from signbridge.probes.comparisons import Comparisons
-from signbridge.probes.dataset.given_splits import split_file_record
+from signbridge.probes.dataset.split_file import split_file_record
 from signbridge.probes.description import describe
 from signbridge.probes.scoring import score
 from signbridge.probes.sgd.summary import sgd_summary

@@ -14,8 +14,8 @@ from signbridge.probes.controls.measurement import Batch, Stages, Sweep, measure
 from signbridge.probes.controls.random_weights import open_control
 from signbridge.probes.controls.registry import MEASUREMENTS
 from signbridge.probes.dataset.features import select_features
-from signbridge.probes.dataset.given_splits import file_sha256
 from signbridge.probes.dataset.plan import make_plan
+from signbridge.probes.dataset.split_file import file_sha256
 from signbridge.probes.engines import Joining, Recorded, is_small, not_converged, records_of
 from signbridge.probes.feature_result import FeatureResult
 from signbridge.probes.selection import evaluate, lower_median

@@ -6,7 +6,7 @@ from PIL import Image
 from signbridge.demo.command import BUNDLED_PROBES
 from signbridge.demo.examples import CLASSES, write_examples
 from signbridge.demo.reading import Reader
-from signbridge.probes.dataset.answers import names_class
+from signbridge.probes.controls.answers import names_class
 
 
 @pytest.fixture(scope="module")

@@ -46,9 +46,8 @@ def test_labels_of_a_test_part_change_nothing_but_their_scores(make_store, tmp_p
     path = make_store(signal={0: 2.0}, layers=(0,), baselines=False)
     y, groups = open_store(path).labels, open_store(path).groups
     folds = [(np.flatnonzero(groups % 4 != k), np.flatnonzero(groups % 4 == k)) for k in range(4)]
-    from signbridge.probes.dataset.drawn_splits import inner_split
     from signbridge.probes.dataset.features import FeatureSource
-    from signbridge.probes.dataset.splits import Split
+    from signbridge.probes.dataset.splits import Split, inner_split
     from signbridge.probes.selection import evaluate
     from signbridge.results.features import Feature
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.probes.controls.measurement import Measurement
-from signbridge.probes.dataset.answers import count_answers
 from signbridge.results.features import FORCED_CHOICE, SAID, TEXT, ZERO_SHOT
 from signbridge.results.format import ANSWERS_FILE
 from signbridge.results.results import AnswerCount
@@ -54,6 +55,57 @@ def zero_shot_shares(class_logprob: npt.NDArray[np.float32]) -> npt.NDArray[np.f
     logits = class_logprob.astype(np.float64)
     share = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(share / share.sum(axis=1, keepdims=True))
+
+
+def normalise(answer: str) -> str:
+    """An answer without case, outer punctuation and repeated space: what counts as the same."""
+    return re.sub(r"\s+", " ", answer).strip(" .,:;!?\"'`*").casefold()
+
+
+def names_class(answer: str, class_name: str) -> bool:
+    """Whether an answer names a class.
+
+    A name of several characters has to occur as a whole word. A single letter also occurs as an
+    article or a numeral ("a fist", "I see"), so it counts only as the whole answer, after the word
+    "letter" or "sign", or in quotation marks.
+
+    Args:
+        answer: the generated answer.
+        class_name: the class.
+    """
+    text = normalise(answer)
+    name = normalise(class_name)
+    if not name:
+        return False
+    if text == name:
+        return True
+    word = rf"(?<!\w){re.escape(name)}(?!\w)"
+    if len(name) > 1:
+        return re.search(word, text) is not None
+    quote = "[\"'`*\u2018\u2019\u201c\u201d]"
+    whole = answer.casefold()  # with the marks at its ends
+    return re.search(rf"(?:letter|sign)\s+{quote}*{word}|{quote}{word}{quote}", whole) is not None
+
+
+def count_answers(
+    responses: Sequence[str], labels: npt.NDArray[np.int64], class_names: Sequence[str]
+) -> list[AnswerCount]:
+    """Count the answers of every class, commonest first.
+
+    Args:
+        responses: the answers, one an image.
+        labels: class indices, shape (images,); negative ones are left out.
+        class_names: names by class index.
+    """
+    found: list[AnswerCount] = []
+    for index, name in enumerate(class_names):
+        rows = np.flatnonzero(np.asarray(labels) == index).tolist()
+        answers = Counter(
+            (normalise(responses[row]), names_class(responses[row], name)) for row in rows
+        )
+        for (answer, named), count in sorted(answers.items(), key=lambda item: (-item[1], item[0])):
+            found.append(AnswerCount(name, answer, count, count / len(rows), named))
+    return found
 
 
 def write_answers(store: Store, path: Path) -> list[AnswerCount]:

@@ -15,14 +15,13 @@ from torch.utils.data import DataLoader, IterableDataset
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SplitName
 from signbridge.probes.dataset.batches import Batch, BatchOrder, own_rows, spans
-from signbridge.probes.dataset.drawn_splits import make_split, validation_part
 from signbridge.probes.dataset.features import (
     MEMORY_BYTES,
     FeatureSource,
     select_features,
     store_labels,
 )
-from signbridge.probes.dataset.splits import IntArray, Split
+from signbridge.probes.dataset.splits import IntArray, Split, make_split, validation_part
 from signbridge.probes.dataset.standardise import Standardisation, alone, standardisation_of
 from signbridge.results.features import Feature
 from signbridge.store import CHUNK_ROWS

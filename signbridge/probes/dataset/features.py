@@ -1,4 +1,15 @@
-"""What a probe can be trained on, and how it is read from a store."""
+"""What a probe can be trained on, and how it is read from a store.
+
+Two features stand for what the model *says*, to be measured like any layer:
+
+``text``
+    which words the generated answer holds, 0 or 1 for each word;
+``forced_choice``
+    the log-probability of each class name as the whole answer.
+
+A probe on them learns which answer goes with which class ("fist" may mean A, E, M, N, S or T), so
+it credits the answer with everything that can be told from it, not only with naming the class.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +27,8 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES = 4 * 2**30
 """Default bound on the memory that features take."""
+MAX_WORDS = 1000
+"""Most words of the feature ``text``: the commonest, in alphabetical order."""
 
 
 def store_labels(store: Store) -> npt.NDArray[np.int64]:
@@ -70,12 +83,31 @@ def select_features(
     ]
 
 
-def _said(store: Store, kind: str) -> npt.NDArray[Any]:
-    """What the model says, as a feature, shape (n_samples, n_features)."""
-    from signbridge.probes.dataset.answers import answer_words
+def answer_words(
+    responses: Sequence[str], max_words: int = MAX_WORDS
+) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """Which words each answer holds.
 
-    values = answer_words(store.responses or [])[0] if kind == TEXT else store.class_logprob
-    return np.asarray(values)
+    The vocabulary is that of all answers: it knows no labels, so nothing leaks into a test part.
+
+    Args:
+        responses: the answers.
+        max_words: most words to count, the commonest.
+
+    Returns:
+        0 or 1, shape (answers, words), and the words. Where no answer holds a word, one column of
+        zeros for the word ``""``.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counter = CountVectorizer(
+        binary=True, token_pattern=r"\w+", max_features=max_words, dtype=np.uint8
+    )
+    try:
+        table = counter.fit_transform(responses)
+    except ValueError:  # scikit-learn's way to say that there is no word at all
+        return np.zeros((len(responses), 1), dtype=np.uint8), ("",)
+    return np.asarray(table.toarray(), dtype=np.uint8), tuple(counter.get_feature_names_out())
 
 
 class FeatureSource:
@@ -121,7 +153,11 @@ class FeatureSource:
         if feature.kind in SAID:
             # Small, and the words of one answer are known only beside all others.
             if feature not in self._kept:
-                self._kept[feature] = _said(self.store, feature.kind)
+                if feature.kind == TEXT:
+                    values, _ = answer_words(self.store.responses or [])
+                else:
+                    values = np.asarray(self.store.class_logprob)
+                self._kept[feature] = values
             return self._kept[feature][slice(None) if rows is None else rows]
         return cast("npt.NDArray[Any]", self.store.feature(feature.stored_name, rows=rows))
 

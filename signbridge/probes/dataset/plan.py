@@ -11,10 +11,8 @@ import numpy.typing as npt
 
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SplitName, SweepConfig
-from signbridge.probes.dataset.drawn_splits import inner_split, make_split
 from signbridge.probes.dataset.features import store_labels
-from signbridge.probes.dataset.given_splits import split_by_file
-from signbridge.probes.dataset.splits import Split
+from signbridge.probes.dataset.splits import Split, inner_split, make_split
 from signbridge.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -34,48 +32,6 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def draw_split(
-    config: SweepConfig,
-    kind: SplitName,
-    labels: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-    class_names: Sequence[str],
-    sample_ids: Sequence[str],
-    source_splits: Sequence[str],
-) -> Split:
-    """Split samples as the config says; ``kind`` is its split or the one to compare with.
-
-    Raises:
-        ProbeError: they cannot be split so.
-    """
-    if kind == "file":
-        return split_by_file(config.split_file or "", sample_ids, labels, groups, class_names)
-    return make_split(
-        labels,
-        groups,
-        split=kind,
-        folds=config.folds,
-        seed=config.seed,
-        class_names=class_names,
-        source_splits=source_splits,
-    )
-
-
-def inner_splits(
-    config: SweepConfig,
-    split: Split,
-    labels: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-) -> tuple[Split | None, ...]:
-    """The inner folds of each training part, or None where it is too small for any."""
-    return tuple(
-        inner_split(
-            train, labels, groups, split=split.name, folds=config.inner_folds, seed=config.seed
-        )
-        for train, _ in split
-    )
-
-
 def check_split(
     config: SweepConfig,
     labels: npt.NDArray[np.int64],
@@ -89,9 +45,9 @@ def check_split(
     Raises:
         ProbeError: as :func:`make_plan` and the choice of C would of the store made from them.
     """
-    main = draw_split(config, config.split, labels, groups, class_names, sample_ids, source_splits)
+    main = _split(config, config.split, labels, groups, class_names, sample_ids, source_splits)
     if len(config.penalties) > 1:
-        for number, inner in enumerate(inner_splits(config, main, labels, groups)):
+        for number, inner in enumerate(_inner(config, main, labels, groups)):
             if inner is None:
                 raise too_small(number)
 
@@ -111,42 +67,64 @@ def make_plan(config: SweepConfig, store: Store) -> Plan:
     """
     labels = store_labels(store)
     groups = np.asarray(store.groups, dtype=np.int64)
-
-    names, ids, parts = store.class_names, store.sample_ids, store.source_splits
-
-    def inner(split: Split) -> tuple[Split | None, ...]:
-        return inner_splits(config, split, labels, groups)
-
-    def split(kind: SplitName) -> Split:
-        return draw_split(config, kind, labels, groups, names, ids, parts)
-
-    main = split(config.split)
+    samples = labels, groups, store.class_names, store.sample_ids, store.source_splits
+    main = _split(config, config.split, *samples)
     notes = list(main.warnings)
     comparison: Split | None = None
+    random_inner: tuple[Split | None, ...] = ()
     if config.split == "grouped" and config.compare_random:
         try:
-            comparison = split("random")
+            comparison = _split(config, "random", *samples)
         except ProbeError as error:
             notes.append(f"no random split to compare with: {error}")
+    if comparison is not None:
+        # The comparison chooses no layer, so a single C leaves nothing to choose in it.
+        random_inner = (None,) * len(comparison)
+        if len(config.penalties) > 1:
+            random_inner = _inner(config, comparison, labels, groups)
     n_groups = len(np.unique(groups[main.fold_of_sample >= 0]))
     if n_groups < 20:
         notes.append(
             f"the intervals are too narrow: {counted(n_groups, 'group')} to draw from are few for "
             "a bootstrap over groups; add groups."
         )
-    return Plan(
-        labels=labels,
-        groups=groups,
-        main=main,
-        inner=inner(main),
-        random=comparison,
-        # The comparison chooses no layer, so a single C leaves nothing to choose in it.
-        random_inner=(
-            ()
-            if comparison is None
-            else inner(comparison)
-            if len(config.penalties) > 1
-            else (None,) * len(comparison)
-        ),
-        warnings=tuple(notes),
+    inner = _inner(config, main, labels, groups)
+    return Plan(labels, groups, main, inner, comparison, random_inner, tuple(notes))
+
+
+def _split(
+    config: SweepConfig,
+    kind: SplitName,
+    labels: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    class_names: Sequence[str],
+    sample_ids: Sequence[str],
+    source_splits: Sequence[str],
+) -> Split:
+    """Split as the config says; ``kind`` is its split or the one to compare with."""
+    return make_split(
+        labels,
+        groups,
+        split=kind,
+        folds=config.folds,
+        seed=config.seed,
+        class_names=class_names,
+        source_splits=source_splits,
+        sample_ids=sample_ids,
+        split_file=config.split_file,
+    )
+
+
+def _inner(
+    config: SweepConfig,
+    split: Split,
+    labels: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+) -> tuple[Split | None, ...]:
+    """The inner folds of each training part, or None where it is too small for any."""
+    return tuple(
+        inner_split(
+            train, labels, groups, split=split.name, folds=config.inner_folds, seed=config.seed
+        )
+        for train, _ in split
     )

@@ -7,6 +7,9 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 
 from signbridge.probes.controls.answers import (
+    count_answers,
+    names_class,
+    normalise,
     said_against_known,
     sentence,
     write_answers,
@@ -115,3 +118,42 @@ def test_answers_are_counted_in_a_file(store, tmp_path):
 def test_a_store_without_answers_gets_no_file(tmp_path):
     assert write_answers(SimpleNamespace(responses=None), tmp_path / "answers.csv") == []
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "named"),
+    [
+        ("A", "A", True),
+        (" a. ", "A", True),
+        ("A fist", "A", False),
+        ("I see a hand", "I", False),
+        ("I see a hand", "A", False),
+        ("The letter A", "A", True),
+        ("the letter 'A' in ASL", "A", True),
+        ('It is "B".', "B", True),
+        ("the sign **C**", "C", True),
+        ("the letter AB", "A", False),
+        ("the letter B", "A", False),
+        ("Peace sign", "peace", True),
+        ("peaceful", "peace", False),
+        ("seven", "Seven", True),
+        ("", "A", False),
+        ("anything", "", False),
+        ("c++ or c", "c++", True),
+    ],
+)
+def test_naming_a_class(answer, name, named):
+    assert names_class(answer, name) is named
+
+
+def test_the_same_answer_is_counted_once_however_it_is_written():
+    assert normalise('  "Thumbs   Up!" ') == "thumbs up"
+    counts = count_answers(
+        ["Fist", "fist.", "A", "peace", "x"], np.array([0, 0, 0, 1, -1]), ["A", "B", "C"]
+    )
+    assert [(c.class_name, c.answer, c.count, c.names_class) for c in counts] == [
+        ("A", "fist", 2, False),
+        ("A", "a", 1, True),
+        ("B", "peace", 1, False),
+    ]
+    assert counts[0].share == pytest.approx(2 / 3)

@@ -9,9 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 from signbridge.errors import ProbeError
 from signbridge.probes import ActivationDataModule
-from signbridge.probes.dataset.drawn_splits import validation_part
 from signbridge.probes.dataset.features import FeatureSource, select_features
-from signbridge.probes.dataset.splits import Split
+from signbridge.probes.dataset.splits import Split, validation_part
 from signbridge.results.features import Feature
 from signbridge.store import open_store
 

@@ -15,14 +15,8 @@ from signbridge.errors import ProbeError
 from signbridge.probes import SweepConfig, load_probes, train_probes
 from signbridge.probes import sweep as sweep_module
 from signbridge.probes.dataset.data_module import ActivationDataModule
-from signbridge.probes.dataset.drawn_splits import inner_split, make_split
-from signbridge.probes.dataset.given_splits import (
-    read_split_file,
-    shared_groups,
-    split_by_file,
-    split_by_source,
-)
-from signbridge.probes.dataset.splits import Split
+from signbridge.probes.dataset.split_file import read_split_file
+from signbridge.probes.dataset.splits import Split, inner_split, make_split, shared_groups
 from signbridge.store import open_store
 
 QUICK = {"bootstrap": 20, "permutations": 0, "control_task": False}
@@ -32,6 +26,10 @@ IDS = [f"train/{k}" for k in range(8)]
 def write(path, rows, header="sample_id,fold"):
     path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows), ""]))
     return path
+
+
+def source_split(y, g, part, **options):
+    return make_split(y, g, split="source", source_splits=part, **options)
 
 
 def summary(folder):
@@ -193,9 +191,9 @@ def test_source_split_needs_both_parts(planted, tmp_path):
         train_probes(str(planted), str(tmp_path / "r"), split="source")
     y = np.array([0, 1, 0, 1])
     with pytest.raises(ProbeError, match=r"part 'train' \(4 without a part\)"):
-        split_by_source(y, None, [""] * 4)
+        source_split(y, None, [""] * 4)
     with pytest.raises(ProbeError, match="fewer than two classes"):
-        split_by_source(y, None, ["train", "test", "train", "test"])
+        source_split(y, None, ["train", "test", "train", "test"])
     assert not (tmp_path / "r").exists()
 
 
@@ -227,7 +225,7 @@ def test_parted_groups_are_counted():
     y = np.tile([0, 1], 6)
     g = np.array([0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 6, 7])
     part = ["train"] * 5 + ["test", "test", "test", "val"] + ["train"] * 2 + ["test"]
-    split = split_by_source(y, g, part)
+    split = source_split(y, g, part)
     train, test = split.folds[0]
     wanted = [row for row in test if any(g[row] == g[other] for other in train)]
     assert shared_groups(split, g) == (len(wanted), len({g[row] for row in wanted})) == (1, 1)
@@ -236,7 +234,7 @@ def test_parted_groups_are_counted():
     assert shared_groups(split, np.arange(12)) == (0, 0)
     whole = make_split(y, g, split="grouped", folds=2)
     assert shared_groups(whole, g) == (0, 0)
-    assert not any("parts" in text for text in split_by_source(y, None, part).warnings)
+    assert not any("parts" in text for text in source_split(y, None, part).warnings)
 
 
 def test_classes_with_too_few_groups_are_named():
@@ -245,7 +243,7 @@ def test_classes_with_too_few_groups_are_named():
     g = np.array([0, 1, 2, 3, 4, 4, 5, 5, 6, 7, 8, 9, 10])
     part = ["train", "train", "test", "test", "train", "train"]  # A fair, B never tested
     part += ["train", "train", "test", "test", "test", "test", "val"]  # C learnt from one, D unseen
-    said = split_by_source(y, g, part, list("ABCDE")).warnings
+    said = source_split(y, g, part, class_names=list("ABCDE")).warnings
     assert [text.partition(";")[0] for text in said] == [
         "1 image is of neither the training nor the test part (val), and so neither trained on nor "
         "scored.",
@@ -254,7 +252,7 @@ def test_classes_with_too_few_groups_are_named():
         "class C has one group only in a training part, so it is learnt from a single one",
     ]
     part = ["train", "train", "test", "test", "test", "test"] + ["train"] * 6 + ["val"]
-    said = split_by_source(y, g, part, list("ABCDE")).warnings
+    said = source_split(y, g, part, class_names=list("ABCDE")).warnings
     assert any(text.startswith("class B has one group only among the test images") for text in said)
     assert all("add groups or leave it out" in text for text in said[1:])
 
@@ -355,7 +353,12 @@ def test_files_that_cannot_be_read(tmp_path):
         read_split_file(tmp_path / "latin.csv", IDS)
     with pytest.raises(ProbeError, match="fewer than two classes"):
         rows = [(name, k % 2) for k, name in enumerate(IDS)]
-        split_by_file(write(tmp_path / "s.csv", rows), IDS, np.arange(8) % 2, None)
+        make_split(
+            np.arange(8) % 2,
+            split="file",
+            sample_ids=IDS,
+            split_file=write(tmp_path / "s.csv", rows),
+        )
 
 
 @settings(max_examples=60, deadline=None)

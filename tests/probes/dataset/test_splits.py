@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
 from signbridge.errors import ProbeError
-from signbridge.probes.dataset.drawn_splits import inner_split, make_split
+from signbridge.probes.dataset.splits import inner_split, make_split
 
 
 def groups_and_labels(n_classes=4, groups=6, size=3):
