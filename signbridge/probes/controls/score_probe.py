@@ -24,7 +24,7 @@ from torch import Tensor
 from signbridge.probes.controls.relabelling import Labellings, chunks
 from signbridge.probes.dataset.splits import Split
 from signbridge.probes.dataset.standardise import standardisation
-from signbridge.probes.exact.nystroem import RowBlocks
+from signbridge.probes.exact.design import RowBlocks
 
 _LEAST_RIDGE = 1e-12  # share of the mean eigenvalue below which rounding decides
 _CHUNK_BYTES = 128 << 20

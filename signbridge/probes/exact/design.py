@@ -3,14 +3,26 @@
 A fit's parameters are ``V`` of shape (classes, columns); its logits are ``V @ Z.T``. The last
 column of every design is the intercept's column of ones (or zeros where no intercept is fitted),
 which carries no penalty.
+
+What is too large to rotate is read in blocks of rows. Its preconditioner is a randomised low-rank
+approximation of the features' second moments (Frangella, Tropp & Udell 2021, arXiv 2110.02820):
+directions outside it are treated as having its smallest eigenvalue.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from signbridge.probes.dataset.standardise import Standardisation
+
+_RANK = 256
+_TAIL = 4.0  # times the mean eigenvalue outside the sketch: the larger of those count most
+_BLOCK_BYTES = 64 << 20
 
 
 class Design(Protocol):
@@ -56,10 +68,6 @@ class BatchedDesign:
         """See :class:`Design`; diagonal, because the columns are orthogonal."""
         return G / torch.addcmul(penalty, curvature, self.spectrum[:, None, :])
 
-    def narrow(self) -> BatchedDesign:
-        """The same in float32."""
-        return BatchedDesign(self.Z.float(), self.spectrum.float())
-
     def select(self, keep: Tensor) -> BatchedDesign:
         """See :class:`Design`."""
         return BatchedDesign(self.Z[keep], self.spectrum[keep])
@@ -84,10 +92,176 @@ class SharedDesign:
         """See :class:`Design`."""
         return G / torch.addcmul(penalty, curvature, self.spectrum)
 
-    def narrow(self) -> SharedDesign:
-        """The same in float32."""
-        return SharedDesign(self.Z.float(), self.spectrum.float())
-
     def select(self, keep: Tensor) -> SharedDesign:
+        """See :class:`Design`."""
+        return self
+
+
+class RowBlocks:
+    """Standardised, centred training samples in blocks of rows.
+
+    The converted blocks are kept if they fit into ``budget`` bytes; otherwise they are made anew
+    from the stored features in every pass.
+
+    Args:
+        X: (samples, features) as stored, any floating type.
+        rows: indices of the samples to serve.
+        scaling: standardisation, or None.
+        centre: (features,) float64, subtracted last.
+        dtype: of the blocks; the conversion itself runs in float64.
+        budget: bytes that may be kept.
+    """
+
+    def __init__(
+        self,
+        X: Tensor,
+        rows: Tensor,
+        scaling: Standardisation | None,
+        centre: Tensor,
+        dtype: torch.dtype = torch.float64,
+        budget: int = 0,
+    ) -> None:
+        self.X, self.rows, self.scaling, self.centre = X, rows, scaling, centre
+        self.dtype = dtype
+        size = max(1, _BLOCK_BYTES // (8 * X.shape[1]))
+        count = len(rows)
+        self.parts = [slice(s, min(s + size, count)) for s in range(0, count, size)]
+        self.kept: list[Tensor] | None = None
+        if count * X.shape[1] * dtype.itemsize <= budget:
+            self.kept = [self._make(part) for part in self.parts]
+
+    def _make(self, part: slice) -> Tensor:
+        block = self.X[self.rows[part]]
+        if self.scaling is not None:
+            block = self.scaling.apply(block)
+        return (block.to(torch.float64) - self.centre).to(self.dtype)
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """Pairs of the rows' positions and the block (rows, features)."""
+        for i, part in enumerate(self.parts):
+            yield part, self._make(part) if self.kept is None else self.kept[i]
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Leading eigenvectors (features, rank) and eigenvalues (rank,) of X' diag(w) X.
+
+    ``tail`` stands for the eigenvalues outside.
+    """
+
+    vectors: Tensor
+    values: Tensor
+    tail: float
+
+    def to(self, dtype: torch.dtype) -> Sketch:
+        """The same in another floating type."""
+        return Sketch(self.vectors.to(dtype), self.values.to(dtype), self.tail)
+
+
+def nystroem_sketch(blocks: RowBlocks, weight: Tensor, trace: float, seed: int) -> Sketch:
+    """Randomised Nystroem approximation of ``X' diag(weight) X``.
+
+    Args:
+        blocks: the samples.
+        weight: (samples,) weights that sum to one.
+        trace: sum of all eigenvalues.
+        seed: of the random test matrix.
+    """
+    test = trial_matrix(blocks.X.shape[1], seed).to(weight.device)
+    image = torch.zeros_like(test)
+    narrow = test.to(blocks.dtype)
+    for part, block in blocks:
+        image += (block.mT @ (weight[part, None].to(block.dtype) * (block @ narrow))).to(image)
+    return sketch_of_image(image, test, trace, float(torch.finfo(blocks.dtype).eps))
+
+
+def sketch_rank(features: int) -> int:
+    """Most columns of a sketch."""
+    return min(_RANK, features)
+
+
+def trial_matrix(features: int, seed: int) -> Tensor:
+    """Random orthonormal columns (features, rank), float64, that a sketch is made from."""
+    generator = torch.Generator().manual_seed(seed)
+    rank = sketch_rank(features)
+    values = torch.randn(features, rank, generator=generator, dtype=torch.float64)
+    test: Tensor = torch.linalg.qr(values).Q
+    return test
+
+
+def sketch_of_image(image: Tensor, test: Tensor, trace: float, eps: float) -> Sketch:
+    """Nystroem approximation of a matrix of second moments from its product with a test matrix.
+
+    Args:
+        image: (features, rank) float64, the matrix times ``test``; changed.
+        test: (features, rank) float64, orthonormal columns.
+        trace: sum of all eigenvalues.
+        eps: relative precision of the products in ``image``.
+    """
+    features = len(test)
+    # The products' own precision decides how small a shift keeps the core positive definite.
+    shift = 16 * eps * float(torch.linalg.matrix_norm(image))
+    image += shift * test
+    core = test.mT @ image
+    values, rotation = torch.linalg.eigh(0.5 * (core + core.mT))
+    root = image @ (rotation / values.clamp_min(max(shift, 1e-300)).sqrt())
+    squared, rotation = torch.linalg.eigh(root.mT @ root)
+    squared, rotation = squared.flip(0), rotation.flip(1)
+    keep = squared > 1e-12 * squared[0].clamp_min(1e-300)
+    squared, rotation = squared[keep], rotation[:, keep]
+    values = (squared - shift).clamp_min(0)
+    rest = max(0.0, trace - float(values.sum())) / max(1, features - len(values))
+    return Sketch(root @ (rotation / squared.sqrt()), values, max(float(values[-1]), _TAIL * rest))
+
+
+class StreamedDesign:
+    """Samples in blocks, shared by all fits; the last column of the parameters is the intercept.
+
+    Args:
+        blocks: the training samples.
+        sketch: of their weighted second moments, in the blocks' floating type.
+        intercept: 1.0, or 0.0 for fits without one.
+    """
+
+    def __init__(self, blocks: RowBlocks, sketch: Sketch, intercept: float) -> None:
+        self.blocks = blocks
+        self.sketch = sketch
+        self.intercept = intercept
+
+    def forward(self, V: Tensor) -> Tensor:
+        """See :class:`Design`."""
+        fits, classes, _ = V.shape
+        W, b = V[..., :-1].flatten(0, 1), V[..., -1].flatten()
+        out = V.new_empty(fits * classes, len(self.blocks.rows))
+        for part, block in self.blocks:
+            torch.mm(W, block.mT, out=out[:, part])
+        if self.intercept:
+            out += b[:, None]
+        return out.view(fits, classes, -1)
+
+    def adjoint(self, R: Tensor) -> Tensor:
+        """See :class:`Design`."""
+        flat = R.flatten(0, 1)
+        out = flat.new_zeros(len(flat), self.blocks.X.shape[1] + 1)
+        inner = torch.zeros_like(out[:, :-1])
+        for part, block in self.blocks:
+            inner.addmm_(flat[:, part], block)
+        out[:, :-1] = inner
+        out[:, -1] = self.intercept * flat.sum(1)
+        return out.view(*R.shape[:2], -1)
+
+    def precondition(self, G: Tensor, curvature: Tensor, penalty: Tensor) -> Tensor:
+        """See :class:`Design`."""
+        sketch = self.sketch
+        inner = G[..., :-1]
+        lam = penalty[..., :1]
+        rest = curvature * sketch.tail + lam
+        gain = 1 / torch.addcmul(lam, curvature, sketch.values) - 1 / rest
+        along = (inner.flatten(0, 1) @ sketch.vectors).unflatten(0, G.shape[:2]) * gain
+        out = (along.flatten(0, 1) @ sketch.vectors.mT).unflatten(0, G.shape[:2])
+        out += inner / rest
+        return torch.cat([out, G[..., -1:] / curvature], -1)
+
+    def select(self, keep: Tensor) -> StreamedDesign:
         """See :class:`Design`."""
         return self

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,37 +10,12 @@ from torch import Tensor
 from signbridge.errors import ProbeError
 from signbridge.probes.exact.design import BatchedDesign, Design, SharedDesign
 from signbridge.probes.exact.inputs import Layers
-from signbridge.probes.exact.jobs import Job, is_rotated, make_job
+from signbridge.probes.exact.jobs import Job, Settings, is_rotated
 from signbridge.probes.exact.newton import Problem, minimise
 
 # On a CPU more fits side by side than its cache holds are slower than the same in turn.
 _CACHE_BYTES = 2 << 20
 _ROUNDING = 2e-13  # share of the gradient's scale at zero that float64 rounding leaves
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user chose; see :func:`signbridge.probes.exact.logistic.fit_logistic`."""
-
-    C: Sequence[float]
-    fit_intercept: bool
-    standardise: bool
-    tol: float
-    max_iter: int
-    coef: bool
-    decision: bool
-    memory_limit: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Several jobs with one label vector, or one job with several; fits run job by job."""
-
-    jobs: list[Job]
-    labels: Tensor
-    present: Tensor  # (fits, classes)
-    V: Tensor  # (fits, penalties, classes, r + 1), penalties as in Settings.C
 
 
 class Fitter:
@@ -89,7 +63,7 @@ class Fitter:
                 for fold in range(F):
                     jobs = [self._job(X, layer, fold)]
                     for labels in every.split(self._room()):
-                        self._collect(self._solve(jobs, labels), {layer: X})
+                        self._collect(jobs, labels, *self._solve(jobs, labels), {layer: X})
                     del jobs  # the next fold's features must not lie beside these
             return
         first = torch.zeros(1, dtype=torch.int64, device=self.layers.device)
@@ -99,7 +73,7 @@ class Fitter:
                 if layer not in loaded:
                     loaded = {layer: self.layers[layer]}
                 jobs.append(self._job(loaded[layer], layer, fold))
-            self._collect(self._solve(jobs, first), loaded)
+            self._collect(jobs, first, *self._solve(jobs, first), loaded)
 
     # -- cutting --------------------------------------------------------------------------------
 
@@ -125,7 +99,7 @@ class Fitter:
         per_fit = 8 * (own + self.classes * ((14 + len(self.settings.C)) * (r + 1) + 8 * n))
         room = self.settings.memory_limit // per_fit
         if self.layers.device.type == "cpu" and not self._streamed():
-            # What the directions are computed from: the design, and seven arrays of a fit.
+            # What the directions are computed from: the design, and eight arrays of a fit.
             design = n * r if len(self.codes) == 1 else 0
             room = min(room, _CACHE_BYTES // (4 * (design + self.classes * (5 * r + 3 * n))))
         return max(1, room)
@@ -138,18 +112,8 @@ class Fitter:
             yield pairs[start : start + room]
 
     def _job(self, X: Tensor, layer: int, fold: int) -> Job:
-        job = make_job(
-            X,
-            layer,
-            fold,
-            self.weight[:, fold].mean(0),
-            fits=self._fits,
-            fit_intercept=self.settings.fit_intercept,
-            standardise=self.settings.standardise,
-            decision=self.settings.decision,
-            budget=self.settings.memory_limit,
-            seed=self.settings.seed,
-        )
+        weight = self.weight[:, fold].mean(0)
+        job = Job(X, layer, fold, weight, self._fits, self.settings)
         if self.mean is not None and self.deviation is not None and job.scaling is not None:
             self.mean[layer, fold] = job.scaling.mean
             self.deviation[layer, fold] = job.scaling.deviation
@@ -164,8 +128,8 @@ class Fitter:
         for j, job in enumerate(jobs):
             spectrum[j, : job.rank] = job.spectrum
         spectrum[:, -1] = 1
-        if jobs[0].wide is not None and jobs[0].narrow is not None:
-            return jobs[0].wide, jobs[0].narrow, spectrum
+        if jobs[0].streamed is not None:
+            return *jobs[0].streamed, spectrum
         Z = self._zeros(len(jobs), max(len(job.rows) for job in jobs), r)
         for j, job in enumerate(jobs):
             assert job.basis is not None
@@ -173,10 +137,10 @@ class Fitter:
         if self.settings.fit_intercept:
             Z[..., -1] = 1
         if len(jobs) == 1:
-            shared = SharedDesign(Z[0], spectrum[0])
-            return shared, shared.narrow(), spectrum
-        batched = BatchedDesign(Z, spectrum)
-        return batched, batched.narrow(), spectrum
+            first, row = Z[0], spectrum[0]
+            narrow = SharedDesign(first.float(), row.float())
+            return SharedDesign(first, row), narrow, spectrum
+        return BatchedDesign(Z, spectrum), BatchedDesign(Z.float(), spectrum.float()), spectrum
 
     def _targets(self, jobs: list[Job], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Class indices and weights (fits, n), padded with samples of weight zero."""
@@ -188,8 +152,17 @@ class Fitter:
             weight[j, :, : len(job.rows)] = self.weight[labels, job.fold][:, job.rows]
         return y.flatten(0, 1), weight.flatten(0, 1)
 
-    def _solve(self, jobs: list[Job], labels: Tensor) -> _Batch:
-        """Solve the path of penalties, from strong to weak, each from the one before."""
+    def _solve(self, jobs: list[Job], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve the path of penalties, from strong to weak, each from the one before.
+
+        Args:
+            jobs: several with one label vector, or one with several; fits run job by job.
+            labels: indices of the label vectors.
+
+        Returns:
+            The classes that each fit has, (fits, classes), and the parameters (fits, penalties,
+            classes, r + 1), penalties as in the settings.
+        """
         wide, narrow, spectrum = self._designs(jobs)
         y, weight = self._targets(jobs, labels)
         total = weight.sum(1)
@@ -230,22 +203,29 @@ class Fitter:
             self.penalty_norm[at] = solution.penalty_norm.cpu()
             self.n_iter[at] = solution.n_iter.cpu()
             self.converged[at] = solution.converged.cpu()
-        return _Batch(jobs, labels, present, path)
+        return present, path
 
     # -- collecting -----------------------------------------------------------------------------
 
-    def _collect(self, batch: _Batch, loaded: dict[int, Tensor]) -> None:
+    def _collect(
+        self,
+        jobs: list[Job],
+        labels: Tensor,
+        present: Tensor,
+        path: Tensor,
+        loaded: dict[int, Tensor],
+    ) -> None:
         """Take the solutions back to features and to all samples."""
-        count = len(batch.labels)
-        for j, job in enumerate(batch.jobs):
+        count = len(labels)
+        for j, job in enumerate(jobs):
             part = slice(j * count, (j + 1) * count)
-            present = batch.present[part, None, :]
-            V = batch.V[part]
+            there = present[part, None, :]
+            V = path[part]
             shape = V.shape[:3]  # (labels, penalties, classes)
             inner = V[..., : job.rank].flatten(0, 2)
             # A common shift of the intercepts is free: centre them over the classes present.
-            shift = (V[..., -1] * present).sum(-1) / present.sum(-1)
-            offset = torch.where(present, V[..., -1] - shift[..., None], -torch.inf)
+            shift = (V[..., -1] * there).sum(-1) / there.sum(-1)
+            offset = torch.where(there, V[..., -1] - shift[..., None], -torch.inf)
             X = torch.empty(0)
             if self.coef is not None or job.basis is None:
                 if job.layer not in loaded:
@@ -255,10 +235,10 @@ class Fitter:
             if self.decision is not None:
                 logits = job.logits(inner, X).unflatten(0, shape)
                 logits += offset[..., None]
-                self.decision[job.layer, job.fold, batch.labels] = logits.mT
+                self.decision[job.layer, job.fold, labels] = logits.mT
             if self.coef is not None and self.intercept is not None:
                 W = job.to_features(inner, X)
-                self.intercept[job.layer, job.fold, batch.labels] = offset - (
-                    W @ job.centre
-                ).unflatten(0, shape)
-                self.coef[job.layer, job.fold, batch.labels] = W.unflatten(0, shape)
+                self.intercept[job.layer, job.fold, labels] = offset - (W @ job.centre).unflatten(
+                    0, shape
+                )
+                self.coef[job.layer, job.fold, labels] = W.unflatten(0, shape)

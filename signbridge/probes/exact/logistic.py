@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from signbridge.probes.exact.fitter import Fitter, Settings
+from signbridge.probes.exact.fitter import Fitter
 from signbridge.probes.exact.inputs import (
     Layers,
     class_weights,
@@ -17,6 +17,7 @@ from signbridge.probes.exact.inputs import (
     penalties,
     training_weights,
 )
+from signbridge.probes.exact.jobs import Settings
 from signbridge.probes.exact.result import Array, LogisticFit, like
 from signbridge.runtime.threads import cpu_threads
 

@@ -91,11 +91,6 @@ class ProcessGroup:
         return bool(self._fabric.is_global_zero)
 
     @property
-    def size(self) -> int:
-        """Number of processes."""
-        return int(self._fabric.world_size)
-
-    @property
     def device(self) -> torch.device:
         """This process's device."""
         return self._fabric.device

@@ -13,15 +13,15 @@ from torch import Tensor
 from signbridge.probes.dataset.batches import Batch
 from signbridge.probes.dataset.data_module import ActivationDataModule
 from signbridge.probes.sgd import LEARNING_RATES
-from signbridge.probes.sgd.gradients import Gradients, loss_sum
-from signbridge.probes.sgd.optimizer import (
-    Curvature,
-    PreconditionedMomentum,
-    Preconditioner,
-    curvature_of,
+from signbridge.probes.sgd.linear import (
+    BatchedLinearProbes,
+    Gradients,
+    logits_of,
+    loss_sum,
+    losses,
 )
-from signbridge.probes.sgd.schedule import DONE, SEARCH, Measurement, Schedule
-from signbridge.probes.sgd.torch_model import BatchedLinearProbes, logits_of, losses
+from signbridge.probes.sgd.optimizer import PreconditionedMomentum, Preconditioner
+from signbridge.probes.sgd.schedule import DONE, SEARCH, Schedule
 from signbridge.statistics.layer_scores import LayerScores
 
 FEWEST_STEPS = 1500
@@ -32,7 +32,7 @@ class LinearProbes(LightningModule):
     """Trains the probes of all layers, learning rates and penalties together, in batches.
 
     For what the exact solver cannot hold. The objective is that of
-    :class:`signbridge.probes.sgd.torch_model.BatchedLinearProbes`, whose minimum is scikit-learn's,
+    :class:`signbridge.probes.sgd.linear.BatchedLinearProbes`, whose minimum is scikit-learn's,
     and more steps come closer to it: :mod:`signbridge.probes.sgd.schedule` says how, and when a fit
     stops. The fits share the data and nothing else, so those trained together are those trained
     alone.
@@ -152,17 +152,11 @@ class LinearProbes(LightningModule):
         """Measure the start, unless training goes on from a checkpoint."""
         self.schedule.forget_index()
         if int(self.schedule.samples) == 0:
-            self.preconditioner.take(self._curvature())
-            self.schedule.samples.fill_(self._data.n_train)
+            data = self._data
+            blocks = (batch["x"] for batch in data.blocks(data.training_part))
+            self.preconditioner.measure(blocks, len(data.training_part), data.seed, data.reduce)
+            self.schedule.samples.fill_(data.n_train)
             self._measure()
-
-    def _curvature(self) -> Curvature:
-        data = self._data
-        part = data.training_part
-        blocks = (batch["x"] for batch in data.blocks(part))
-        return curvature_of(
-            blocks, data.n_layers, data.n_features, len(part), data.seed, data.reduce
-        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of all fits' objectives, whose gradient is corrected by that at the anchors."""
@@ -240,7 +234,7 @@ class LinearProbes(LightningModule):
         n_held = len(data.validation_rows)
         validation = self._total(held) / n_held if n_held else torch.full_like(held, torch.nan)
         with torch.no_grad():
-            schedule.judge(self.model, Measurement(means, validation))
+            schedule.judge(self.model, means, validation)
         optimiser = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimiser, PreconditionedMomentum)
         optimiser.reset_momentum()

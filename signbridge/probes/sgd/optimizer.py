@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,65 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from signbridge.probes.dataset.standardise import Reduce
-from signbridge.probes.exact.nystroem import sketch_of_image, sketch_rank, trial_matrix
+from signbridge.probes.exact.design import sketch_of_image, sketch_rank, trial_matrix
+from signbridge.probes.sgd.linear import BatchedLinearProbes
 from signbridge.probes.sgd.schedule import Index, Schedule
-from signbridge.probes.sgd.torch_model import BatchedLinearProbes
 
 MOMENTUM = 0.9
 _FLOAT32 = float(torch.finfo(torch.float32).eps)
-
-
-@dataclass(frozen=True)
-class Curvature:
-    """Leading part of each layer's second moments, for the preconditioner.
-
-    Attributes:
-        vectors: (layers, width, rank) float32, orthonormal columns, zero where a layer has fewer.
-        values: (layers, rank) float32.
-        tail: (layers,) float32, for all other directions.
-    """
-
-    vectors: Tensor
-    values: Tensor
-    tail: Tensor
-
-
-def curvature_of(
-    blocks: Iterable[Tensor],
-    layers: int,
-    features: int,
-    samples: int,
-    seed: int,
-    reduce: Reduce,
-) -> Curvature:
-    """Nystroem sketch of each layer's second moments, in one pass.
-
-    Args:
-        blocks: standardised features (samples, layers, features) of this process's share.
-        layers: number of layers.
-        features: their width.
-        samples: number of samples over all processes.
-        seed: of the random matrix.
-        reduce: over the processes.
-    """
-    trial = trial_matrix(features, seed)
-    narrow = trial.float()
-    image = torch.zeros(layers, *trial.shape, dtype=torch.float64)
-    trace = torch.zeros(layers, dtype=torch.float64)
-    for block in blocks:
-        x = block.transpose(0, 1)
-        image += torch.bmm(x.mT, x @ narrow)
-        trace += x.square().sum((1, 2))
-    image = reduce(image, "sum") / samples
-    trace = reduce(trace, "sum") / samples
-    parts = [sketch_of_image(image[k], trial, float(trace[k]), _FLOAT32) for k in range(layers)]
-    rank = max(len(part.values) for part in parts)
-    vectors = torch.zeros(layers, features, rank)
-    values = torch.zeros(layers, rank)
-    for k, part in enumerate(parts):
-        vectors[k, :, : len(part.values)] = part.vectors
-        values[k, : len(part.values)] = part.values
-    return Curvature(vectors, values, torch.tensor([part.tail for part in parts]))
 
 
 class Preconditioner(nn.Module):
@@ -81,6 +27,11 @@ class Preconditioner(nn.Module):
     Args:
         n_layers: number of layers L.
         n_features: width D.
+
+    Attributes:
+        vectors: shape (L, D, rank), orthonormal columns, zero where a layer has fewer.
+        values: eigenvalues, shape (L, rank).
+        tail: what stands for the eigenvalue of all other directions, shape (L,).
     """
 
     def __init__(self, n_layers: int, n_features: int) -> None:
@@ -94,12 +45,32 @@ class Preconditioner(nn.Module):
     values: Tensor
     tail: Tensor
 
-    def take(self, sketch: Curvature) -> None:
-        """Use a sketch."""
-        rank = sketch.values.shape[1]
-        self.vectors.zero_()[..., :rank] = sketch.vectors
-        self.values.zero_()[..., :rank] = sketch.values
-        self.tail.copy_(sketch.tail)
+    def measure(self, blocks: Iterable[Tensor], samples: int, seed: int, reduce: Reduce) -> None:
+        """Sketch each layer's second moments, in one pass.
+
+        Args:
+            blocks: standardised features (samples, L, D) of this process's share.
+            samples: number of samples over all processes.
+            seed: of the random matrix.
+            reduce: over the processes.
+        """
+        layers, features, _ = self.vectors.shape
+        trial = trial_matrix(features, seed)
+        narrow = trial.float()
+        image = torch.zeros(layers, *trial.shape, dtype=torch.float64)
+        trace = torch.zeros(layers, dtype=torch.float64)
+        for block in blocks:
+            x = block.transpose(0, 1)
+            image += torch.bmm(x.mT, x @ narrow)
+            trace += x.square().sum((1, 2))
+        image = reduce(image, "sum") / samples
+        trace = reduce(trace, "sum") / samples
+        for k in range(layers):
+            sketch = sketch_of_image(image[k], trial, float(trace[k]), _FLOAT32)
+            rank = len(sketch.values)
+            self.vectors[k, :, :rank] = sketch.vectors
+            self.values[k, :rank] = sketch.values
+            self.tail[k] = sketch.tail
 
     def forward(self, G: Tensor, layers: Tensor, curvature: Tensor, decay: Tensor) -> Tensor:
         """Precondition gradients.

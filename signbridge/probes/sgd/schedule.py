@@ -14,13 +14,11 @@ validation part. In the *finish* the best rate of each layer and penalty goes on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from signbridge.probes.sgd.gradients import Gradients
-from signbridge.probes.sgd.torch_model import BatchedLinearProbes
+from signbridge.probes.sgd.linear import BatchedLinearProbes, Gradients
 
 RUNNING, TOLERANCE, VALIDATION, OBJECTIVE, OVERTAKEN, STEPS = range(6)
 REASONS = ("running", "tolerance", "validation", "objective", "overtaken", "max_steps")
@@ -40,19 +38,6 @@ _LEAST_SPREAD = 2e-3
 SEARCH, FINISH, DONE = range(3)
 
 Index = tuple[Tensor, Tensor]
-
-
-@dataclass
-class Measurement:
-    """What a pass over the training part says of the fits at an index, means over samples.
-
-    Attributes:
-        training: cross-entropy, gradient and spread over the training samples.
-        validation: cross-entropy over the validation samples, (L, S), NaN without any.
-    """
-
-    training: Gradients
-    validation: Tensor
 
 
 class Schedule(nn.Module):
@@ -165,11 +150,18 @@ class Schedule(nn.Module):
         """Mean p (1 - p) of every class at the anchors, (La, Q, K), not below a floor."""
         return self.spread[at].clamp_min(_LEAST_SPREAD)
 
-    def judge(self, model: BatchedLinearProbes, measured: Measurement) -> None:
-        """Take or refuse the point that every active fit has reached, and stop those at rest."""
-        at, sums = self.index, measured.training
+    def judge(self, model: BatchedLinearProbes, training: Gradients, validation: Tensor) -> None:
+        """Take or refuse the point that every active fit has reached, and stop those at rest.
+
+        Args:
+            model: the probes.
+            training: means over the training samples, of the fits at the index.
+            validation: their mean cross-entropy over the validation samples, (La, Q), float64, NaN
+                without any.
+        """
+        at = self.index
         weight, bias = model.weight.data[at], model.bias.data[at]
-        value = sums.loss + self.penalty(weight, at[1])
+        value = training.loss + self.penalty(weight, at[1])
         active = self.active[at]
         better = active & torch.isfinite(value) & (value < self.objective[at])
         worse = active & ~better
@@ -178,10 +170,10 @@ class Schedule(nn.Module):
             mask = wide[..., None] if name == "weight" else wide
             anchor, slope = getattr(self, f"anchor_{name}"), getattr(self, f"slope_{name}")
             anchor[at] = torch.where(mask, new, anchor[at])
-            slope[at] = torch.where(mask, getattr(sums, name), slope[at])
-        self.spread[at] = torch.where(wide, sums.spread, self.spread[at])
+            slope[at] = torch.where(mask, getattr(training, name), slope[at])
+        self.spread[at] = torch.where(wide, training.spread, self.spread[at])
         self.objective[at] = torch.where(better, value, self.objective[at])
-        self.validation[at] = torch.where(better, measured.validation, self.validation[at])
+        self.validation[at] = torch.where(better, validation, self.validation[at])
         self.rate[at] = torch.where(worse, 0.5 * self.rate[at], self.rate[at])
         model.weight.data[at] = self.anchor_weight[at]
         model.bias.data[at] = self.anchor_bias[at]

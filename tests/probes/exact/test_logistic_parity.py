@@ -106,7 +106,7 @@ def test_strongest_and_weakest_penalty_in_one_path():
 @pytest.mark.parametrize("memory_limit", [1 << 30, 1])
 def test_streamed_equals_rotated(samples, features, memory_limit, monkeypatch):
     """The path for large data, forced onto small data, with and without converted copies kept."""
-    from signbridge.probes.exact import fitter, jobs, nystroem
+    from signbridge.probes.exact import design, fitter, jobs
 
     X, y = make(samples, features, 4)
     X = X.astype(np.float32) * 3 + 1
@@ -114,8 +114,8 @@ def test_streamed_equals_rotated(samples, features, memory_limit, monkeypatch):
     expected = fit_logistic(X, y, [0.01, 10.0], **options)
     monkeypatch.setattr(fitter, "is_rotated", lambda *_: False)
     monkeypatch.setattr(jobs, "is_rotated", lambda *_: False)
-    monkeypatch.setattr(nystroem, "_RANK", 16)
-    monkeypatch.setattr(nystroem, "_BLOCK_BYTES", 8 * features * 33)
+    monkeypatch.setattr(design, "_RANK", 16)
+    monkeypatch.setattr(design, "_BLOCK_BYTES", 8 * features * 33)
     streamed = fit_logistic(X, y, [0.01, 10.0], memory_limit=memory_limit, **options)
     assert streamed.converged.all()
     for i in range(2):
@@ -132,13 +132,13 @@ def test_one_folds_features_are_held_at_a_time(monkeypatch):
     monkeypatch.setattr(jobs, "is_rotated", lambda *_: False)
     made, alive = [], []
 
-    def watched(*arguments, **options):
+    def watched(*arguments):
         alive.append(sum(job() is not None for job in made))
-        job = jobs.make_job(*arguments, **options)
+        job = jobs.Job(*arguments)
         made.append(weakref.ref(job))
         return job
 
-    monkeypatch.setattr(fitter, "make_job", watched)
+    monkeypatch.setattr(fitter, "Job", watched)
     X, y = make(60, 20, 3)
     parts = [np.arange(40), np.arange(20, 60), np.arange(0, 60, 2)]
     fit = fit_logistic(np.stack([X, X[::-1]]), y, 1.0, train=parts, standardise=True)

@@ -1,13 +1,16 @@
-"""Many linear probes as one batched weight, in torch alone."""
+"""Many linear probes as one batched weight, their losses and gradients, in torch alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from signbridge.errors import ProbeError
+
+_BYTES = 64 * 2**20
 
 
 class BatchedLinearProbes(nn.Module):
@@ -64,32 +67,6 @@ class BatchedLinearProbes(nn.Module):
         self.register_buffer("absent", torch.where(seen, 0.0, -torch.inf))
         self.penalty_factor = 2.0 if int(seen.sum()) == 2 else 1.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every fit.
-
-        Args:
-            x: standardised features, shape (B, L, D).
-
-        Returns:
-            Shape (B, L, P, K).
-        """
-        return logits_of(x, self.weight, self.bias) + self.absent
-
-    def objective(self, x: Tensor, y: Tensor, n_train: int) -> Tensor:
-        """Objective of every fit, estimated on a batch.
-
-        Args:
-            x: standardised features, shape (B, L, D).
-            y: class indices, shape (B,).
-            n_train: number of samples N of the whole training part.
-
-        Returns:
-            Shape (L, P).
-        """
-        loss = losses(self(x), y).mean(0)
-        norm = self.penalty_factor * self.weight.square().sum((-2, -1))
-        return loss + norm / (2 * n_train * self.penalties)
-
 
 def logits_of(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Logits of every fit.
@@ -111,3 +88,67 @@ def losses(logits: Tensor, y: Tensor) -> Tensor:
     target = y[:, None, None].expand(logits.shape[:3])
     loss = nn.functional.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
     return loss.view(logits.shape[:3])
+
+
+@dataclass
+class Gradients:
+    """Loss, gradient and spread, summed over samples, for every fit.
+
+    Attributes:
+        loss: cross-entropy in nats, (L, S), float64.
+        weight: its gradient, (L, S, K, D).
+        bias: its gradient, (L, S, K).
+        spread: p (1 - p) of every class, (L, S, K).
+    """
+
+    loss: Tensor
+    weight: Tensor
+    bias: Tensor
+    spread: Tensor
+
+    @classmethod
+    def zeros(cls, weight: Tensor) -> Gradients:
+        """Of no sample, for parameters of the shape of ``weight``."""
+        return cls(
+            torch.zeros(weight.shape[:2], dtype=torch.float64, device=weight.device),
+            weight.new_zeros(weight.shape),
+            weight.new_zeros(weight.shape[:3]),
+            weight.new_zeros(weight.shape[:3]),
+        )
+
+    def add(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Add a batch, in pieces whose logits stay small.
+
+        Args:
+            x: standardised features, (B, L, D).
+            y: class indices, (B,).
+            weight: (L, S, K, D).
+            bias: (L, S, K), -inf for a class without training samples.
+        """
+        for part in _parts(len(y), bias):
+            self._add(x[part], y[part], weight, bias)
+
+    def _add(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> None:
+        logits = logits_of(x, weight, bias)
+        self.loss += losses(logits, y).double().sum(0)
+        p = logits.softmax(-1)
+        self.spread += (p * (1 - p)).sum(0)
+        index = y[:, None, None, None].expand(*p.shape[:3], 1)
+        residual = p.scatter_add_(3, index, -torch.ones_like(p[..., :1]))
+        self.bias += residual.sum(0)
+        rows = residual.flatten(2).permute(1, 2, 0)  # (L, S K, B)
+        self.weight += torch.bmm(rows, x.transpose(0, 1)).view(self.weight.shape)
+
+
+def loss_sum(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Cross-entropy summed over a batch, (L, S), float64; arguments of :meth:`Gradients.add`."""
+    total = torch.zeros(weight.shape[:2], dtype=torch.float64, device=weight.device)
+    for part in _parts(len(y), bias):
+        total += losses(logits_of(x[part], weight, bias), y[part]).double().sum(0)
+    return total
+
+
+def _parts(n_samples: int, bias: Tensor) -> Iterator[slice]:
+    """A batch in pieces whose logits stay small."""
+    size = max(1, _BYTES // (12 * bias.numel()))
+    return (slice(start, start + size) for start in range(0, n_samples, size))
