@@ -6,10 +6,6 @@ ten thousand runs, a method that misses it by ten points nearly always. The seed
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 from scipy import stats
 
@@ -19,16 +15,8 @@ REPETITIONS = 120
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    path = Path(__file__).parents[2] / "benchmarks" / "uncertainty.py"
-    spec = importlib.util.spec_from_file_location("uncertainty", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up their module
-    try:
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        del sys.modules[spec.name]
+def benchmark(script):
+    return script("uncertainty")
 
 
 def within(percent, promised, repetitions=REPETITIONS):

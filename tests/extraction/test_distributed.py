@@ -20,7 +20,7 @@ from signbridge.extraction import extract
 from signbridge.extraction import module
 from signbridge.cli.main import main
 
-extract.extract_activations.__kwdefaults__["shard_size"] = 16
+extract.run_extraction.__kwdefaults__["shard_size"] = 16
 step = module.ExtractionModule.predict_step
 def slow(self, batch, batch_idx):
     time.sleep(float(os.environ.get("PAUSE", "0")))
