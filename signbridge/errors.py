@@ -4,6 +4,8 @@ Every message is one sentence that names the file or value and says what to do. 
 prints it without a traceback and exits with status 2.
 """
 
+from collections.abc import Mapping
+
 _LONGEST = 200
 
 
@@ -39,6 +41,18 @@ class Interrupted(SignBridgeError):  # noqa: N818  (not a failure: the user aske
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)
         self.exit_status = exit_status
+
+
+def refuse_empty(options: Mapping[str, object]) -> None:
+    """Refuse options that are texts, or lists of them, without a character.
+
+    Raises:
+        SignBridgeError: naming the first of them.
+    """
+    for name, value in options.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.strip():
+                raise SignBridgeError(f"--{name} is empty: give it a value, or leave it out.")
 
 
 def first_line(error: BaseException) -> str:

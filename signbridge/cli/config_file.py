@@ -7,60 +7,57 @@ A protocol is one file: what to extract and how to probe it. Each command takes 
 from __future__ import annotations
 
 import json
+import re
 import stat
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
-from signbridge.cli.usage import nearest, options_of, unknown_option
+from signbridge.cli.usage import nearest, options_of, unknown_option, wrong_value
 from signbridge.errors import SignBridgeError, first_line
 
 SECTIONS = ("extract", "train_probes")
 _LARGEST = 1_000_000
 _DEEPEST = 8
+_WHERE = " in the configuration"
 
 
-def arguments_with_sections(command: str | None, arguments: Sequence[str]) -> list[str]:
-    """Replace ``--config FILE`` of a file with sections by the command's own settings.
+class ConfigFile(ActionConfigFile):
+    """``--config FILE``: the file is read here; the parser takes the command's settings of it."""
 
-    A file without sections is checked and left to the parser.
+    @staticmethod
+    def apply_config(parser: Any, cfg: Any, dest: str, value: str) -> None:
+        """Apply a configuration.
 
-    Args:
-        command: the command that the arguments are for; without one, files are looked at only.
-        arguments: the command's arguments.
-
-    Raises:
-        SignBridgeError: if the file cannot be read or sets what the command does not know, or the
-            sections disagree about a setting and the command needs both.
-    """
-    result: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        name, equals, value = argument.partition("=")
-        if name != "--config" or not (equals or rest):
-            result.append(argument)
-            continue
-        file = value if equals else rest.pop(0)
-        if command is None:
-            read_settings(file)
-        result += ["--config", file if command is None else _settings(file, command)]
-    return result
+        Raises:
+            SignBridgeError: if the file cannot be read or sets what the command does not know, or
+                the sections disagree about a setting and the command needs both.
+        """
+        settings = read_settings(value)
+        if parser.subcommand is not None:
+            settings = settings_of(parser.subcommand, settings, value)
+        parser.where = _WHERE
+        text = json.dumps(settings, default=str, ensure_ascii=False)
+        # The parser reads it as YAML, whose quotes do not keep every character as it is.
+        text = re.sub(r"[^ -~]", lambda one: f"\\U{ord(one[0]):08x}", text)
+        ActionConfigFile.apply_config(parser, cfg, dest, text)
+        parser.where = ""
 
 
-def _settings(file: str, command: str) -> str:
-    """Return the file itself, or the settings of its sections as JSON."""
-    content = read_settings(file)
-    used = [name for name in SECTIONS if name in content]
+def settings_of(command: str, content: dict[str, Any], file: str) -> dict[str, Any]:
+    """Return what a configuration sets for a command; with sections, what these set."""
+    used = any(name in content for name in SECTIONS)
     settings = _merged(file, content, command) if used else content
     known = options_of(command)
-    for key in settings:
+    for key, value in settings.items():
         if key not in known:
             what = unknown_option(str(key), command, dashes="")
             raise SignBridgeError(f"{file} sets {key}, which is {what}")
-    return json.dumps(settings, default=str) if used or not content else file
+        if value is None and type(None) not in get_args(known[key]):  # the parser would take it
+            raise SignBridgeError(wrong_value(key, "None", command, _WHERE))
+    return settings
 
 
 class _Loader(yaml.SafeLoader):

@@ -15,17 +15,49 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser, auto_cli
 
 from signbridge import __version__
 from signbridge.cli.commands import COMMANDS
-from signbridge.cli.config_file import arguments_with_sections
-from signbridge.cli.usage import Parser, UsageError, explain
-from signbridge.errors import Interrupted, SignBridgeError, first_line
+from signbridge.cli.config_file import ConfigFile
+from signbridge.cli.usage import explain
+from signbridge.errors import Interrupted, SignBridgeError, first_line, refuse_empty
 from signbridge.runtime.processes import is_first_process
 from signbridge.runtime.stopping import advice, stoppable
 from signbridge.runtime.terminal import plain_notices, say
+
+
+class Parser(ArgumentParser):
+    """A parser that raises :class:`SignBridgeError` instead of printing its usage and exiting."""
+
+    subcommand: str | None = None
+    """The command whose arguments are read; None while the command is looked for."""
+    where = ""
+    """Where the arguments stand that are read now, if not on the command line."""
+
+    def __init__(self, *args: Any, command: str | None = None, **kwargs: Any) -> None:
+        # An abbreviation that is clear today is not when the next option comes.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.subcommand = command
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an option; a configuration is read in our way."""
+        if args == ("--config",):
+            kwargs["action"] = ConfigFile
+        return super().add_argument(*args, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse texts that are empty, whatever the option: a path of no name is a slip."""
+        parsed = super().parse_args(*args, **kwargs)
+        refuse_empty({key.rpartition(".")[2]: one for key, one in vars(parsed.as_flat()).items()})
+        return parsed
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong in one sentence."""
+        command = self.subcommand or next((word for word in self.args if word in COMMANDS), None)
+        raise SignBridgeError(explain(message, command, self.prog, self.where)) from ex
 
 
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> int:
@@ -57,10 +89,6 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
         if is_first_process():
             say(error, sys.stderr)
         return error.exit_status
-    except UsageError as error:
-        prog = Path(sys.argv[0]).name if command else f"signbridge {named}"
-        say(f"error: {explain(error, named, prog, given)}", sys.stderr)
-        return error.exit_status
     except SignBridgeError as error:
         say(f"error: {error}", sys.stderr)
         return error.exit_status
@@ -91,16 +119,10 @@ def _check_current_folder() -> None:
 def _run(given: list[str], command: str | None, named: str | None) -> object:
     """Parse and run; what the command returns."""
     if command is not None:
-        words = arguments_with_sections(command, given)
-        return auto_cli(COMMANDS[command], args=words, parser_class=Parser)
-    if named is None:
-        words = arguments_with_sections(None, given)
-    else:
-        words = given[1:]
-        if named in ("merge", "compare"):
-            words = _listed_arguments(words)
-        words = [named, *arguments_with_sections(named, words)]
-    return auto_cli(COMMANDS, args=words, prog="signbridge", parser_class=Parser)
+        return auto_cli(COMMANDS[command], args=given, parser_class=Parser, command=command)
+    if named in ("merge", "compare"):
+        given = [named, *_listed_arguments(given[1:])]
+    return auto_cli(COMMANDS, args=given, prog="signbridge", parser_class=Parser)
 
 
 def _listed_arguments(arguments: list[str]) -> list[str]:

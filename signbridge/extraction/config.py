@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from signbridge.errors import ModelError, StoreError
+from signbridge.errors import ModelError, StoreError, refuse_empty
 from signbridge.model import ComputeDtype, Position, Quantization, Weights
 from signbridge.model.prompts import DEFAULT_TEMPLATE, check_prompt
 
@@ -64,6 +64,7 @@ class CaptureConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        refuse_empty(vars(self))
         for name, value, least in (
             ("batch_size", 1 if self.batch_size == "auto" else self.batch_size, 1),
             ("max_new_tokens", self.max_new_tokens, 0),

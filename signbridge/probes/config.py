@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from inspect import signature
 from typing import Literal, get_args
 
-from signbridge.errors import ProbeError
+from signbridge.errors import ProbeError, refuse_empty
 from signbridge.probes.sgd import LEARNING_RATES
 
 SolverName = Literal["exact", "sgd"]
@@ -100,6 +100,7 @@ class SweepConfig(Protocol):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        refuse_empty(vars(self))
         if not isinstance(self.layers, str):
             chosen = sorted(self.layers)
             if not chosen or len(set(chosen)) < len(chosen):

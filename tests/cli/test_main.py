@@ -15,8 +15,7 @@ import yaml
 from PIL import Image
 
 from signbridge import open_store
-from signbridge.cli import commands
-from signbridge.cli.config_file import arguments_with_sections
+from signbridge.cli import commands, config_file
 from signbridge.cli.main import main
 from signbridge.extraction.extract import extract_activations
 from signbridge.model.prompts import DEFAULT_PROMPT
@@ -32,17 +31,26 @@ def python(*arguments, cwd=None):
     )
 
 
-def test_help_and_import_load_nothing_heavy():
+HELP = [
+    ("", "train_probes"),
+    ("run", "--folds"),
+    ("extract", "--per_class"),
+    ("train_probes", "--solver"),
+]
+
+
+@pytest.mark.parametrize(("command", "shown"), HELP)
+def test_help_and_import_load_nothing_heavy(command, shown):
     heavy = "{'torch', 'lightning', 'transformers', 'h5py', 'matplotlib', 'PIL', 'numpy'}"
     code = (
         "import sys, signbridge\nfrom signbridge.cli.main import main\n"
-        "try: main(['extract', '--help'])\nexcept SystemExit: pass\n"
+        f"try: main([*{command.split()}, '--help'])\nexcept SystemExit: pass\n"
         f"print(sorted({heavy} & set(sys.modules)))"
     )
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "--per_class" in done.stdout
+    assert shown in done.stdout
 
 
 @pytest.mark.parametrize("command", ["run", "extract", "train_probes"])
@@ -281,10 +289,21 @@ def test_options_after_a_config_win(capsys):
     assert yaml.safe_load(capsys.readouterr().out)["per_class"] == 3
 
 
-def test_a_config_without_sections_is_left_to_the_parser(tmp_path):
-    flat = tmp_path / "flat.yaml"
-    flat.write_text("images: sample\nseed: 3\n")
-    assert arguments_with_sections("extract", ["--config", str(flat)]) == ["--config", str(flat)]
+@pytest.mark.parametrize("content", ["seed: 3\n", "extract: {seed: 3}\n"])
+def test_a_config_is_read_once(tmp_path, monkeypatch, content):
+    """What is checked is what is used: the parser does not open the file again."""
+    config = tmp_path / "config.yaml"
+    config.write_text(content)
+    read = config_file.read_settings
+
+    def read_and_remove(file):
+        settings = read(file)
+        Path(file).unlink()
+        return settings
+
+    monkeypatch.setattr(config_file, "read_settings", read_and_remove)
+    shown = yaml.safe_load(_printed(["extract", "--config", str(config), "--print_config"]))
+    assert shown["seed"] == 3
 
 
 def test_sections_that_disagree_are_refused_by_run_alone(tmp_path, capsys):
@@ -292,7 +311,8 @@ def test_sections_that_disagree_are_refused_by_run_alone(tmp_path, capsys):
     config.write_text("extract: {batch_size: 4}\ntrain_probes: {batch_size: 256}\n")
     assert main(["run", "--config", str(config)]) == 2
     assert "batch_size" in capsys.readouterr().err
-    assert arguments_with_sections("extract", ["--config", str(config)])[1] == '{"batch_size": 4}'
+    shown = yaml.safe_load(_printed(["extract", "--config", str(config), "--print_config"]))
+    assert shown["batch_size"] == 4
 
 
 @pytest.mark.parametrize("option", [["--folds", "0"], ["--C", "0"], ["--results", "afile"]])

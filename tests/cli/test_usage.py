@@ -1,11 +1,14 @@
 import os
+from dataclasses import fields
 
 import pytest
 import yaml
 
-from signbridge.cli.commands import COMMANDS
+from signbridge.cli.commands import COMMANDS, CONFIGS
 from signbridge.cli.main import main
 from signbridge.cli.usage import allowed, nearest, options_of
+from signbridge.errors import SignBridgeError
+from signbridge.extraction.config import CaptureConfig
 
 
 def said(capsys, *arguments):
@@ -38,6 +41,7 @@ LISTED = "'signbridge extract --help' lists them"
         ("train_probes --C [1,x]", "'x']: give a number or a list of numbers"),
         ("train_probes --folds 2.5", "--folds is '2.5': give a whole number."),
         ("run --position last", "--position is 'last': give one of 'last_prompt', 'last_gen"),
+        ("extract --layers+", "--layers needs a value: 'all' or a list of whole numbers"),
         ("extract --imagse x", "--imagse is no option of extract: did you mean --images?"),
         ("extract --max-new-tokens 3", "of extract: did you mean --max_new_tokens?"),
         ("extract --see 3", "--see is no option of extract: did you mean --seed?"),
@@ -52,6 +56,7 @@ LISTED = "'signbridge extract --help' lists them"
         ("trian_probes", "'trian_probes' is no command: did you mean train_probes?"),
         ("train-probes", "'train-probes' is no command: did you mean train_probes?"),
         ("walk", "'walk' is no command: there are run, extract, "),
+        ("--images x extract", "'x' is no command: there are run, extract, "),
         ("--foo", "'--foo' is no command: there are run, "),
         ("", "Give a command, one of run, extract, "),
     ],
@@ -91,6 +96,8 @@ BOMB += [b"a%d: &a%d [%s]\n" % (k, k, b",".join([b"*a%d" % (k - 1)] * 10)) for k
         (b"prompt: caf\xe9\n", "{file} is no YAML file: it is not plain text."),
         (b"prompt: 2026-02-31\n", "cannot be read as YAML (day is out of range for month)"),
         (b"output: ''\n", "--output is empty: give it a value, or leave it out."),
+        (b"seed: null\n", "--seed is null in the configuration: give a whole number."),
+        (b"extract: {seed: }\n", "--seed is null in the configuration: give a whole number."),
         (b"C: 3\n", "{file} sets C, which is no option of extract but of run and train_probes."),
     ],
 )
@@ -123,6 +130,40 @@ def test_a_configuration_that_may_not_be_read(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("extract: {seed: x}\n", "--seed is 'x' in the configuration: give a whole number."),
+        ("extract: {sed: 3}\n", "sed is no option of extract: did you mean seed?"),
+    ],
+)
+def test_a_configuration_before_the_command(content, message, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(content)
+    assert said(capsys, "--config", str(tmp_path / "c.yaml"), "extract") == message
+
+
+@pytest.mark.parametrize(
+    "text", ["caf\xe9 \U0001f600", "a\x1b\x85\x9b\u2028b", "true", "1e3", "null"]
+)
+@pytest.mark.parametrize("section", [True, False])
+def test_a_text_in_a_configuration_arrives_as_it_is(text, section, tmp_path, monkeypatch):
+    settings = {"model": text, "classes": [text, "b"]}
+    content = yaml.safe_dump({"extract": settings} if section else settings)
+    (tmp_path / "c.yaml").write_text(content)
+    taken = []
+    monkeypatch.setitem(COMMANDS, "extract", _taking(taken))
+    assert main(["extract", "--config", str(tmp_path / "c.yaml")]) == 0
+    assert taken == [settings]
+
+
+def _taking(taken):
+    def extract(model: str = "m", classes: int | list[str] | None = None) -> None:
+        """Take two options."""
+        taken.append({"model": model, "classes": classes})
+
+    return extract
+
+
 def test_an_alias_bomb_before_the_command(tmp_path, capsys):
     (tmp_path / "c.yaml").write_bytes(b"".join(BOMB))
     assert "an alias" in said(capsys, "--config", str(tmp_path / "c.yaml"), "extract")
@@ -143,6 +184,14 @@ def _texts():
 @pytest.mark.parametrize(("command", "words", "name"), list(_texts()))
 def test_a_text_that_is_empty_is_refused(command, words, name, capsys):
     assert f"{name} is empty: give it a value, or leave it out." in said(capsys, command, *words)
+
+
+@pytest.mark.parametrize("config", [CaptureConfig, *CONFIGS.values()])
+def test_a_text_that_is_empty_is_refused_from_python_in_the_same_words(config):
+    texts = [one.name for one in fields(config) if isinstance(one.default, str)]
+    for name in ["output", *texts]:
+        with pytest.raises(SignBridgeError, match=f"^--{name} is empty: give it a value, or leave"):
+            config(**{name: ""})
 
 
 def test_an_empty_configuration_changes_nothing(tmp_path, capsys):
