@@ -7,12 +7,12 @@ says their types, defaults and help. Nothing heavy is imported until a command r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from signbridge.demo.command import demo
-from signbridge.errors import ModelError, ProbeError, StoreError
+from signbridge.errors import ModelError, StoreError
 from signbridge.extraction.config import ExtractConfig
 from signbridge.probes.config import Protocol, SweepConfig
 from signbridge.runtime.processes import is_first_process
@@ -36,7 +36,7 @@ def train_probes(**options: Any) -> Path:
     return _train_probes(SweepConfig(**options))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RunConfig(ExtractConfig, Protocol):
     """All options of ``signbridge run``: those of extract and the protocol of the probes.
 
@@ -58,6 +58,7 @@ class RunConfig(ExtractConfig, Protocol):
 
     results: str | None = None
     random_weights_control: bool = False
+    _: KW_ONLY
     max_new_tokens: int = 20
     forced_choice: bool = True
 
@@ -102,7 +103,6 @@ def run(**options: Any) -> Path:
         from signbridge.probes.dataset.split_file import file_sha256
 
         file_sha256(config.split_file)  # it can be read
-    _check_results_folder(config.results)
     images = _open_images(config)
     from signbridge.probes.dataset.plan import check_split
 
@@ -158,7 +158,6 @@ def _train_probes(config: SweepConfig) -> Path:
     from signbridge.runtime.progress import SweepProgress
     from signbridge.store import open_store
 
-    _check_results_folder(config.output)
     for path in (config.store, config.control):
         if path is not None:
             open_store(path).close()  # what is wrong with it is said before torch is loaded
@@ -259,11 +258,6 @@ def merge(stores: list[str], output: str | None = None, overwrite: bool = False)
     say(merged_line(merged, len(stores)))
 
 
-def _check_results_folder(folder: str | None) -> None:
-    if folder is not None and Path(folder).is_file():
-        raise ProbeError(f"{folder} is a file: give the name of a folder for the results.")
-
-
 def _report(
     results: Path, store: str | None = None, umap: Literal["best", "all", "none"] | int = "best"
 ) -> Path:
@@ -279,15 +273,8 @@ def _report(
 
 
 COMMANDS: dict[str, Any] = {
-    "run": run,
-    "extract": extract,
-    "train_probes": train_probes,
-    "report": report,
-    "compare": compare,
-    "info": info,
-    "verify": verify,
-    "merge": merge,
-    "demo": demo,
+    one.__name__: one
+    for one in (run, extract, train_probes, report, compare, info, verify, merge, demo)
 }
 CONFIGS: dict[str, Any] = {"run": RunConfig, "extract": ExtractConfig, "train_probes": SweepConfig}
 """What says the options of a command whose function takes them as they are."""

@@ -48,8 +48,8 @@ class ConfigFile(ActionConfigFile):
 
 def settings_of(command: str, content: dict[str, Any], file: str) -> dict[str, Any]:
     """Return what a configuration sets for a command; with sections, what these set."""
-    used = any(name in content for name in SECTIONS)
-    settings = _merged(file, content, command) if used else content
+    with_sections = any(name in content for name in SECTIONS)
+    settings = _of_sections(file, content, command) if with_sections else content
     known = options_of(command)
     for key, value in settings.items():
         if key not in known:
@@ -57,6 +57,33 @@ def settings_of(command: str, content: dict[str, Any], file: str) -> dict[str, A
             raise SignBridgeError(f"{file} sets {key}, which is {what}")
         if value is None and type(None) not in get_args(known[key]):  # the parser would take it
             raise SignBridgeError(wrong_value(key, "None", command, _WHERE))
+    return settings
+
+
+def _of_sections(file: str, content: dict[str, Any], command: str) -> dict[str, Any]:
+    for name, part in content.items():
+        if name not in SECTIONS:
+            meant = nearest(str(name), SECTIONS)
+            hint = f"did you mean {meant}?" if meant else "put it into one of them."
+            raise SignBridgeError(
+                f"{file} has sections ({', '.join(SECTIONS)}) and {name} outside of them: {hint}"
+            )
+        if not isinstance(part, dict) and part is not None:
+            raise SignBridgeError(
+                f"The section {name} of {file} holds no settings: write one a line, indented, such "
+                "as 'seed: 42'."
+            )
+    if command != "run":
+        return content.get(command) or {}
+    settings = dict(content.get("extract") or {})
+    for key, value in (content.get("train_probes") or {}).items():
+        # run makes the store itself, and calls the place of the results otherwise.
+        key = "results" if key == "output" else key
+        if key != "store" and settings.setdefault(key, value) != value:
+            raise SignBridgeError(
+                f"{file} sets {key} to {settings[key]!r} for extract and to {value!r} for "
+                "train_probes, which one 'run' cannot do: run the two commands."
+            )
     return settings
 
 
@@ -94,21 +121,6 @@ def _refused(problem: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
-def _text(file: str) -> str:
-    path = Path(file).expanduser()
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-        raise SignBridgeError(
-            f"The configuration {file} is a pipe or a device: give the path of a YAML file."
-        )
-    if found.st_size > _LARGEST:
-        raise SignBridgeError(
-            f"The configuration {file} has {found.st_size:,} bytes, too many for settings: give "
-            "the path of a YAML file."
-        )
-    return path.read_text(encoding="utf-8")
-
-
 def read_settings(file: str) -> dict[str, Any]:
     """Read a configuration.
 
@@ -133,15 +145,6 @@ def read_settings(file: str) -> dict[str, Any]:
         raise SignBridgeError(
             f"{file!r} cannot be read as YAML ({first_line(error)}): correct it."
         ) from error
-    except FileNotFoundError as error:
-        raise SignBridgeError(
-            f"There is no configuration {file}: give --config the path of a YAML file."
-        ) from error
-    except OSError as error:
-        raise SignBridgeError(
-            f"The configuration {file} cannot be read ({error.strerror}): give the path of a YAML "
-            "file."
-        ) from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -152,30 +155,20 @@ def read_settings(file: str) -> dict[str, Any]:
     return content
 
 
-def _merged(file: str, content: dict[str, Any], command: str) -> dict[str, Any]:
-    for name, part in content.items():
-        if name not in SECTIONS:
-            meant = nearest(str(name), SECTIONS)
-            hint = f"did you mean {meant}?" if meant else "put it into one of them."
-            raise SignBridgeError(
-                f"{file} has sections ({', '.join(SECTIONS)}) and {name} outside of them: {hint}"
-            )
-        if not isinstance(part, dict) and part is not None:
-            raise SignBridgeError(
-                f"The section {name} of {file} holds no settings: write one a line, indented, such "
-                "as 'seed: 42'."
-            )
-    merged: dict[str, Any] = {}
-    for name in SECTIONS if command == "run" else (command,):
-        for key, value in (content.get(name) or {}).items():
-            # 'run' makes a store and results, so it calls the place of the latter otherwise.
-            if command == "run" and name == "train_probes":
-                if key == "store":
-                    continue
-                key = "results" if key == "output" else key
-            if merged.setdefault(key, value) != value:
-                raise SignBridgeError(
-                    f"{file} sets {key} to {merged[key]!r} for extract and to {value!r} for "
-                    "train_probes, which one 'run' cannot do: run the two commands."
-                )
-    return merged
+def _text(file: str) -> str:
+    path = Path(file).expanduser()
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            problem = "is a pipe or a device"
+        elif found.st_size > _LARGEST:
+            problem = f"has {found.st_size:,} bytes, too many for settings"
+        else:
+            return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SignBridgeError(
+            f"There is no configuration {file}: give --config the path of a YAML file."
+        ) from error
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    raise SignBridgeError(f"The configuration {file} {problem}: give the path of a YAML file.")

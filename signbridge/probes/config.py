@@ -5,6 +5,7 @@ import math
 import shlex
 from dataclasses import KW_ONLY, dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Literal, get_args
 
 from signbridge.errors import ProbeError, refuse_empty
@@ -73,7 +74,7 @@ class SweepConfig(Protocol):
         overwrite: replace results of another protocol in the same folder.
 
     Raises:
-        ProbeError: an option that cannot be used.
+        ProbeError: an option that cannot be used, or ``output`` is a file.
     """
 
     store: str = "activations/tiny-sample.h5"
@@ -101,6 +102,8 @@ class SweepConfig(Protocol):
 
     def __post_init__(self) -> None:
         refuse_empty(vars(self))
+        if self.output is not None and Path(self.output).is_file():
+            raise ProbeError(f"{self.output} is a file: give the name of a folder for the results.")
         if not isinstance(self.layers, str):
             chosen = sorted(self.layers)
             if not chosen or len(set(chosen)) < len(chosen):

@@ -67,6 +67,12 @@ def test_an_option_is_written_once(command):
     assert named & set(defaults) <= {"images", "output"}
 
 
+def test_the_help_of_run_begins_with_what_one_looks_for():
+    shown = re.findall(r"^  --(\w+)", _printed(["run", "--help"]), re.MULTILINE)
+    wanted = ["images", "model", "results", "folds", "output", "layers", "batch_size", "strategy"]
+    assert [name for name in shown if name in wanted] == wanted
+
+
 def _printed(arguments):
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
         main(arguments)
