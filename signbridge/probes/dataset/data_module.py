@@ -313,18 +313,11 @@ class ActivationDataModule(LightningDataModule):
                 if done + len(stretch) <= first:
                     done += len(stretch)
                     continue
-                held = np.sort(self._own(np.concatenate(stretch)))
-                values = self._values
+                values, places = self._values, self._kept_rows
                 if values is None:
-                    parts = [block for _, block in self._blocks(held)]
-                    values = (
-                        torch.cat(parts)
-                        if parts
-                        else torch.empty(0, self.n_layers, self.n_features)
-                    )
-                    places = held
-                else:
-                    places = self._kept_rows
+                    places = np.sort(self._own(np.concatenate(stretch)))
+                    read = [block for _, block in self._blocks(places)]
+                    values = torch.cat([torch.empty(0, self.n_layers, self.n_features), *read])
                 for rows in stretch[max(0, first - done) :]:
                     if made == most:
                         self._next = [number, first]
@@ -340,36 +333,37 @@ class ActivationDataModule(LightningDataModule):
                 return
 
     def _in_order(self, rows: IntArray) -> Iterator[Batch]:
-        for rows_of_block, x in self._blocks(rows):
-            for start in range(0, len(rows_of_block), self.batch_size):
-                part = rows_of_block[start : start + self.batch_size]
-                yield self.batch(part, x[start : start + self.batch_size], len(part))
+        for own, x in self._blocks(rows):
+            for start in range(0, len(own), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                yield self.batch(own[part], x[part], len(own[part]))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training part, up to the end of the epoch."""
-        return DataLoader(_Stream(self, None), batch_size=None)
+        return DataLoader(_Stream(self.training_batches), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Batches of the validation part; none without one."""
         rows = self.validation_rows
-        return DataLoader(_Stream(self, rows), batch_size=None) if len(rows) else []
+        return self._ordered(rows) if len(rows) else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Batches of the fold's test part, in the order of the store."""
-        return DataLoader(_Stream(self, self.test_rows), batch_size=None)
+        return self._ordered(self.test_rows)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """As :meth:`test_dataloader`."""
         return self.test_dataloader()
 
+    def _ordered(self, rows: IntArray) -> DataLoader[Batch]:
+        return DataLoader(_Stream(lambda: self._in_order(rows)), batch_size=None)
+
 
 class _Stream(IterableDataset[Batch]):
-    """Training batches, or some samples in order."""
+    """Batches from where they are made, anew in every epoch."""
 
-    def __init__(self, module: ActivationDataModule, rows: IntArray | None) -> None:
-        self.module, self.rows = module, rows
+    def __init__(self, batches: Callable[[], Iterator[Batch]]) -> None:
+        self.batches = batches
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.rows is None:
-            return self.module.training_batches()
-        return self.module._in_order(self.rows)
+        return self.batches()

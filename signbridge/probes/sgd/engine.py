@@ -101,7 +101,7 @@ class SgdEngine:
             key = self._key(source, labels, fold, penalties)
             found = self._finished_fold(key)
             if found is None:
-                found = self._held_out(source, labels, n_classes, fold, penalties, key)
+                found = self._held_out(source, labels, fold, penalties, key)
             arrays, records = found
             for name, record in records.items():
                 self.records.setdefault(name, record)
@@ -115,14 +115,12 @@ class SgdEngine:
         self,
         source: FeatureSource,
         labels: IntArray,
-        n_classes: int,
         fold: Fold,
         penalties: Sequence[float],
         key: str,
     ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, list[dict[str, Any]]]]:
-        module, data = self._train(source, labels, fold, n_classes, penalties, key)
+        module, data, relative = self._train(source, labels, fold, penalties, key)
         probability = self._predict(module, data, fold[1])
-        relative = module.schedule.chosen(module.schedule.relative).cpu().numpy()
         arrays = {
             "probability": probability,
             "converged": relative <= self.tolerance,
@@ -130,12 +128,10 @@ class SgdEngine:
         }
         records: dict[str, list[dict[str, Any]]] = {}
         if source.features[0].name not in self.records:
-            records = self._records(source, module, relative)
             answers = probability.argmax(-1)
-            self.group.first(
-                lambda: self._compare(source, labels, n_classes, fold, penalties, records, answers)
+            records = self.group.first(
+                lambda: self._records(source, labels, fold, module, relative, answers)
             )
-            records = self.group.first(lambda: records)
         if self.checkpoints is not None:
             checkpoints = self.checkpoints
             self.group.first(lambda: checkpoints.save(key, arrays, records))
@@ -153,8 +149,7 @@ class SgdEngine:
         every = np.arange(source.n_samples) if rows is None else rows
         fold = (every, every[:0])
         key = self._key(source, labels, fold, penalties)
-        module, data = self._train(source, labels, fold, n_classes, penalties, key)
-        relative = module.schedule.chosen(module.schedule.relative).cpu().numpy()
+        module, data, relative = self._train(source, labels, fold, penalties, key)
         return Fitted(
             module.weight.double().cpu().numpy(),
             module.bias.double().cpu().numpy(),
@@ -177,10 +172,10 @@ class SgdEngine:
         source: FeatureSource,
         labels: IntArray,
         fold: Fold,
-        n_classes: int,
         penalties: Sequence[float],
         key: str,
-    ) -> tuple[LinearProbes, ActivationDataModule]:
+    ) -> tuple[LinearProbes, ActivationDataModule, npt.NDArray[np.float64]]:
+        """The trained probes, their data, and their relative gradients (layers, penalties)."""
         data = ActivationDataModule(
             source.store,
             split=Split("random", (fold,), source.n_samples),
@@ -203,7 +198,7 @@ class SgdEngine:
         if int(module.schedule.samples) == 0:
             raise ProbeError("the probes were not trained; this is a defect of SignBridge.")
         module.to(self.group.device)
-        return module, data
+        return module, data, module.schedule.chosen(module.schedule.relative).cpu().numpy()
 
     @torch.no_grad()
     def _predict(
@@ -226,13 +221,20 @@ class SgdEngine:
     # -- records ----------------------------------------------------------------------------------
 
     def _records(
-        self, source: FeatureSource, module: LinearProbes, relative: npt.NDArray[np.float64]
+        self,
+        source: FeatureSource,
+        labels: IntArray,
+        fold: Fold,
+        module: LinearProbes,
+        relative: npt.NDArray[np.float64],
+        answers: IntArray,
     ) -> dict[str, list[dict[str, Any]]]:
+        """How each fit went, with the optimum for the layers where it is affordable."""
         schedule = module.schedule
         rate = (schedule.picked // schedule.n_penalties).cpu()
         steps = (schedule.search_steps + schedule.chosen(schedule.steps)).cpu()
         objective = schedule.chosen(schedule.objective).cpu()
-        return {
+        records: dict[str, list[dict[str, Any]]] = {
             feature.name: [
                 {
                     "feature": feature.name,
@@ -252,35 +254,25 @@ class SgdEngine:
             ]
             for k, feature in enumerate(source.features)
         }
-
-    def _compare(
-        self,
-        source: FeatureSource,
-        labels: IntArray,
-        n_classes: int,
-        fold: Fold,
-        penalties: Sequence[float],
-        records: dict[str, list[dict[str, Any]]],
-        answers: IntArray,
-    ) -> None:
-        """Put the optimum into the records of the layers where it is affordable."""
-        layers = affordable(source, len(fold[0]), n_classes, len(penalties), self.memory_bytes // 2)
+        n_classes, memory = module.model.bias.shape[-1], self.memory_bytes // 2
+        layers = affordable(source, len(fold[0]), n_classes, len(module.penalties), memory)
         if not layers:
-            return
-        objective, best = optima(
+            return records
+        optimum, best = optima(
             source,
             labels,
             n_classes,
             fold,
-            penalties,
+            module.penalties,
             layers,
             device=self.group.device,
             threads=solver_threads(source),
-            memory_bytes=self.memory_bytes // 2,
+            memory_bytes=memory,
         )
         for m, number in enumerate(layers):
             for p, record in enumerate(records[source.features[number].name]):
-                record["optimum"] = float(objective[m, p])
+                record["optimum"] = float(optimum[m, p])
                 record["gap"] = record["objective"] / record["optimum"] - 1
                 if len(fold[1]):
                     record["agreement"] = float((answers[number, p] == best[m, p]).mean())
+        return records
