@@ -46,7 +46,7 @@ def timed_run(arguments: list[str]) -> dict[str, float]:
     from signbridge.runtime.progress import SweepProgress
 
     kinds = [kind.name.replace("_", " ") for kind in MEASUREMENTS if kind.name]
-    extract, train, report = commands._extract, commands._train_probes, commands._report
+    extract, train, report = commands._extract, commands._train_probes, commands.report
 
     def stage(name: str, function: Any) -> Any:
         def timed(*given: Any, **named: Any) -> Any:
@@ -57,7 +57,7 @@ def timed_run(arguments: list[str]) -> dict[str, float]:
 
     commands._extract = stage("extraction", extract)
     commands._train_probes = stage("probes", train)
-    commands._report = stage("report", report)
+    commands.report = stage("report", report)
     say = SweepProgress.__call__
 
     def said(self: SweepProgress, what: str, done: int, total: int) -> None:

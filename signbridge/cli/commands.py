@@ -170,7 +170,7 @@ def _train_probes(config: SweepConfig) -> Path:
     with SweepProgress() as progress:
         results = run_sweep(config, progress)
     if is_first_process():
-        _report(results, config.store)
+        report(str(results), config.store)
     return results
 
 
@@ -187,7 +187,15 @@ def report(
         umap: the layer that is drawn as a map: 'best', a layer's number, 'none', or 'all' (the
             best one and a strip of small maps of every layer, a few seconds a layer).
     """
-    return _report(Path(results), store, umap)
+    from rich.console import Console
+
+    from signbridge.report import print_table, write_report
+
+    page = write_report(results, store, umap=umap)
+    console = Console()
+    print_table(results, console)
+    console.print(as_text(f"report: {page}"), soft_wrap=True)
+    return page
 
 
 def compare(
@@ -256,20 +264,6 @@ def merge(stores: list[str], output: str | None = None, overwrite: bool = False)
     with CountingStages() as progress:
         merged = merge_stores(stores, output, overwrite, progress)
     say(merged_line(merged, len(stores)))
-
-
-def _report(
-    results: Path, store: str | None = None, umap: Literal["best", "all", "none"] | int = "best"
-) -> Path:
-    from rich.console import Console
-
-    from signbridge.report import print_table, write_report
-
-    page = write_report(results, store, umap=umap)
-    console = Console()
-    print_table(results, console)
-    console.print(as_text(f"report: {page}"), soft_wrap=True)
-    return page
 
 
 COMMANDS: dict[str, Any] = {

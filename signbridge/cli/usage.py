@@ -58,12 +58,14 @@ def explain(message: str, command: str | None, prog: str, where: str = "") -> st
     Args:
         message: what the parser says.
         command: the command that the arguments are for, if one was given.
-        prog: how the user called it: ``signbridge extract`` or ``extract.py``.
+        prog: the name of the program.
         where: where the arguments stand, if not on the command line.
     """
     if command is None or message.startswith("argument subcommand:"):
         return _about_the_command(message)
-    if found := re.match(r'Parser key "([\w.]+)":.*(?:Given|Got) value: (.*)', message, re.DOTALL):
+    if found := re.match(
+        r'Parser key "(?:\w+\.)*(\w+)":.*(?:Given|Got) value: (.*)', message, re.DOTALL
+    ):
         return wrong_value(found[1], _flat(found[2]), command, where)
     if found := re.match(r"argument --(\w+).*: expected one argument", message):
         return _no_value(found[1], command)
@@ -91,7 +93,6 @@ def _about_the_command(message: str) -> str:
 
 def wrong_value(name: str, value: str, command: str, where: str) -> str:
     """Say that an option does not take a value, and which it takes."""
-    name = name.rpartition(".")[2]
     hint = options_of(command).get(name, str)
     shown = value if value[:1] in ("[", "{") else "null" if value == "None" else repr(value)
     meant = nearest(value, _literals(hint))

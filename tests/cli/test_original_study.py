@@ -82,7 +82,7 @@ def test_the_choice_on_the_real_sample():
 def test_the_split_and_the_score(kaggle, tmp_path, monkeypatch):
     """The config's own settings but for the model: one split, StandardScaler, C = 1."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "_report", lambda results, *others: results)  # tested elsewhere
+    monkeypatch.setattr(commands, "report", lambda results, *others: results)  # tested elsewhere
     config = str(__file__).replace(
         "tests/cli/test_original_study.py", "configs/original-study.yaml"
     )

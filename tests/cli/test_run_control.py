@@ -15,7 +15,7 @@ CHOICE = "the training part of fold 0 is too small to choose C inside it; give o
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "_report", lambda results, *others: results)  # tested elsewhere
+    monkeypatch.setattr(commands, "report", lambda results, *others: results)  # tested elsewhere
     return tmp_path
 
 

@@ -82,7 +82,7 @@ def test_a_tree_of_images(tmp_path, monkeypatch, says):
     store = tmp_path / "activations" / f"tiny-{tree.name}.h5"
     said = "".join(says("info", store).split())
     assert all(name.replace(" ", "") in said for name in PLAIN)
-    monkeypatch.setattr(commands, "_report", lambda results, *others: results)  # see below
+    monkeypatch.setattr(commands, "report", lambda results, *others: results)  # see below
     fast = ("--permutations", "0", "--control_task", "false", "--layers", "[3]")
     says("train_probes", "--store", store, "--folds", "2", *fast)
 

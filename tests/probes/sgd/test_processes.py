@@ -30,7 +30,7 @@ def counted(self, batch, batch_idx):
     time.sleep(float(os.environ.get("PAUSE", "0")))
     return step(self, batch, batch_idx)
 module.LinearProbes.training_step = counted
-commands._report = lambda *_: print("report: left out")  # takes longer than the rest
+commands.report = lambda *_: print("report: left out")  # takes longer than the rest
 atexit.register(lambda: os.write(1, f"\\nsteps {made}\\n".encode()))  # whole lines
 sys.exit(main(command="train_probes"))
 """
