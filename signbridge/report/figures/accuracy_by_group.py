@@ -75,16 +75,16 @@ def accuracy_by_group(results: Results) -> Plot | None:
         lambda canvas: (_draw_rows if few else _draw_steps)(canvas, groups, results),
         title="Group by group",
         caption=(
-            f"Share of the held-out images of each {one} that the probes read right, the lowest "
+            f"Each {one}, lowest first"
             + (
-                "first, with 95 % intervals where a group has five images or more."
+                "; 95 % intervals from five images on."
                 if few
-                else f"first; a step is as wide as its group has images. Of {len(groups):,} groups "
-                f"{none:,} have no image right and {every:,} have all."
+                else "; steps are as wide as groups have images."
             )
         ),
         alt=f"Lowest: {groups[0]}; median of {len(groups):,} groups: {median}; highest: "
-        f"{groups[-1]}.",
+        f"{groups[-1]}. Of {len(groups):,} groups {none:,} have no image right and {every:,} have "
+        "all.",
         height=1.4 + 0.25 * len(groups) if few else 4.2,
         columns=_Group._fields,
         rows=groups,

@@ -52,10 +52,9 @@ def cka_figure(inputs: Inputs) -> Plot | None:
         lambda canvas: _draw(canvas, matrix, names),
         title="Which layers are alike",
         caption=(
-            "Linear centred kernel alignment of the standardised vectors, debiased: 1 where two "
-            "features give the same similarities to all pairs of images, 0 where they are "
-            "unrelated (it may then fall below 0). Features are compared as they are, without "
-            f"labels or probes.{' ' + sampled if sampled else ''}"
+            "Debiased linear centred kernel alignment of the standardised vectors, without labels "
+            "or probes: 1 where two features give all pairs of images the same similarities, "
+            f"about 0 (or below) where unrelated.{' ' + sampled if sampled else ''}"
         ),
         alt=(
             f"CKA of {len(layers)} layers"

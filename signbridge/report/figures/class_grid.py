@@ -42,11 +42,9 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
         lambda canvas: _draw(canvas, layer, recalls, names, pixels, chosen),
         title="Class by class",
         caption=(
-            f"Share of the held-out images of each class that the probe at layer {layer} reads "
-            "right"
-            + (", below the most typical image of the class" if chosen is not None else "")
-            + "; line: 95 % interval, which counts images of a group as copies of one another as "
-            "far as they are alike in being right."
+            ("The most typical image of each class. " if chosen is not None else "")
+            + "The 95 % interval counts images of a group as copies as far as they are right or "
+            "wrong together."
         ),
         alt="Best: "
         + ", ".join(f"{r.name} {100 * r.recall:.0f}{style.PER_CENT}" for r in best)

@@ -42,8 +42,8 @@ def confusion(results: Results) -> Plot:
         lambda canvas: _draw(canvas, results.best_layer, counts, share, names),
         title="Mistakes",
         caption=(
-            "Rows: the true class; columns: what the probe reads; darker: a larger share of the "
-            "row" + (" (numbers in per cent)." if n <= _NUMBERS_UP_TO else ".")
+            "Rows: true class; columns: the probe’s answer; darker: a larger share of the row"
+            + (" (numbers: per cent)." if n <= _NUMBERS_UP_TO else ".")
         ),
         alt=f"Confusion matrix: {right} of {int(counts.sum())} images on the diagonal.",
         height=(min(8.3, 2.0 + 0.55 * max(n, 4)), min(4.7, 1.8 + 0.55 * max(n, 3))),

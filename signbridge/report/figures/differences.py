@@ -67,9 +67,9 @@ def differences_figure(results: Results) -> Plot | None:
         lambda canvas: _draw(canvas, results, panels),
         title="Layer by layer against the baselines",
         caption=(
-            "Paired differences of accuracy on the same images, in points, with 95 % intervals. "
-            "Filled blue: above, filled orange: below, with a p-value under 0.05 after correction "
-            "for all layers of the panel; open grey: not shown to differ."
+            "Paired differences with 95 % intervals. Filled: p below 0.05 "
+            "after correction for all layers of the panel (blue above, orange below); open: not "
+            "shown to differ."
         ),
         alt="; ".join(counts) + ".",
         height=(_HEAD + math.ceil(n / min(3, n)) * 2.15 + 0.28, _HEAD + n * 1.75 + 0.28),

@@ -74,7 +74,7 @@ def layer_curve(results: Results, metric: str = "accuracy") -> Plot:
         peak=peak,
         bracket=(found.low, found.high) if found else None,
         title=_title(results, metric, title),
-        caption=_caption(results, metric, curves, baselines),
+        caption=_caption(metric, curves, baselines),
         alt=f"{alt}.",
         height=(4.7, 5.0),
         columns=("feature", "layer", "split", "metric", "value", "ci_low", "ci_high"),
@@ -149,7 +149,18 @@ def _peak(results: Results, metric: str, curves: list[Line]) -> Score | None:
     return max(main.scores, key=lambda s: sign * s.value)
 
 
-def _caption(results: Results, metric: str, curves: list[Line], baselines: list[Line]) -> str:
+def _caption(metric: str, curves: list[Line], baselines: list[Line]) -> str:
+    """The legend below the first figure; what a metric means below the others."""
+    if metric == "usable_information":
+        return (
+            "Bits of the class that a linear probe can use (class entropy minus held-out "
+            "cross-entropy, Xu et al. 2020); below zero it is confident and wrong."
+        )
+    if metric == "description_length":
+        return (
+            "Bits an image to send the labels one block after another, each with the "
+            "probabilities of a probe of the blocks before it (Voita & Titov 2020): less is better."
+        )
     parts = ["Solid line: linear probes on the output of each decoder layer"]
     main = next((line for line in curves if line.main), None)
     if main and any(math.isfinite(s.ci_low) for s in main.scores):
@@ -168,18 +179,7 @@ def _caption(results: Results, metric: str, curves: list[Line], baselines: list[
             "horizontal lines: probes that never saw the decoder, under the same split, "
             "with their intervals as bars at the right" + _said_words(baselines)
         )
-    caption = "; ".join(parts) + "."
-    if metric == "usable_information":
-        caption += (
-            " Bits of the class that a linear probe can use (class entropy minus held-out "
-            "cross-entropy, Xu et al. 2020); below zero the probe is confident and wrong."
-        )
-    if metric == "description_length":
-        caption += (
-            " Bits an image to send the labels one block after another, each with the "
-            "probabilities of a probe of the blocks before it (Voita & Titov 2020): less is better."
-        )
-    return caption
+    return "; ".join(parts) + "."
 
 
 def _said_words(baselines: list[Line]) -> str:

@@ -54,9 +54,8 @@ def leakage_figure(results: Results) -> Plot | None:
         lambda canvas: _draw(canvas, results, pairs),
         title="Leakage",
         caption=(
-            f"Filled: accuracy with {style.split_label(results.split)}; open: accuracy with a "
-            f"random split, which may put images of {_group(results)} on both sides. The distance "
-            "is what that is worth, together with what else differs between the two splits."
+            f"A random split may part {_group(results)}; the distance also holds what else differs "
+            "between the splits."
         ),
         alt="; ".join(
             f"{_name(main)} {style.format_value('accuracy', main.value)} with "

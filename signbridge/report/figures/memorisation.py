@@ -78,15 +78,8 @@ def memorisation_figure(results: Results) -> Plot | None:
         subtitle=subtitle(results, None),
         title="Memorisation",
         caption=(
-            f"Black: every group was given a random label, the same for all its images "
-            f"({_one(results)}), and probes were trained on these under a random split. Nothing "
-            "can be learnt but which group an image belongs to, so what lies above a guess is "
-            "recognition. Broken line: the true labels under the same split"
-            + (
-                "; blue: the true labels where no group is parted."
-                if results.split != "random"
-                else "."
-            )
+            f"Control task: one random label for {_one(results)}. What lies above a guess is "
+            "recognition of images seen in training." + _note(results)
         ),
         alt=f"Accuracy on random labels under a random split{at_best}.",
         height=_HEIGHT,
@@ -124,9 +117,8 @@ def selectivity_figure(results: Results) -> Plot | None:
         subtitle=subtitle(results, None),
         title="Selectivity",
         caption=(
-            "Accuracy on the true labels minus accuracy on random labels of the groups, under the "
-            "same random split and on the same images, with its 95 % interval (Hewitt & Liang "
-            "2019). What is near 0 is no more than recognition of what the probe was trained on."
+            "Accuracy on the true labels minus that on the control task, paired (Hewitt & "
+            "Liang 2019). Near 0 it is recognition alone."
         ),
         alt="Selectivity by decoder layer: "
         + ", ".join(
@@ -140,4 +132,12 @@ def selectivity_figure(results: Results) -> Plot | None:
 
 def _one(results: Results) -> str:
     words = grouping(results.provenance)
-    return "each image is a group of its own" if words.kind == "none" else words.one
+    return "each image" if words.kind == "none" else f"all images of {words.one}"
+
+
+def _note(results: Results) -> str:
+    """The note on the control task in the results' own words, as a further sentence."""
+    found = results.summary.memorisation
+    if found is None or not found.note:
+        return ""
+    return f" {found.note[0].upper()}{found.note[1:].rstrip('.')}."

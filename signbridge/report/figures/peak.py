@@ -41,17 +41,12 @@ def peak_figure(results: Results) -> Plot | None:
         lambda canvas: _draw(canvas, results.layers, found, behind, chosen),
         title="Where the peak is",
         caption=(
-            f"Above: in what share of the bootstrap draws each layer is the highest; line: 95 % "
-            f"interval of the peak’s place ({place}); blue: the {many} that are not excluded from "
-            "being the peak; circles: folds whose training part chose the layer."
-            + (
-                " Below: accuracy minus that of the highest layer on the same images, with 95 % "
-                "intervals; filled where the corrected p-value is below 0.05."
-                if behind
-                else ""
-            )
+            "Line: 95 % interval of the peak’s place; blue: not excluded from it; circles: "
+            "folds that chose the layer inside training."
+            + (" Below, filled: differs after correction." if behind else "")
         ),
-        alt=f"The highest layer is {found.layer}; 95 % interval of its place: {place}.",
+        alt=f"The highest layer is {found.layer}; 95 % interval of its place: {place}; "
+        f"{many} not excluded.",
         height=4.7 if behind else 2.6,
         columns=(
             *("layer", "share_of_draws", "candidate", "p_of_being_highest"),

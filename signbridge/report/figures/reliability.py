@@ -100,11 +100,9 @@ def reliability_figure(results: Results) -> Plot | None:
         lambda canvas: _draw(canvas, [r for _, r in found]),
         title="Can its confidence be believed?",
         caption=(
-            f"Images sorted by the probability of the probe’s answer, in {BINS} bins of equal "
-            "size: how sure the probe is (across) and how often it is right (up, with 95 % "
-            "intervals that count the images of a group as one another’s copies). On the diagonal "
-            "it is as often right as it says; below, it is overconfident. Calibration error: mean "
-            f"distance to the diagonal ({errors})."
+            f"{BINS} bins of equal size; 95 % intervals count the images of a group as "
+            "copies. Below the diagonal the probe is overconfident; the calibration error is the "
+            "mean distance to it."
         ),
         alt=f"Calibration error: {errors}.",
         height=(4.35 if len(found) > 1 else 4.9, 2.75),

@@ -48,8 +48,6 @@ def rows_in_words(results: Results, rows: npt.NDArray[np.int64]) -> str:
     if len(rows) == total:
         return ""
     if grouping(results.provenance).kind == "near_duplicates":
-        what = "One image of each group of near-duplicates"
-        if len(rows) < n_groups:
-            what = f"One image of each of {len(rows):,} groups of near-duplicates"
-        return f"{what}: {len(rows):,} of {total:,} images."
+        few = "" if len(rows) == n_groups else f", of {len(rows):,} groups"
+        return f"One image a group{few}: {len(rows):,} of {total:,} images."
     return f"A random {len(rows):,} of {total:,} images."

@@ -76,7 +76,6 @@ def umap_figure(
     sampled = rows_in_words(results, rows)
     sampled = f" {sampled}" if sampled else ""
     letters = as_letters(names, len(rows))
-    marks = "letter" if letters else "dot"
     named = "" if letters else " Names stand where there is room for them."
     few = " Too few samples for UMAP: the two principal components." if method == "PCA" else ""
     return build(
@@ -86,9 +85,8 @@ def umap_figure(
         ),
         title=f"{'The best layer' if layer == results.best_layer else f'Layer {layer}'} as a map",
         caption=(
-            f"Each {marks} is one image, near others whose vectors at layer {layer} are alike "
-            f"(standardised features, seed {seed}); {_key(letters)}, by the held-out probe. "
-            "Distances between far clusters mean little." + named + few + sampled
+            f"Images with alike standardised vectors are near (seed {seed}); colours: held-out "
+            "answers. Distances between far clusters mean little." + named + few + sampled
         ),
         alt=f"{method} map of {len(rows)} images at layer {layer}.",
         height=(7.2, 4.6),

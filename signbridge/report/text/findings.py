@@ -9,9 +9,8 @@ from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.report.figures.leakage import leakage_pairs
 from signbridge.report.text import evidence
-from signbridge.report.text.key_figures import interval_text
+from signbridge.report.text.key_figures import interval_text, points_interval
 from signbridge.report.text.said import naming_sentence, said_sentence
-from signbridge.results.comparisons import p_text
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, UNTRAINED
 from signbridge.results.results import Results, Score
 from signbridge.results.summary import Difference, NotConverged
@@ -55,7 +54,6 @@ def find(results: Results) -> Findings:
             evidence.peak_sentence(results),
             evidence.permutation_sentence(results),
             _leakage(results),
-            evidence.memorisation_sentence(results),
             evidence.description_sentence(results),
             evidence.solver_sentence(results),
             evidence.default_sentence(results),
@@ -66,21 +64,20 @@ def find(results: Results) -> Findings:
 
 
 def describe_data(results: Results) -> str:
-    """How many images there are, in how many groups, and what a group is."""
+    """How many images and groups there are; what the protocol says too is left to it."""
     store = results.store
     n = store.n_samples or len(results.predictions.sample_id)
-    n_classes = len(results.class_names)
     words = grouping(results.provenance)
-    text = f"{n:,} images of {n_classes:,} classes"
+    text = f"{n:,} images"
     if not store.n_groups:
         return f"{text}; their groups were not recorded."
     if words.kind == "none":
         return f"{text}, each counted as independent: near-duplicates were not looked for."
-    text += f" in {store.n_groups:,} {words.many}{words.detail}"
-    text += f", {n / store.n_groups:.1f} images each on average"
+    detail = "" if results.protocol.description else words.detail
+    text += f" in {store.n_groups:,} {words.many}{detail}, {n / store.n_groups:.1f} each"
     if words.kind == "unknown":
         return f"{text}; what makes a group was not recorded."
-    return f"{text}: intervals draw whole groups, so they rest on the number of groups."
+    return f"{text}: intervals rest on the number of groups."
 
 
 def _headline(results: Results) -> str:
@@ -120,17 +117,9 @@ def _against_baselines(results: Results) -> str:
     if not others:
         return ""
     found: dict[str, list[str]] = {}
-    corrected = False
     for s in sorted(others, key=lambda s: -s.value):
-        pairing = _pairing(results, s.feature)
-        ends = f"{points(pairing.low)} to {points(pairing.high)}"
-        text = f"{_the(s)} ({style.format_value('accuracy', s.value)}"
-        if pairing.relation:
-            text += f"; {points(pairing.difference)} points, {ends}"
-            if p := p_text(pairing.p):
-                corrected = True
-                text += f", {p}"
-        found.setdefault(pairing.relation, []).append(f"{text})")
+        relation, numbers = _pairing(results, s.feature)
+        found.setdefault(relation, []).append(_the(s) + numbers)
     parts = []
     for relation, words in (
         ("below", "is clearly below"),
@@ -141,10 +130,6 @@ def _against_baselines(results: Results) -> str:
         if relation in found:
             parts.append(f"{words} {listed(found[relation])}")
     text = f"In accuracy, layer {layer} " + "; it ".join(parts) + "."
-    if found.keys() - {""}:
-        text += " (Paired differences on the same images, with 95 % intervals" + (
-            " and p-values corrected for all layers.)" if corrected else ".)"
-        )
     if "below" in found:
         names = listed([name.partition(" (")[0] for name in found["below"]])
         text += (
@@ -152,28 +137,18 @@ def _against_baselines(results: Results) -> str:
         )
     elif "open" in found:
         text += " So nothing shows that the decoder adds to what was there before it."
-    elif "above" in found:
-        text += " The layer was picked on these images, which favours it."
     return text
 
 
-@dataclass(frozen=True)
-class _Pairing:
-    """The best layer minus a baseline; ``p`` is corrected, NaN where it was not tested."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    relation: str
-
-
-def _pairing(results: Results, name: str) -> _Pairing:
+def _pairing(results: Results, name: str) -> tuple[str, str]:
+    """How the best layer lies to a baseline, and the numbers that no table of the page holds."""
     for c in results.family(f"layers_vs_{name}"):
         if c.layer == results.best_layer:
-            return _Pairing(c.difference, c.ci_low, c.ci_high, c.p_corrected, c.relation)
+            return c.relation, ""
     entry = _paired(results, name)
-    return _Pairing(entry.difference, *entry.ci, math.nan, _relation(*entry.ci))
+    relation = _relation(*entry.ci)
+    numbers = f" ({points(entry.difference)} points, {points_interval(*entry.ci)})"
+    return relation, numbers if relation else ""
 
 
 def _paired(results: Results, name: str) -> Difference:
@@ -197,21 +172,14 @@ def _the(s: Score) -> str:
 
 
 def _nested(results: Results) -> str:
+    """That the choice of the layer favours it; where it was chosen inside training is drawn."""
+    if len(results.layers) < 2:
+        return ""
+    text = "The layer was chosen on the images that score it, which favours it"
     nested = results.summary.nested
-    if nested is None:
-        return (
-            "The layer was chosen on the data that scores it, so its accuracy is somewhat "
-            "flattered."
-        )
-    text = (
-        "With the layer chosen inside each training part, so that nothing that scores has chosen, "
-        f"the accuracy is {style.format_value('accuracy', nested.accuracy)}"
-    )
-    if interval := interval_text(*nested.ci):
-        text += f" ({interval})"
-    if chosen := sorted(set(nested.layers_chosen)):
-        text += f"; the folds chose layer{'s' if len(chosen) > 1 else ''} "
-        text += ", ".join(map(str, chosen))
+    if nested is not None and nested.layers_chosen and results.summary.peak is None:
+        chosen = ", ".join(map(str, sorted(set(nested.layers_chosen))))
+        text += f"; inside training the folds chose {chosen}"
     return f"{text}."
 
 
@@ -222,38 +190,25 @@ def _parted(results: Results) -> str:
 
 
 def _leakage(results: Results) -> str:
-    pairs = leakage_pairs(results)
-    layers = [p for p in pairs if p[0].layer is not None]
+    layers = [p for p in leakage_pairs(results) if p[0].layer is not None]
     if not layers:
         return ""
     main, other = layers[0]
-    points, interval = 100 * (other.value - main.value), ""
+    difference, relation = 100 * (other.value - main.value), ""
     leakage = results.summary.leakage
     if leakage is not None and leakage.layer == main.layer:
         # On the samples that both splits score, where the results give it.
-        points = 100 * leakage.difference if math.isfinite(leakage.difference) else points
-        low, high = leakage.ci
-        if math.isfinite(low) and math.isfinite(high):
-            interval = f", 95 % interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
-            if low <= 0 <= high:
-                interval += ", so they cannot be told apart"
-    if abs(points) < 0.05:
-        return (
-            "A random split gives the same accuracy at this layer: leakage is not seen with these "
-            "groups, which does not exclude it."
-        )
+        if math.isfinite(leakage.difference):
+            difference = 100 * leakage.difference
+        relation = _relation(*leakage.ci)
+    if abs(difference) < 0.05:
+        return "No leakage is seen with these groups, which does not exclude it."
     text = (
-        f"A random split, {_parted(results)}, gives "
-        f"{style.format_value('accuracy', other.value)} at this layer: "
-        f"{abs(points):.1f} points {'more' if points > 0 else 'less'} than "
-        f"{style.split_label(results.split)} on the same images{interval}"
+        f"A random split, {_parted(results)}, gives {abs(difference):.1f} points "
+        f"{'more' if difference > 0 else 'less'} than {style.split_label(results.split)}"
     )
-    pixels = next((p for p in pairs if p[0].feature == "pixels"), None)
-    if pixels:
-        text += (
-            f" (raw pixels: {style.format_value('accuracy', pixels[0].value)} against "
-            f"{style.format_value('accuracy', pixels[1].value)})"
-        )
+    if relation == "open":
+        text += ", but the two cannot be told apart"
     return f"{text}."
 
 

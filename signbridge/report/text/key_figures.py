@@ -160,6 +160,7 @@ def _permuted(results: Results) -> KeyFigure | None:
         f"permutation test ({found.m:,} permutations)",
         p_text(found.p),
         "" if not math.isfinite(found.null_quantile_95) else (
-            f"95 % of them below {style.format_value('accuracy', found.null_quantile_95)}"
+            f"95 % of them below {style.format_value('accuracy', found.null_quantile_95)}, "
+            f"mean {style.format_value('accuracy', found.null_mean)}"
         ),
     )  # fmt: skip

@@ -27,8 +27,9 @@ from signbridge.store.provenance import grouping
 if TYPE_CHECKING:
     from signbridge.report.figures.plot import Plot
     from signbridge.results.results import Results
+    from signbridge.results.summary import SklearnDefault
 
-__all__ = ["render_page", "title"]
+__all__ = ["against_rows", "fit_rows", "render_page", "title"]
 
 
 def render_page(
@@ -64,9 +65,9 @@ def render_page(
         figures=key_figures(results),
         curve=shown[0],
         plots=shown[1:],
-        against=_against(results),
+        against=against_rows(results),
         answers=class_answers(results),
-        fits=_fits(results),
+        fits=fit_rows(results),
         findings=findings,
         warnings=(*findings.warnings, *notes),
         data=describe_data(results),
@@ -182,7 +183,7 @@ class _Against:
     count: str
 
 
-def _against(results: Results) -> list[_Against]:
+def against_rows(results: Results) -> list[_Against]:
     """The best layer's rows of ``comparisons.csv``."""
     rows = []
     for c in results.comparisons:
@@ -203,7 +204,14 @@ def _against(results: Results) -> list[_Against]:
     return rows
 
 
-def _fits(results: Results) -> list[tuple[str, str]]:
+def _limits(default: SklearnDefault) -> str | None:
+    """What may stop scikit-learn's fits: steps and tolerance, where the results give them."""
+    tol = default.tol if math.isfinite(default.tol) else None
+    found = {"max_iter": default.max_iter, "tol": tol}
+    return ", ".join(f"{k}={v:g}" for k, v in found.items() if v is not None) or None
+
+
+def fit_rows(results: Results) -> list[tuple[str, str]]:
     """What is known about how well the probes were fitted."""
     found: dict[str, Any] = {}
     default = results.summary.sklearn_default
@@ -216,6 +224,7 @@ def _fits(results: Results) -> list[tuple[str, str]]:
             if math.isfinite(value):
                 found[name] = style.format_value("accuracy", value)
         found["its steps in each fold"] = list(default.n_iter) or None
+        found["its limits"] = _limits(default)
     for name, part in (
         ("training in batches", results.summary.sgd),
         ("description length", results.summary.description_length),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
+from signbridge.results.features import ZERO_SHOT
 
 if TYPE_CHECKING:
     from signbridge.results.results import AnswerCount, Results
@@ -38,7 +39,7 @@ def said_sentence(results: Results) -> str:
 
 
 def naming_sentence(results: Results) -> str:
-    """How often the answer names the class, and what the forced choice scores by itself."""
+    """How often the answer names the class; the forced choice too where no score holds it."""
     parts: list[str] = []
     said = results.summary.said
     if said is None:
@@ -48,9 +49,13 @@ def naming_sentence(results: Results) -> str:
         parts.append(f"The answer names the class for {share} of the images")
         if said.text.distinct_answers is not None:
             parts[-1] += f" ({said.text.distinct_answers:,} different answers)"
-    if said.forced_choice is not None and "accuracy" in said.forced_choice.zero_shot:
+    if (
+        said.forced_choice is not None
+        and "accuracy" in said.forced_choice.zero_shot
+        and results.score(ZERO_SHOT, None, "accuracy") is None
+    ):
         value = style.format_value("accuracy", said.forced_choice.zero_shot["accuracy"].value)
-        parts.append(f"forced to choose among the class names, the model is right for {value}")
+        parts.append(f"the forced choice without a probe is right for {value}")
     if not parts:
         return ""
     sentence = "; ".join(parts)

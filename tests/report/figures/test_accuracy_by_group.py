@@ -65,7 +65,7 @@ def test_one_bad_signer_stands_out(
         assert float(r["ci_high"]) == pytest.approx(expected.high)
     assert plot is not None
     assert plot.alt.startswith("Lowest: cleo (A; B; C; D; E) 10 of 50; median of 6 groups: 90.0")
-    assert "each signer" in plot.caption
+    assert "Each signer" in plot.caption
     lowest, *_, highest = plot.wide.spots
     assert lowest.text.startswith("cleo")
     assert lowest.y < highest.y
@@ -85,7 +85,7 @@ def test_many_small_groups_are_counted_and_the_worst_named(full_results_dir: Pat
     # Copies of a photograph are no trials of their own, and names are known of signers only.
     assert {(r["ci_low"], r["pixels_ci_high"], r["name"]) for r in rows} == {("", "", "")}
     none, whole = values.count(0), values.count(1)
-    assert f"Of {len(rows)} groups {none} have no image right and {whole} have all" in plot.caption
+    assert f"Of {len(rows)} groups {none} have no image right and {whole} have all" in plot.alt
     spots = plot.wide.spots
     assert [s.x for s in spots] == sorted(s.x for s in spots)
     assert sum(s.width for s in spots) == pytest.approx(spots[-1].x + spots[-1].width - spots[0].x)

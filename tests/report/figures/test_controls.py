@@ -19,6 +19,7 @@ from signbridge.report.figures.plot import Plot
 from signbridge.report.figures.reliability import reliability, reliability_figure
 from signbridge.report.text.findings import find
 from signbridge.report.text.key_figures import key_figures
+from signbridge.report.text.page import against_rows
 from signbridge.results.results import load_results
 from signbridge.statistics.metrics import equal_mass_bins, score
 
@@ -97,10 +98,12 @@ def test_findings_use_the_corrected_p_values(make_results: Callable[..., Path]) 
                 f"layers_vs_pixels,resid_post/{best},pixels,accuracy,0.1,0.01,0.19,0.03,0.2,8"
             )
     path.write_text("\n".join(lines))
-    text = find(load_results(folder)).details[0]
-    assert "cannot be told apart from" in text
-    assert "the raw pixels (38.2\u00a0%; +10.0 points, +1.0 to +19.0, p = 0.200)" in text
+    results = load_results(folder)
+    text = find(results).details[0]
+    assert "the raw pixels" in text.partition("it cannot be told apart from ")[2]
     assert "the same layer with random weights" in text
+    (row,) = [row for row in against_rows(results) if row.what == "layer minus raw pixels"]
+    assert (row.difference, row.interval, row.corrected) == ("+10.0", "+1.0 to +19.0", "0.200")
 
 
 def test_key_figures_name_what_was_measured(full_results_dir: Path, results_dir: Path) -> None:

@@ -154,7 +154,7 @@ def test_many_samples_are_dots_with_names(
     position = np.random.default_rng(1).normal(size=(800, 2))
     monkeypatch.setattr(module, "embed", lambda vectors, seed: (position, "UMAP"))
     plot = module.umap_figure(results, np.zeros((800, 3)))
-    assert plot.caption.startswith("Each dot is one image")
+    assert "Names stand where there is room" in plot.caption
     assert len(plot.wide.spots) == 800
 
 

@@ -15,7 +15,10 @@ from rich.console import Console
 
 from signbridge.report.terminal import print_table
 from signbridge.report.text.findings import describe_data, find
+from signbridge.report.text.key_figures import key_figures
+from signbridge.report.text.page import fit_rows
 from signbridge.results.results import Results, load_results
+from signbridge.store.provenance import grouping
 
 
 def _with(
@@ -73,9 +76,11 @@ def test_no_difference_shows_no_gain(make_results: Callable[..., Path]) -> None:
 
 
 def test_a_layer_above_all_baselines_was_picked_for_it(make_results: Callable[..., Path]) -> None:
-    text = _against(make_results(baselines=("pixels",)), pixels=(0.1, 0.02, 0.18))
-    assert "is clearly above the raw pixels" in text
-    assert "picked on these images" in text
+    folder = make_results(baselines=("pixels",))
+    assert "is clearly above the raw pixels" in _against(folder, pixels=(0.1, 0.02, 0.18))
+    assert any(
+        "chosen on the images that score it" in s for s in find(load_results(folder)).details
+    )
 
 
 def test_overlapping_intervals_decide_nothing(make_results: Callable[..., Path]) -> None:
@@ -106,7 +111,7 @@ def _summary(folder: Path, **changes: Any) -> Results:
 
 def test_without_nested_selection_the_flattery_is_said(make_results: Callable[..., Path]) -> None:
     details = find(_summary(make_results(), nested=None)).details
-    assert any("chosen on the data that scores it" in sentence for sentence in details)
+    assert any("chosen on the images that score it" in sentence for sentence in details)
 
 
 def test_leakage_is_that_of_the_samples_both_splits_score(
@@ -115,9 +120,14 @@ def test_leakage_is_that_of_the_samples_both_splits_score(
     folder = make_results()
     layer = load_results(folder).best_layer
     leakage = {"layer": layer, "difference": 0.1234, "ci": [-0.01, 0.25]}
-    text = " ".join(find(_summary(folder, leakage=leakage)).details)
+    results = _summary(folder, leakage=leakage)
+    text = " ".join(find(results).details)
     assert "12.3 points more" in text
-    assert "−1.0 to 25.0, so they cannot be told apart" in text
+    assert "but the two cannot be told apart" in text
+    (figure,) = [f for f in key_figures(results) if f.label.startswith("leakage")]
+    assert (figure.value, figure.detail) == ("+12.3 points", "−1.0 to +25.0")
+    leakage["ci"] = [0.05, 0.2]
+    assert "told apart" not in " ".join(find(_summary(folder, leakage=leakage)).details)
 
 
 def test_warnings_name_unscored_samples_and_failed_fits(make_results: Callable[..., Path]) -> None:
@@ -147,8 +157,8 @@ def test_a_random_main_split_is_warned_of(results_dir: Path) -> None:
     [
         ("near_duplicates 0.95", 144, " in 144 groups of near-duplicates (pixels correlated 0.95"),
         ("near_duplicates 0.95", 288, " in 288 groups of near-duplicates"),
-        ("class/signer", 12, " in 12 signers (folders class/signer), 24.0 images each"),
-        ("mine.csv", 30, " in 30 groups (as given in mine.csv), 9.6 images each"),
+        ("class/signer", 12, " in 12 signers (folders class/signer), 24.0 each: intervals rest"),
+        ("mine.csv", 30, " in 30 groups (as given in mine.csv), 9.6 each: intervals rest on"),
         ("none", 288, ", each counted as independent: near-duplicates were not looked for."),
         ("", 144, "; what makes a group was not recorded."),
         ("", None, "; their groups were not recorded."),
@@ -158,28 +168,44 @@ def test_data_in_words(results_dir: Path, groups: str, n_groups: int | None, say
     results = load_results(results_dir)
     provenance = dict(results.provenance, groups=groups)
     store = replace(results.store, n_groups=n_groups, provenance=provenance)
-    text = describe_data(replace(results, summary=replace(results.summary, store=store)))
-    assert text.startswith("288 images of 24 classes")
+    protocol = replace(results.protocol, description="")
+    summary = replace(results.summary, store=store, protocol=protocol)
+    text = describe_data(replace(results, summary=summary))
+    assert text.startswith("288 images")
     assert says in text
     assert "photograph" not in text
+    # How groups were found stands in the protocol's description, where there is one.
+    protocol = replace(protocol, description="288 images; 5 folds.")
+    text = describe_data(replace(results, summary=replace(summary, protocol=protocol)))
+    assert grouping(provenance).many in text
+    assert not any(found in text for found in ("correlated", "folders", "as given"))
 
 
 @pytest.mark.parametrize(
     ("steps", "says"),
     [
-        ([100, 100], "at its default settings, stopped by max_iter=100, would have said"),
+        ([100, 100], "at its default settings, stopped by max_iter=100, gives 30.0"),
         ([100, 40], "stopped by max_iter=100 in 1 of 2 folds, else by its tolerance (tol=0.0001)"),
-        ([30, 40], "stopped by its tolerance (tol=0.0001), would"),
-        (None, "at its default settings would have said"),
+        ([30, 40], "stopped by its tolerance (tol=0.0001), gives"),
+        (None, "at its default settings gives 30.0"),
     ],
 )
 def test_what_stopped_scikit_learn(
     make_results: Callable[..., Path], steps: list[int] | None, says: str
 ) -> None:
-    default = {"accuracy": 0.3, "tol": 1e-4, "max_iter": 100, "n_iter": steps}
-    text = " ".join(find(_summary(make_results(), sklearn_default=default)).details)
+    default = {"accuracy": 0.3, "optimum_accuracy": 0.4, "tol": 1e-4, "max_iter": 100}
+    folder = make_results()
+    results = _summary(folder, sklearn_default=default | {"n_iter": steps})
+    text = " ".join(find(results).details)
     assert says in text
+    assert ", the optimum 40.0" in text
     assert "before the optimum" not in text
+    fits = dict(fit_rows(results))
+    assert fits["its limits"] == "max_iter=100, tol=0.0001"
+    assert fits["accuracy of scikit-learn's default fit"].startswith("30.0")
+    # The same accuracy needs no sentence.
+    same = _summary(folder, sklearn_default=default | {"optimum_accuracy": 0.3})
+    assert "scikit-learn" not in " ".join(find(same).details)
 
 
 def test_majority_is_a_hurdle_too(make_results: Callable[..., Path]) -> None:

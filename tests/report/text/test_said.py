@@ -37,8 +37,8 @@ def test_the_page_tells_what_was_said(talking):
     assert said_sentence(results).startswith("Layer 5 knows 2.9")
     sentence = naming_sentence(results).replace("\u00a0", " ")
     assert sentence == (
-        "The answer names the class for 25.0 % of the images (7 different answers); forced to "
-        "choose among the class names, the model is right for 12.5 %."
+        "The answer names the class for 25.0 % of the images (7 different answers); the forced "
+        "choice without a probe is right for 12.5 %."
     )
     first, second = class_answers(results)
     assert (first.class_name, first.answers[0][0]) == ("A", "fist")
