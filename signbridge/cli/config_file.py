@@ -53,8 +53,9 @@ def settings_of(command: str, content: dict[str, Any], file: str) -> dict[str, A
     known = options_of(command)
     for key, value in settings.items():
         if key not in known:
-            what = unknown_option(str(key), command, dashes="")
-            raise SignBridgeError(f"{file} sets {key}, which is {what}")
+            raise SignBridgeError(
+                f"{file} sets {key}, which is {unknown_option(str(key), command)}"
+            )
         if value is None and type(None) not in get_args(known[key]):  # the parser would take it
             raise SignBridgeError(wrong_value(key, "None", command, _WHERE))
     return settings

@@ -70,7 +70,7 @@ def explain(message: str, command: str | None, prog: str, where: str = "") -> st
     if found := re.match(r"argument --(\w+).*: expected one argument", message):
         return _no_value(found[1], command)
     if found := re.match(r"Subcommand '\w+' does not accept option '(.*)'", message):
-        return f"{found[1]} is {unknown_option(found[1], command, dashes='')}"
+        return f"{found[1]} is {unknown_option(found[1], command)}"
     if found := re.match(r"unrecognized arguments: (.*)", message, re.DOTALL):
         return _unknown(found[1].split(), command)
     if found := re.match(r"the following arguments are required: (?:\w+\.)?(.*)", message):
@@ -100,19 +100,19 @@ def wrong_value(name: str, value: str, command: str, where: str) -> str:
     return f"--{name} is {shown}{where}: give {allowed(hint)}{suggestion}"
 
 
-def unknown_option(name: str, command: str, dashes: str = "--") -> str:
+def unknown_option(word: str, command: str) -> str:
     """Say that a command has no such option, and what may have been meant: the end of a sentence.
 
     Args:
-        name: the option, without dashes.
+        word: the option as it was written, with its dashes where it has some.
         command: the command.
-        dashes: what is written before an option where it stands.
     """
-    meant = nearest(name, options_of(command))
-    if meant:
-        return f"no option of {command}: did you mean {dashes}{meant}?"
-    plain = name.replace("-", "_")
-    others = [other for other in COMMANDS if plain in options_of(other)]
+    name = word.lstrip("-").replace("-", "_")
+    if meant := nearest(name, options_of(command)):
+        return (
+            f"no option of {command}: did you mean {'--' if word.startswith('-') else ''}{meant}?"
+        )
+    others = [other for other in COMMANDS if name in options_of(other)]
     if others:
         return f"no option of {command} but of {' and '.join(others)}."
     return f"no option of {command}: 'signbridge {command} --help' lists them."
@@ -139,7 +139,7 @@ def _unknown(words: list[str], command: str) -> str:
             f"'signbridge {command} --help' lists them."
         )
     option = option.partition("=")[0]
-    return f"{option} is {unknown_option(option.lstrip('-'), command)}"
+    return f"{option} is {unknown_option(option, command)}"
 
 
 def _flat(text: str) -> str:
