@@ -51,7 +51,7 @@ def curves_figure(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
         title=f"{label[0].upper()}{label[1:]} of all runs",
         caption=(
             "Linear probes on the output of each decoder layer of each run, with 95 % intervals "
-            "as bands; ring: the highest layer."
+            "as bands; ring: the best layer."
             + (
                 " The models have different numbers of layers, so the layers are placed by their "
                 "relative depth (0: first, 1: last)."

@@ -50,7 +50,7 @@ def differences(
     """Compare every run with every one before it.
 
     The families are ``layers`` (the same layer of a pair of runs, where both models have as many),
-    ``baselines`` (the same baseline of a pair) and ``best`` (each run's highest layer, all pairs).
+    ``baselines`` (the same baseline of a pair) and ``best`` (each run's best layer, all pairs).
 
     Args:
         runs: The runs.

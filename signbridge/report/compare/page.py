@@ -151,7 +151,7 @@ def _feature(name: str) -> str:
 
 
 def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: str) -> str:
-    """The best layers of the first two runs, or the highest of several."""
+    """The best layers of the first two runs, or of several."""
     scores = {
         run.name: run.results.score(RESID_POST, run.results.best_layer, metric) for run in runs
     }
@@ -169,7 +169,7 @@ def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: st
                 "open": "cannot be told apart from",
             }[pair.relation]
             return (
-                f"At its highest layer {two.name} "
+                f"At its best layer {two.name} "
                 f"({style.format_value(metric, b.value)}, layer {two.results.best_layer}) {words} "
                 f"{one.name} ({style.format_value(metric, a.value)}, layer "
                 f"{one.results.best_layer}): {size}, paired on the same images."
@@ -205,7 +205,7 @@ def _about(run: Run) -> dict[str, Any]:
         ("classes", str(len(results.class_names))),
         ("layers", f"{len(results.layers)} of {results.n_layers}"),
         ("split", style.split_label(results.split)),
-        ("highest layer", str(results.best_layer)),
+        ("best layer", str(results.best_layer)),
         ("command", results.summary.command),
     ]
     return {"name": run.name, "rows": [row for row in rows if row[1]]}

@@ -36,7 +36,7 @@ def side_by_side(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
         lambda canvas: _draw(canvas, runs, groups, metric),
         title="Best layers and baselines",
         caption=(
-            "Each run's highest layer (chosen on the images that score it), the accuracy with the "
+            "Each run's best layer (chosen on the images that score it), the accuracy with the "
             "layer chosen inside training where it was measured, and the baselines, with 95 % "
             "intervals. Intervals that overlap may still belong to a clear paired difference."
         ),
@@ -58,7 +58,7 @@ def _rows_of(runs: Sequence[Run], metric: str) -> dict[str, list[tuple[int, Scor
         r = run.results
         best = r.score(RESID_POST, r.best_layer, metric)
         if best is not None and math.isfinite(best.value):
-            groups.setdefault("highest layer", []).append((number, best))
+            groups.setdefault("best layer", []).append((number, best))
     for number, run in enumerate(runs):
         nested = run.results.summary.nested
         if metric == "accuracy" and nested is not None:

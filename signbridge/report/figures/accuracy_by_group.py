@@ -22,6 +22,7 @@ _ROWS = 30  # up to so many groups have a row each
 _LEAST = 5  # images of which an interval is worth drawing
 _NAMED = 5  # groups named where there are more than rows
 _BLUE, _GREEN = style.COLOURS["blue"], style.COLOURS["green"]
+_BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 
 
 class _Group(NamedTuple):
@@ -190,7 +191,7 @@ def _draw_steps(canvas: Canvas, groups: list[_Group], results: Results) -> None:
     ax.set_xlabel("share of the images", loc="left")
     none, every = ([g.images for g in groups if g.accuracy == v] for v in (0, 1))
     at = 0.01 + sum(none) / sum(g.images for g in groups)
-    style.text(ax, at, 0.04, f"{len(none):,} groups: none right", size=9, color=_BLUE)
+    style.text(ax, at, 0.04, f"{len(none):,} groups: none right", size=9, color=_BLUE, bbox=_BEHIND)
     style.text(ax, 0.99, 0.92, f"{len(every):,} groups: all right", size=9, color=_BLUE, ha="right")
     for g, ends in zip(groups, itertools.pairwise(edges.tolist()), strict=True):
         canvas.spot(ax, ends, (-0.03, 1.03), f"{g}")

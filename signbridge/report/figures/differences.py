@@ -25,7 +25,7 @@ _COLOURS = {
 def family_label(family: str) -> str:
     """What a family of comparisons compares, in words."""
     if family == "layers_vs_peak":
-        return "layer minus the highest layer"
+        return "layer minus the best layer"
     if family == "adjacent_layers":
         return "layer minus the one before"
     if family.startswith(_AGAINST):

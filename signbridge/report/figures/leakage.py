@@ -72,7 +72,7 @@ def leakage_figure(results: Results) -> Plot | None:
 
 def _group(results: Results) -> str:
     words = grouping(results.provenance)
-    return "one photograph" if words.kind == "none" else words.one
+    return "near-duplicates" if words.kind == "none" else words.one
 
 
 def _name(s: Score) -> str:

@@ -1,4 +1,4 @@
-"""What probes score by recognising photographs: the control task under a random split."""
+"""What probes score by recognising groups: the control task under a random split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEIGHT = (4.3, 4.8)
 
 
 def memorisation_figure(results: Results) -> Plot | None:
-    """Draw the accuracy on random labels beside that on the true ones, over the layers.
+    """Draw the accuracy on the control task beside that on the true labels, over the layers.
 
     Args:
         results: A results folder.
@@ -74,14 +74,14 @@ def memorisation_figure(results: Results) -> Plot | None:
         curves,
         baselines,
         "accuracy",
-        heading="What a probe scores on labels that mean nothing",
+        heading="Accuracy on the control task: random labels",
         subtitle=subtitle(results, None),
         title="Memorisation",
         caption=(
             f"Control task: one random label for {_one(results)}. What lies above a guess is "
             "recognition of images seen in training." + _note(results)
         ),
-        alt=f"Accuracy on random labels under a random split{at_best}.",
+        alt=f"Accuracy on the control task under a random split{at_best}.",
         height=_HEIGHT,
         columns=_COLUMNS,
     )

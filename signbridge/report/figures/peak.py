@@ -16,7 +16,7 @@ __all__ = ["peak_figure"]
 
 
 def peak_figure(results: Results) -> Plot | None:
-    """Draw which layer is the highest how often, and each layer's distance to the highest.
+    """Draw which layer is the highest how often, and each layer's distance to the best.
 
     Args:
         results: A results folder.
@@ -45,7 +45,7 @@ def peak_figure(results: Results) -> Plot | None:
             "folds that chose the layer inside training."
             + (" Below, filled: differs after correction." if behind else "")
         ),
-        alt=f"The highest layer is {found.layer}; 95 % interval of its place: {place}; "
+        alt=f"The best layer is {found.layer}; 95 % interval of its place: {place}; "
         f"{many} not excluded.",
         height=4.7 if behind else 2.6,
         columns=(
@@ -124,14 +124,14 @@ def _draw(
     below.plot([found.layer], [0], "D", markersize=6, color=style.INK)
     layer_axis(below, layers, most, "decoder layer (0 = first)")
     style.text(
-        below, 0.0, 1.03, "accuracy minus that of the highest layer, in points",
+        below, 0.0, 1.03, "accuracy minus that of the best layer, in points",
         transform=below.transAxes, size=8.8, color=style.MUTED, va="bottom",
     )  # fmt: skip
     canvas.layer_spots(below, layers, tip)
 
 
 def _tip(k: int, found: Peak, c: Comparison | None, folds: int) -> str:
-    lines = [f"layer {k}" + (" (the highest)" if k == found.layer else "")]
+    lines = [f"layer {k}" + (" (the best)" if k == found.layer else "")]
     share = style.format_value("accuracy", found.share.get(k, 0.0))
     lines.append(f"highest in {share} of the draws")
     if k in found.p:
@@ -141,7 +141,7 @@ def _tip(k: int, found: Peak, c: Comparison | None, folds: int) -> str:
         lines.append(f"chosen by {folds} fold{'s' if folds > 1 else ''}")
     if c is not None:
         interval = f" [{points(c.ci_low)} to {points(c.ci_high)}]"
-        lines.append(f"{points(c.difference)} points to the highest{interval}")
+        lines.append(f"{points(c.difference)} points to the best layer{interval}")
         if p := p_text(c.p_corrected, "corrected p"):
             lines.append(p)
     return "\n".join(lines)

@@ -72,7 +72,7 @@ def _best(results: Results) -> KeyFigure | None:
     if s is None:
         return None
     return KeyFigure(
-        f"accuracy, layer {results.best_layer} (the highest)",
+        f"accuracy, layer {results.best_layer} (the best)",
         style.format_value("accuracy", s.value),
         interval_text(s.ci_low, s.ci_high),
     )
@@ -136,7 +136,7 @@ def _memorised(results: Results) -> list[KeyFigure]:
         return []
     figures = [
         KeyFigure(
-            f"memorised: random labels, layer {found.layer}",
+            f"memorised: control task, layer {found.layer}",
             style.format_value("accuracy", found.control_accuracy),
             interval_text(*found.ci),
         )
