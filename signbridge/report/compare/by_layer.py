@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from signbridge.report.compare.differences import PairedDifference
-from signbridge.report.compare.looks import looks
+from signbridge.report.compare.run_style import run_style
 from signbridge.report.compare.runs import Run
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import draw_differences, layer_axis, points
@@ -73,7 +73,7 @@ def _draw(
     canvas.heading(f"Minus {style.fit(figure, first, width - 1.6, 11)}, in {unit}")
     each = (canvas.height - canvas.top - 0.1) / len(panels)
     for row, (number, run, listed) in enumerate(panels):
-        colour, marker, _ = looks(number)
+        colour, marker, _ = run_style(number)
         ax = canvas.axes(0.72, canvas.top + row * each + 0.26, width - 0.87, each - 0.68)
         title = style.fit(figure, run.name, width - 1.0, 9, "bold")
         style.text(ax, 0, 1.04, title, transform=ax.transAxes, size=9, weight="bold", va="bottom")

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from signbridge.report.compare.looks import LEGEND_ROW, draw_legend, looks
+from signbridge.report.compare.run_style import LEGEND_ROW, draw_legend, run_style
 from signbridge.report.compare.runs import Run, depth_axis
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, value_axis
@@ -80,7 +80,7 @@ def _draw(
     ax = canvas.axes_between(left, 0.15, bottom)
     low_end, high_end = math.inf, -math.inf
     for number, (run, scores) in enumerate(zip(runs, curves, strict=True)):
-        colour, marker, dashes = looks(number)
+        colour, marker, dashes = run_style(number)
         x = np.array(_places(run, scores, depth))
         y = np.array([s.value for s in scores])
         low, high = np.array([s.ci_low for s in scores]), np.array([s.ci_high for s in scores])

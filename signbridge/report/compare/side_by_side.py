@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from signbridge.report.compare.looks import LEGEND_ROW, draw_legend, looks
+from signbridge.report.compare.run_style import LEGEND_ROW, draw_legend, run_style
 from signbridge.report.compare.runs import Run
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
@@ -88,7 +88,7 @@ def _draw(
     for found in groups.values():
         ticks.append(place + 0.17 * (len(found) - 1) / 2)
         for number, s in found:
-            colour, marker, _ = looks(number)
+            colour, marker, _ = run_style(number)
             if math.isfinite(s.ci_low) and math.isfinite(s.ci_high):
                 ax.plot([s.ci_low, s.ci_high], [place, place], color=colour, linewidth=1.4)
             ax.plot([s.value], [place], marker, color=colour, markersize=5)

@@ -13,9 +13,9 @@ from signbridge.results.format import TASK
 from signbridge.results.results import Results, Score
 from signbridge.statistics.metrics import measure
 
-__all__ = ["BASELINE_LOOKS", "known_and_said", "layer_curve", "other_metric", "subtitle"]
+__all__ = ["BASELINE_STYLES", "known_and_said", "layer_curve", "other_metric", "subtitle"]
 
-BASELINE_LOOKS: dict[str, tuple[str, Any]] = {
+BASELINE_STYLES: dict[str, tuple[str, Any]] = {
     "pixels": (style.COLOURS["green"], (0, (7, 2))),
     "vision": (style.COLOURS["purple"], (0, (4, 1.5, 1, 1.5))),
     "projector": (style.COLOURS["orange"], (0, (3, 1.5))),
@@ -25,7 +25,7 @@ BASELINE_LOOKS: dict[str, tuple[str, Any]] = {
     "chance": (style.COLOURS["grey"], (0, (1, 1.6))),
     "majority": (style.COLOURS["grey"], (0, (1, 3))),
 }
-_RANDOM_WEIGHTS_LOOK: tuple[str, Any] = ("#3d4247", (0, (3, 1, 1, 1)))
+_RANDOM_WEIGHTS_STYLE: tuple[str, Any] = ("#3d4247", (0, (3, 1, 1, 1)))
 _FURTHER_CURVES: tuple[tuple[str, Any], ...] = (
     (style.COLOURS["sky"], (0, (5, 2))),
     (style.COLOURS["orange"], (0, (2, 1))),
@@ -112,25 +112,25 @@ def _curves(results: Results, metric: str) -> list[Line]:
             if not scores or (feature != RESID_POST and split != results.split):
                 continue
             if feature == RANDOM_WEIGHTS:
-                label, look = style.feature_label(feature), _RANDOM_WEIGHTS_LOOK
+                label, drawn = style.feature_label(feature), _RANDOM_WEIGHTS_STYLE
             else:
                 what = "decoder" if feature == RESID_POST else style.feature_label(feature)
                 label = f"{what}, {style.split_label(split)}"
-                look = (style.COLOURS["blue"], "-") if main else next(extra)
-            lines.append(Line(label, *look, scores, main))
+                drawn = (style.COLOURS["blue"], "-") if main else next(extra)
+            lines.append(Line(label, *drawn, scores, main))
     return lines
 
 
 def _baselines(results: Results, metric: str) -> list[Line]:
     lines: list[Line] = []
     for s in results.baselines(metric, results.split):
-        colour, dashes = BASELINE_LOOKS.get(s.feature, _OTHER)
+        colour, dashes = BASELINE_STYLES.get(s.feature, _OTHER)
         lines.append(Line(style.feature_label(s.feature), colour, dashes, (s,)))
     names = {line.scores[0].feature for line in lines}
     value = results.summary.chance
     if metric == "accuracy" and "chance" not in names and math.isfinite(value):
         s = Score("chance", None, "", results.split, TASK, metric, value)
-        lines.append(Line("chance", *BASELINE_LOOKS["chance"], (s,)))
+        lines.append(Line("chance", *BASELINE_STYLES["chance"], (s,)))
     # In balanced data chance and the largest class are the same line: one label then.
     by_name = {line.scores[0].feature: line for line in lines}
     chance_line, majority = by_name.get("chance"), by_name.get("majority")

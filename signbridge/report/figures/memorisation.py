@@ -6,7 +6,7 @@ import math
 
 from signbridge.report.figures import style
 from signbridge.report.figures.curve_drawing import Line, curve_plot
-from signbridge.report.figures.layer_curve import BASELINE_LOOKS, subtitle
+from signbridge.report.figures.layer_curve import BASELINE_STYLES, subtitle
 from signbridge.report.figures.plot import Plot
 from signbridge.results.features import RESID_POST, UNTRAINED
 from signbridge.results.format import CONTROL_TASK
@@ -48,7 +48,7 @@ def memorisation_figure(results: Results) -> Plot | None:
     baselines = [
         Line(
             f"{style.feature_label(s.feature)}, random labels",
-            *BASELINE_LOOKS.get(s.feature, (style.COLOURS["sky"], (0, (5, 1)))),
+            *BASELINE_STYLES.get(s.feature, (style.COLOURS["sky"], (0, (5, 1)))),
             (s,),
         )
         for s in results.baselines("accuracy", "random", CONTROL_TASK)
@@ -62,9 +62,9 @@ def memorisation_figure(results: Results) -> Plot | None:
     if guess is not None and math.isfinite(guess.majority):
         often = Score("majority", None, "", "random", CONTROL_TASK, "accuracy", guess.majority)
         name = "most frequent random label"
-        baselines.append(Line(name, *BASELINE_LOOKS["majority"], (often,)))
+        baselines.append(Line(name, *BASELINE_STYLES["majority"], (often,)))
     elif chance is not None:
-        baselines.append(Line("chance", *BASELINE_LOOKS["chance"], (chance,)))
+        baselines.append(Line("chance", *BASELINE_STYLES["chance"], (chance,)))
     best = results.score(RESID_POST, results.best_layer, "accuracy", "random", CONTROL_TASK)
     at_best = "" if best is None else (
         f": {style.format_value('accuracy', best.value)} at layer {results.best_layer}"
@@ -102,7 +102,7 @@ def selectivity_figure(results: Results) -> Plot | None:
     baselines = [
         Line(
             style.feature_label(s.feature),
-            *BASELINE_LOOKS.get(s.feature, (style.COLOURS["sky"], (0, (5, 1)))),
+            *BASELINE_STYLES.get(s.feature, (style.COLOURS["sky"], (0, (5, 1)))),
             (s,),
         )
         for s in results.baselines("selectivity", "random")

@@ -74,7 +74,7 @@ def umap_strip(
         known = feature in predictions.feature_names
         predicted.append(predictions.predicted(feature)[rows] if known else np.full(len(rows), -1))
     shown = _classes(label)
-    looks = _looks(label, shown)
+    marks = _marks(label, shown)
 
     n = len(results.layers)
     key = ", ".join(style.short(names[k], 12) for k in shown)
@@ -82,7 +82,7 @@ def umap_strip(
     sampled = rows_in_words(results, rows)
     return build(
         "umap_layers",
-        lambda canvas: _draw(canvas, results, positions, looks, shown, rows),
+        lambda canvas: _draw(canvas, results, positions, marks, shown, rows),
         title="All layers as maps",
         caption=(
             f"Each dot is one image, in the same colour on every map ({key}{others}). "
@@ -115,7 +115,7 @@ def _classes(label: npt.NDArray[np.int64]) -> list[int]:
     return sorted(int(k) for k in present[order])
 
 
-def _looks(label: npt.NDArray[np.int64], shown: Sequence[int]) -> npt.NDArray[np.int64]:
+def _marks(label: npt.NDArray[np.int64], shown: Sequence[int]) -> npt.NDArray[np.int64]:
     """Place of each sample's class among the coloured ones, -1 where it has no colour."""
     place = {k: i for i, k in enumerate(shown)}
     return np.array([place.get(int(k), -1) for k in label], dtype=np.int64)
@@ -144,7 +144,7 @@ def _draw(
     canvas: Canvas,
     results: Results,
     positions: Sequence[npt.NDArray[np.float64]],
-    looks: npt.NDArray[np.int64],
+    marks: npt.NDArray[np.int64],
     shown: Sequence[int],
     rows: npt.NDArray[np.int64],
 ) -> None:
@@ -165,7 +165,7 @@ def _draw(
             va="top",
         )
         ax = map_axes(canvas, x, y + _TITLE, side, side)
-        _one(ax, position, looks, side)
+        _one(ax, position, marks, side)
         for i in range(0, len(rows), every):
             name = style.printable(results.class_names[results.predictions.label[rows[i]]])
             sample = style.printable(results.predictions.sample_id[rows[i]])
@@ -176,7 +176,7 @@ def _draw(
                 f"layer {layer}: {name}\n{sample}",
                 int(rows[i]),
             )
-    _legend(canvas.figure, results, shown, bool((looks < 0).any()))
+    _legend(canvas.figure, results, shown, bool((marks < 0).any()))
 
 
 def _colour(number: int) -> str:
@@ -185,17 +185,17 @@ def _colour(number: int) -> str:
 
 
 def _one(
-    ax: Any, position: npt.NDArray[np.float64], looks: npt.NDArray[np.int64], side: float
+    ax: Any, position: npt.NDArray[np.float64], marks: npt.NDArray[np.int64], side: float
 ) -> None:
     middle = (position.max(axis=0) + position.min(axis=0)) / 2
     half = max(1e-3, float(np.ptp(position, axis=0).max()) / 2) * 1.07
     ax.set_xlim(middle[0] - half, middle[0] + half)
     ax.set_ylim(middle[1] - half, middle[1] + half)
     size = float(np.clip(0.16 * (side * 72) ** 2 / max(1, len(position)), 2.0, 14))
-    ax.scatter(*position[looks < 0].T, s=size * 0.7, color="#c3c7cc", linewidth=0, zorder=1)
-    for number in range(int(looks.max(initial=-1)) + 1):
+    ax.scatter(*position[marks < 0].T, s=size * 0.7, color="#c3c7cc", linewidth=0, zorder=1)
+    for number in range(int(marks.max(initial=-1)) + 1):
         ax.scatter(
-            *position[looks == number].T,
+            *position[marks == number].T,
             s=size,
             marker=_MARKERS[number],
             color=_colour(number),

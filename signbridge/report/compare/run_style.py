@@ -11,7 +11,7 @@ from signbridge.report.figures import style
 if TYPE_CHECKING:
     from signbridge.report.figures.plot import Canvas
 
-__all__ = ["LEGEND_ROW", "draw_legend", "looks"]
+__all__ = ["LEGEND_ROW", "draw_legend", "run_style"]
 
 _COLOURS = ("blue", "vermillion", "green", "purple", "orange", "sky", "grey", "ink")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -28,7 +28,7 @@ _DASHES: tuple[Any, ...] = (
 LEGEND_ROW = 0.21  # inches of one line of a legend
 
 
-def looks(number: int) -> tuple[str, str, Any]:
+def run_style(number: int) -> tuple[str, str, Any]:
     """Colour, marker and dashes of a run."""
     name = _COLOURS[number]
     colour = style.INK if name == "ink" else style.COLOURS[name]
@@ -39,7 +39,7 @@ def draw_legend(canvas: Canvas, runs: Sequence[Run], left: float) -> None:
     """Draw one line a run at the bottom of the figure."""
     entries = []
     for number, words in enumerate(legend_texts(runs)):
-        colour, marker, dashes = looks(number)
+        colour, marker, dashes = run_style(number)
         look = {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 4.5}
         entries.append((words, "normal", look))
     canvas.legend(entries, left, LEGEND_ROW)
