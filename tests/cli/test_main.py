@@ -84,8 +84,8 @@ def test_every_option_has_its_help_once(config):
     """A class says what its own fields are, or, as run does, what is other about inherited ones."""
     for one in config.__mro__[:-1]:
         own = set(one.__annotations__) - {"_"}
-        section = one.__doc__.partition("Args:")[2].partition("Raises:")[0]
-        said = re.findall(r"^\s{8}(\w+):", section, re.MULTILINE)
+        section = inspect.cleandoc(one.__doc__).partition("Args:")[2].partition("Raises:")[0]
+        said = re.findall(r"^ {4}(\w+):", section, re.MULTILINE)
         assert len(said) == len(set(said))
         assert own <= set(said)
         assert set(said) - own <= ({"seed", "overwrite"} if one is commands.RunConfig else set())

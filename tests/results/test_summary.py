@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from dataclasses import fields
@@ -71,8 +72,9 @@ def test_every_part_is_documented() -> None:
     for name in module.__all__:
         part = getattr(module, name)
         names = [field.name for field in fields(part)] if isinstance(part, type) else []
-        if names and "Attributes:" in part.__doc__:
-            assert [n for n in names if f"        {n}: " not in part.__doc__] == [], name
+        text = inspect.cleandoc(part.__doc__ or "")
+        if names and "Attributes:" in text:
+            assert [n for n in names if f"\n    {n}: " not in text] == [], name
 
 
 @pytest.mark.parametrize(
