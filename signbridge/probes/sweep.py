@@ -220,13 +220,17 @@ def _work(sweep: Sweep) -> list[Batch]:
 def _probe(sweep: Sweep, work: list[Batch]) -> list[FeatureResult]:
     """Probe what the folder does not hold yet."""
     found = {feature: FeatureResult.load(sweep.folder, feature) for feature in sweep.features}
-    sweep.stages.done = sum(result is not None for result in found.values())
+
+    def count() -> None:
+        sweep.stages.done = sum(result is not None for result in found.values())
+
+    count()
 
     def probe(where: Store, batch: list[Feature]) -> None:
         for result in _probe_batch(sweep, where, batch):
             result.save(sweep.folder)
-            sweep.stages.done += found[result.feature] is None
             found[result.feature] = result
+        count()
 
     # A batch is done again as a whole, so that stopping changes not even the last digit.
     side_by_side(
@@ -312,8 +316,7 @@ def _probe_batch(sweep: Sweep, store: Store, batch: list[Feature]) -> list[Featu
     splits: list[tuple[Split, Sequence[Split | None]]] = [(plan.main, inner)]
     if plan.random is not None:
         splits.append((plan.random, plan.random_inner))
-    said = " and ".join(f"{split.name} split" for split, _ in splits)
-    sweep.stages(said, batch)
+    sweep.stages(" and ".join(f"{split.name} split" for split, _ in splits), batch)
     main, *others = evaluate(engine, source, labels, n_classes, splits, values)
     other = others[0] if others else None
     final_C = [lower_median(row) for row in main.C]

@@ -121,8 +121,12 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's tips and its warnings about choices that are deliberate here."""
+def quiet_lightning(every_warning: bool = False) -> Iterator[None]:
+    """Silence Lightning's tips and its warnings about choices that are deliberate here.
+
+    Args:
+        every_warning: silence all that Lightning itself warns of, where its user chose none of it.
+    """
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     loggers.append(logging.getLogger("lightning.pytorch.utilities.rank_zero"))
     levels = [logger.level for logger in loggers]
@@ -137,6 +141,8 @@ def quiet_lightning() -> Iterator[None]:
                 ".*LeafSpec.*is deprecated.*",
             ):
                 warnings.filterwarnings("ignore", message)
+            if every_warning:
+                warnings.filterwarnings("ignore", module=r"lightning\..*")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

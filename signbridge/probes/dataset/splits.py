@@ -22,10 +22,11 @@ import numpy.typing as npt
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SplitName
 from signbridge.probes.dataset.split_file import TEST, TRAIN, read_split_file
-from signbridge.runtime.words import counted
+from signbridge.runtime.words import counted, some
 
 HOLDOUT_SHARE = 0.2
 """Share of the samples that a single random hold-out (``folds=1``) scores."""
+_NAMED = 8  # most names in a sentence
 _VALIDATION_PARTS = 5
 IntArray = npt.NDArray[np.int64]
 _Fold = tuple[IntArray, IntArray]
@@ -410,7 +411,7 @@ def _source(samples: _Samples) -> Split:
     count = len(part) - len(train) - len(test)
     if count:
         others = sorted(set(part.tolist()) - {TRAIN, TEST})
-        listed = _listing([name or "without a part" for name in others])
+        listed = some([name or "without a part" for name in others], _NAMED)
         notes.append(
             f"{counted(count, 'image')} {'is' if count == 1 else 'are'} of neither the training "
             f"nor the test part ({listed}), and so neither trained on nor scored."
@@ -488,15 +489,11 @@ def _thin(split: Split, y: IntArray, g: IntArray, names: Sequence[str]) -> Itera
             yield f"{_having(found)} {what}; add groups or leave it out."
 
 
-def _listing(names: Sequence[str], limit: int = 8) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
-
-
 def _having(names: Sequence[str]) -> str:
     """The beginning of a sentence about some classes."""
-    return f"class {names[0]} has" if len(names) == 1 else f"classes {_listing(names)} have each"
+    return (
+        f"class {names[0]} has" if len(names) == 1 else f"classes {some(names, _NAMED)} have each"
+    )
 
 
 _KINDS: dict[str, Callable[[_Samples], Split]] = {

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,6 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from signbridge.errors import Interrupted, ProbeError, SignBridgeError, first_line
 from signbridge.results.folder import ResultsFolder
+from signbridge.runtime.terminal import quiet_lightning
 
 T = TypeVar("T")
 
@@ -70,7 +69,7 @@ class ProcessGroup:
             "plugins": SLURMEnvironment(auto_requeue=False) if slurm else None,
         }
         try:
-            with quiet():
+            with quiet_lightning(every_warning=True):
                 self._fabric = Fabric(strategy="auto", **self._settings)
                 self._parallel = strategy == "ddp" or self._fabric.world_size > 1
                 if self._parallel:
@@ -99,7 +98,7 @@ class ProcessGroup:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self.on_sigterm)
         if self._parallel:
-            with quiet():
+            with quiet_lightning(every_warning=True):
                 self._fabric.launch()
         return self
 
@@ -219,23 +218,6 @@ class _EndOnSigterm(Callback):
         """Lightning has just set its own, and takes this one away with it."""
         if self._group.listens:
             signal.signal(signal.SIGTERM, self._group.on_sigterm)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning's remarks on devices and workers from the user, who asked for neither."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    levels = [logging.getLogger(name).level for name in names]
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            yield
-    finally:
-        for name, level in zip(names, levels, strict=True):
-            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager
