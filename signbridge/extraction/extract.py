@@ -120,6 +120,7 @@ def run_extraction(
         group=images.group,
         source_split=images.source_split,
         image_sha256=images.image_sha256,
+        group_names=images.group_names,
     )
     missing, adding = layers_to_extract(
         output, wanted, provenance, samples, overwrite=config.overwrite

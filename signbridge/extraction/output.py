@@ -31,7 +31,7 @@ from signbridge.store import (
 from signbridge.store.files import check_space
 from signbridge.store.leftovers import adding_path, tidy_addings
 from signbridge.store.merge import extend_store
-from signbridge.store.parts import samples_identity
+from signbridge.store.parts import comparable_samples, samples_identity
 from signbridge.store.provenance import checked_provenance, refuse_difference
 
 
@@ -280,7 +280,8 @@ def layers_to_extract(
             return there, False
         where = f"The finished store {path}"
         refuse_difference(store.provenance, checked_provenance(provenance), where)
-        refuse_difference(samples_identity(store.samples), samples_identity(samples), where)
+        known = samples_identity(store.samples), samples_identity(samples)
+        refuse_difference(*comparable_samples(*known), where)
         if "shards" in store:
             raise StoreError(
                 f"{path} refers to its shards, so no layers can be added to it: extract them "

@@ -194,7 +194,7 @@ def _indices(
     return rows + start, columns + other
 
 
-def read_groups(path: Path, sample_ids: Sequence[str]) -> NDArray[np.int64]:
+def read_groups(path: Path, sample_ids: Sequence[str]) -> list[str]:
     """Read the groups of samples from a CSV with the columns ``sample_id,group``.
 
     Args:
@@ -202,7 +202,7 @@ def read_groups(path: Path, sample_ids: Sequence[str]) -> NDArray[np.int64]:
         sample_ids: The samples, in order.
 
     Returns:
-        int64, shape (samples,): consecutive from 0 in order of first appearance.
+        The name of each sample's group.
 
     Raises:
         ImagesError: The file cannot be read, lacks a column or a sample, or contradicts itself.
@@ -245,4 +245,4 @@ def read_groups(path: Path, sample_ids: Sequence[str]) -> NDArray[np.int64]:
             f"{path} gives no group for {len(missing):,} of {len(sample_ids):,} samples, the first "
             f"of them {missing[0]!r}; add a line for each."
         )
-    return consecutive(given[sample] for sample in sample_ids)
+    return [given[sample] for sample in sample_ids]

@@ -33,6 +33,8 @@ class ImageSet:
         pixels: uint8, shape (samples, 784): the grey 28 × 28 image, row by row, 0 is black.
         group: int64, shape (samples,): images that are not independent share a number; numbers are
             consecutive from 0 in order of first appearance.
+        group_names: Names of the groups by number, such as those of signers; ``None`` where they
+            have none.
         root: Folder that the ids are relative to; ``None`` where ``pixels`` is the image itself.
         seed: Seed of the subsampling.
         classes: The ``classes`` asked for.
@@ -50,6 +52,7 @@ class ImageSet:
     image_sha256: list[str]
     pixels: NDArray[np.uint8]
     group: NDArray[np.int64]
+    group_names: tuple[str, ...] | None = None
     root: Path | None = None
     seed: int = 42
     classes: int | tuple[str, ...] | None = None

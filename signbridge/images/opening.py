@@ -104,6 +104,7 @@ def open_images(
     counts = Counter(labels)
     notes = found.notes + notes_on_counts({name: counts[name] for name in class_names}, per_class)
     sample_id = [found.sample_id[i] for i in order]
+    named: list[str] | None = None
     if groups == "near_duplicates":
         if whole is None:
             group = near_duplicate_groups(pixels, duplicate_threshold)
@@ -112,11 +113,13 @@ def open_images(
         notes += _notes_on_groups(group)
         grouping = f"near_duplicates {duplicate_threshold:g}"
     elif found.signer is not None:
-        group, grouping = consecutive(found.signer[i] for i in order), _LAYOUTS[groups]
+        named, grouping = [found.signer[i] for i in order], _LAYOUTS[groups]
     elif groups == "none":
         group, grouping = np.arange(len(order), dtype=np.int64), "none"
     else:
-        group, grouping = read_groups(Path(groups), sample_id), Path(groups).name
+        named, grouping = read_groups(Path(groups), sample_id), Path(groups).name
+    if named is not None:
+        group = consecutive(named)
     return ImageSet(
         name=found.name,
         class_names=class_names,
@@ -126,6 +129,7 @@ def open_images(
         image_sha256=checksums,
         pixels=pixels,
         group=group,
+        group_names=None if named is None else tuple(dict.fromkeys(named)),
         root=found.root,
         seed=seed,
         classes=classes if classes is None or isinstance(classes, int) else class_names,

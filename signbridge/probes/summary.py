@@ -125,6 +125,7 @@ def _write_predictions(
         store.class_names,
         {"label": plan.labels, "group": plan.groups, "sample_id": store.sample_ids},
         splits,
+        store.group_names,
     )
 
 

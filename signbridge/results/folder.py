@@ -255,10 +255,11 @@ class ResultsFolder:
         class_names: Sequence[str],
         samples: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
         splits: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]],
+        group_names: Sequence[str] | None = None,
     ) -> None:
         """Write ``predictions.h5``, see :mod:`signbridge.results.predictions`."""
         path = self.path / PREDICTIONS_FILE
-        write_predictions(path, feature_names, class_names, samples, splits)
+        write_predictions(path, feature_names, class_names, samples, splits, group_names)
 
     def write_summary(self, summary: Summary) -> None:
         """Write ``summary.json``, which makes the folder complete."""

@@ -32,6 +32,7 @@ class Predictions:
         group: (n,) int64, samples of one group are not independent.
         class_names: Names of the classes.
         feature_names: Names such as ``resid_post/5`` or ``pixels``.
+        group_names: Names by group number, such as those of signers; None where there are none.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Predictions:
     group: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
     feature_names: tuple[str, ...]
+    group_names: tuple[str, ...] | None = None
 
     def probability(self, feature: str) -> npt.NDArray[np.float32]:
         """Held-out class probabilities of one feature.
@@ -103,6 +105,7 @@ def write_predictions(
     class_names: Sequence[str],
     samples: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
     splits: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]],
+    group_names: Sequence[str] | None = None,
 ) -> None:
     """Write ``predictions.h5``, which xarray opens with ``engine="h5netcdf"``.
 
@@ -114,6 +117,7 @@ def write_predictions(
         splits: by HDF5 group (``/`` for the main split, ``/random`` for the comparison) the
             probabilities, shape (n_features, n_samples, n_classes), and the folds, shape
             (n_samples,).
+        group_names: names by group number, if the groups have any.
     """
     import h5py
 
@@ -127,10 +131,13 @@ def write_predictions(
             "class": file.create_dataset("class_name", data=list(class_names), dtype=text),
             "sample": file.create_dataset("sample", data=np.arange(len(samples["label"]))),
         }
+        if group_names is not None:
+            names = file.create_dataset("group_name", data=list(group_names), dtype=text)
+            scales["group_number"] = names
         # A dimension is named by its scale, and class_name(class) asks for another name.
-        for name, length in (("feature", len(feature_names)), ("class", len(class_names))):
+        for name in [name for name in scales if name != "sample"]:
             words = scales[name]
-            scales[name] = file.create_dataset(name, data=np.arange(length))
+            scales[name] = file.create_dataset(name, data=np.arange(len(words)))
             scales[name].make_scale(name)
             words.dims[0].attach_scale(scales[name])
         scales["sample"].make_scale("sample")
@@ -187,6 +194,7 @@ def _predictions(file: h5py.File, path: Path) -> Predictions:
         group=integers("group"),
         class_names=strings("class_name"),
         feature_names=strings("feature_name"),
+        group_names=strings("group_name") if "group_name" in file else None,
     )
     n, n_classes = len(predictions.sample_id), len(predictions.class_names)
     expected = (len(predictions.feature_names), n, n_classes)
@@ -201,6 +209,11 @@ def _predictions(file: h5py.File, path: Path) -> Predictions:
     for name in ("label", "fold", "group"):
         if getattr(predictions, name).shape != (n,):
             raise ProbeError(f"{path} does not hold one {name} for each sample: {AGAIN}.")
+    names = predictions.group_names
+    if names is not None and not 0 <= predictions.group.min() <= predictions.group.max() < len(
+        names
+    ):
+        raise ProbeError(f"{path} holds a group that has no name: {AGAIN}.")
     if predictions.label.min() < 0 or predictions.label.max() >= n_classes:
         raise ProbeError(f"{path} holds a label that names no class: {AGAIN}.")
     return predictions

@@ -31,6 +31,7 @@ from signbridge.store.schema import (
     FORMAT_MAJOR,
     FORMAT_MINOR,
     FORMAT_VERSION,
+    GROUP_VARIABLE,
     LAYER_VARIABLE,
     RESID_POST,
     SAMPLE_VARIABLES,
@@ -45,6 +46,7 @@ _REQUIRED = (
     CLASS_VARIABLE.name,
     *(v.name for v in SAMPLE_VARIABLES),
 )
+_SMALL = {*_REQUIRED, GROUP_VARIABLE.name} - {RESID_POST}
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -
             for where in np.ndindex(checksums.shape):
                 label, block = _read_block(dataset, name, rows, where)
                 waiting.append((label, pool.submit(_block_problem, block, checksums[where])))
-                if not isinstance(block, Exception) and name in _REQUIRED and name != RESID_POST:
+                if not isinstance(block, Exception) and name in _SMALL:
                     values.setdefault(name, []).extend(block)
                 while len(waiting) > 8:
                     yield from _finished(*waiting.popleft())
@@ -312,6 +314,12 @@ def _value_problems(h5: h5py.File, values: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("label", f"a label is not between 0 and {n_classes - 1}")
     if (np.asarray(values.get("group", []), np.int64) < 0).any():
         yield Problem("group", "a group number is negative")
+    names = values.get(GROUP_VARIABLE.name)
+    if names is not None:
+        if len(set(names)) != len(names) or "" in names:
+            yield Problem(GROUP_VARIABLE.name, "a name is empty or occurs more than once")
+        if max(values.get("group", []), default=-1) >= len(names):
+            yield Problem("group", f"a group number is above {len(names) - 1}, the last name")
     layers = list(values.get("layer", []))
     if len(set(layers)) != len(layers):
         yield Problem("layer", "a layer number occurs more than once")

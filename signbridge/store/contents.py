@@ -30,6 +30,7 @@ from signbridge.store.checksums import dimension_names, dtype_name
 from signbridge.store.schema import (
     CHECKSUMS,
     CLASS_LOGPROB,
+    GROUP_VARIABLE,
     RESID_POST,
     RESPONSE,
     SampleTable,
@@ -262,6 +263,19 @@ class StoreFile:
         return self._numbers("group")
 
     @cached_property
+    def group_names(self) -> tuple[str, ...] | None:
+        """Names of the groups by their number, such as those of signers; ``None`` without names."""
+        if GROUP_VARIABLE.name not in self:
+            return None
+        names = tuple(self._texts(GROUP_VARIABLE.name))
+        if self.groups.max(initial=-1) >= len(names):
+            raise StoreError(
+                f"{self.path} is damaged: group {self.groups.max()} has no name, there are "
+                f"{len(names)}; restore the file or make it again."
+            )
+        return names
+
+    @cached_property
     def sample_ids(self) -> list[str]:
         """Unique id of each sample."""
         return self._texts("sample_id")
@@ -365,6 +379,7 @@ class StoreFile:
             self.groups,
             self.source_splits,
             self.image_sha256,
+            self.group_names,
         )
 
     @cached_property

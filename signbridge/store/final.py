@@ -26,10 +26,12 @@ from signbridge.store.schema import (
     CLASS_VARIABLE,
     FORMAT,
     FORMAT_VERSION,
+    GROUP_VARIABLE,
     INFO,
     LAYER_VARIABLE,
     SAMPLE_VARIABLES,
     SHARDS,
+    VERSION_WITHOUT_GROUP_NAMES,
     SampleTable,
     StoreSpec,
     Values,
@@ -70,7 +72,11 @@ class Content:
 
     def sizes(self) -> dict[str, int]:
         """The length of every dimension."""
-        return self.spec.sizes(len(self.samples), len(self.samples.class_names))
+        sizes = self.spec.sizes(len(self.samples), len(self.samples.class_names))
+        if self.samples.group_names is not None:
+            (dimension,) = GROUP_VARIABLE.dims
+            sizes[dimension] = len(self.samples.group_names)
+        return sizes
 
     def shape(self, variable: Variable) -> tuple[int, ...]:
         """The shape of ``variable``."""
@@ -170,7 +176,8 @@ def _verify(temporary: Path, path: Path, progress: Progress | None) -> None:
 
 def _fill(h5: h5py.File, content: Content, file: GuardedFile, progress: Progress | None) -> None:
     h5.attrs["format"] = FORMAT
-    h5.attrs["format_version"] = FORMAT_VERSION
+    named = content.samples.group_names is not None
+    h5.attrs["format_version"] = FORMAT_VERSION if named else VERSION_WITHOUT_GROUP_NAMES
     h5.attrs["complete"] = np.int8(0)
     for key, value in content.provenance.items():
         h5.attrs[key] = hdf.attribute_value(value)
@@ -178,7 +185,8 @@ def _fill(h5: h5py.File, content: Content, file: GuardedFile, progress: Progress
     h5.attrs["provenance_sha256"] = provenance_sha256(content.provenance)
 
     captured = content.spec.captured
-    variables = (LAYER_VARIABLE, CLASS_VARIABLE, *SAMPLE_VARIABLES, *captured)
+    about = (LAYER_VARIABLE, CLASS_VARIABLE, *([GROUP_VARIABLE] if named else []))
+    variables = (*about, *SAMPLE_VARIABLES, *captured)
     for variable in variables:
         layout = _virtual_layout(variable, content)
         hdf.create_variable(h5, variable, content.shape(variable), layout)
@@ -213,6 +221,8 @@ def _put_known(
         (LAYER_VARIABLE, np.array(content.spec.layers, np.int64)),
         (CLASS_VARIABLE, list(content.samples.class_names)),
     ]
+    if content.samples.group_names is not None:
+        columns.append((GROUP_VARIABLE, list(content.samples.group_names)))
     columns += [(v, content.samples.column(v.name)) for v in SAMPLE_VARIABLES]
     for variable, values in columns:
         for block, (start, stop) in enumerate(block_edges(len(values), variable.block_rows)):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from signbridge.errors import StoreError
-from signbridge.store.parts import Parts, samples_identity
+from signbridge.store.parts import Parts, comparable_samples, samples_identity
 from signbridge.store.reader import Store, open_store
 
 
@@ -49,8 +49,8 @@ class Unfinished:
 
     def is_of(self, store: Store) -> bool:
         """Whether it is made of the same samples in the same way."""
-        samples = samples_identity(store.samples)
-        return bool(self.provenance == store.provenance and self._plan["samples"] == samples)
+        mine, its = comparable_samples(self._plan["samples"], samples_identity(store.samples))
+        return bool(self.provenance == store.provenance and mine == its)
 
     def is_within(self, store: Store) -> bool:
         """Whether a finished store holds all that this one would."""

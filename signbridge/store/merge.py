@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from signbridge.errors import StoreError
 from signbridge.runtime.progress import StageProgress, stage
+from signbridge.runtime.words import some
 from signbridge.store import files
 from signbridge.store.final import Content, publish_store
 from signbridge.store.parts import Parts, spec_identity
@@ -39,7 +41,8 @@ def merge_stores(
     Stores with the same samples are joined by their layers and baselines; the rows of the first
     decide the order. Stores with no sample in common are joined by their samples, in the order
     given: class names are united, and groups of different stores stay apart unless they share an
-    identical image.
+    identical image or have the same name: a signer of that name may be the same person, whom no
+    split may part.
 
     Args:
         paths: Two or more finished stores.
@@ -168,7 +171,9 @@ def _join_columns(stores: Sequence[Store]) -> Content:
         class_logprob="class_logprob" in owner,
     )
     source = _Columns(stores, permutations, owner, spec)
-    return Content(spec, first.samples, provenance, _merged_info(stores), source)
+    named = next((s.group_names for s in stores if s.group_names is not None), None)
+    samples = replace(first.samples, group_names=named)
+    return Content(spec, samples, provenance, _merged_info(stores), source)
 
 
 def _permutation(first: Store, store: Store) -> NDArray[np.int64] | None:
@@ -184,6 +189,12 @@ def _refuse_samples(first: Store, store: Store, permutation: NDArray[np.int64] |
         raise StoreError(
             f"{store.path} and {first.path} have the same samples but other class names: "
             f"{list(store.class_names)} and {list(first.class_names)}."
+        )
+    names = first.group_names, store.group_names
+    if None not in names and names[0] != names[1]:
+        raise StoreError(
+            f"{store.path} and {first.path} have the same samples but other group names: "
+            f"{some(names[1] or ())} and {some(names[0] or ())}."
         )
     for name in ("labels", "groups", "image_sha256", "source_splits"):
         mine, theirs = getattr(first, name), getattr(store, name)
@@ -277,13 +288,19 @@ def _join_rows(stores: Sequence[Store]) -> Content:
         values = list(class_names) if differ else _united(chosen)
         if values is not None:
             provenance[key] = values
+    group, group_names = joined_groups(
+        [s.groups for s in stores],
+        [s.image_sha256 for s in stores],
+        [s.group_names for s in stores],
+    )
     samples = SampleTable(
         [x for s in stores for x in s.sample_ids],
         np.concatenate([_relabelled(s, class_names) for s in stores]),
         class_names,
-        joined_groups([s.groups for s in stores], [s.image_sha256 for s in stores]),
+        group,
         [x for s in stores for x in s.source_splits],
         [x for s in stores for x in s.image_sha256],
+        group_names,
     )
     return Content(first.spec, samples, provenance, _merged_info(stores), _Rows(stores, first.spec))
 
@@ -304,16 +321,21 @@ def _relabelled(store: Store, class_names: tuple[str, ...]) -> NDArray[np.int64]
 
 
 def joined_groups(
-    groups: Sequence[NDArray[np.int64]], hashes: Sequence[Sequence[str]]
-) -> NDArray[np.int64]:
-    """Number the groups of several stores so that only identical images join them.
+    groups: Sequence[NDArray[np.int64]],
+    hashes: Sequence[Sequence[str]],
+    names: Sequence[tuple[str, ...] | None],
+) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
+    """Number the groups of several stores so that identical images and names join them.
 
     Args:
         groups: For each store the group of each sample.
         hashes: For each store the SHA-256 of each sample's image.
+        names: For each store the names of its groups, if they have any.
 
     Returns:
-        Group of each sample of all stores in turn, consecutive from 0 in order of appearance.
+        Group of each sample of all stores in turn, consecutive from 0 in order of appearance, and
+        their names: where an image has joined several, all of these; ``None`` unless every store
+        has names.
     """
     keys = [(number, int(g)) for number, column in enumerate(groups) for g in column]
     parent = {key: key for key in keys}
@@ -328,8 +350,20 @@ def joined_groups(
     for key, digest in zip(keys, (h for column in hashes for h in column), strict=True):
         if digest:
             parent[root(key)] = root(first_with.setdefault(digest, key))
+    named: dict[tuple[int, int], str] = {}
+    for key in dict.fromkeys(keys):
+        if (its := names[key[0]]) is not None:
+            named[key] = its[key[1]]
+            same = first_with.setdefault(f"name {named[key]}", key)
+            parent[root(key)] = root(same)
     number_of: dict[tuple[int, int], int] = {}
-    return np.array([number_of.setdefault(root(key), len(number_of)) for key in keys], np.int64)
+    group = np.array([number_of.setdefault(root(key), len(number_of)) for key in keys], np.int64)
+    if None in names:
+        return group, None
+    together: dict[int, dict[str, None]] = {}
+    for key, number in zip(keys, group.tolist(), strict=True):
+        together.setdefault(number, {})[named[key]] = None
+    return group, tuple(" and ".join(together[number]) for number in range(len(together)))
 
 
 class _Rows:
@@ -390,4 +424,10 @@ def _united(values: Sequence[Any]) -> Any:
 
 def _merged_info(stores: Sequence[Store]) -> dict[str, Any]:
     names = [s.path.name for s in stores]
-    return {"merged_from": names, **{f"info_{i}": s.info for i, s in enumerate(stores)}}
+    unnamed = [s.path.name for s in stores if s.group_names is None]
+    some_named = 0 < len(unnamed) < len(stores)
+    return {
+        "merged_from": names,
+        "without_group_names": unnamed if some_named else None,
+        **{f"info_{i}": s.info for i, s in enumerate(stores)},
+    }

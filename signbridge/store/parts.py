@@ -27,6 +27,7 @@ from signbridge.store.schema import SampleTable, Shard, StoreSpec, block_edges
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 PARTS_FORMAT = "signbridge-parts"
 PARTS_VERSION = "1.0"
+_GROUP_NAMES = "group_names (SHA-256)"
 
 
 def parts_folder(path: Path) -> Path:
@@ -53,7 +54,22 @@ def samples_identity(samples: SampleTable) -> dict[str, Any]:
         values = getattr(samples, name)
         digest = block_sha256(values if hasattr(values, "dtype") else list(values))
         identity[f"{name} (SHA-256)"] = digest
+    if samples.group_names is not None:
+        identity[_GROUP_NAMES] = block_sha256(list(samples.group_names))
     return identity
+
+
+def comparable_samples(
+    old: Mapping[str, Any], new: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Two of :func:`samples_identity` as they are compared.
+
+    Work that was begun before group names were kept has none, and is continued.
+    """
+    if (_GROUP_NAMES in old) == (_GROUP_NAMES in new):
+        return old, new
+    first, second = ({k: v for k, v in x.items() if k != _GROUP_NAMES} for x in (old, new))
+    return first, second
 
 
 class Parts:
@@ -191,7 +207,8 @@ class Parts:
         where = f"The unfinished extraction in {self.folder}"
         refuse_difference(plan["provenance"], plain(provenance), where)
         refuse_difference(plan["spec"], spec_identity(spec), where)
-        refuse_difference(plan["samples"], samples_identity(samples), where)
+        known = comparable_samples(plan["samples"], samples_identity(samples))
+        refuse_difference(*known, where)
         return [Shard(i, start, stop) for i, (start, stop) in enumerate(plan["edges"])]
 
     # -- the shards -------------------------------------------------------------------------------

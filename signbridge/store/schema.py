@@ -1,7 +1,7 @@
 """What an activation store holds: its variables, their dimensions and types.
 
 ``docs/format.md`` is the specification in prose. This module is the one place in the code where the
-names, dimension orders and block sizes of format version 1.0 are written down.
+names, dimension orders and block sizes of format version 1.1 are written down.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from signbridge.errors import StoreError
 
 FORMAT = "signbridge-activations"
-FORMAT_VERSION = "1.0"
-FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+FORMAT_VERSION = "1.1"
+FORMAT_MAJOR, FORMAT_MINOR = 1, 1
+VERSION_WITHOUT_GROUP_NAMES = "1.0"
+"""Version of a file without group names, which holds nothing that 1.0 does not know."""
 
 CHUNK_ROWS = 64
 """Rows of samples in an HDF5 chunk, and in a checksum block, of a captured variable."""
@@ -85,6 +87,9 @@ LAYER_VARIABLE = Variable(
     "layer", ("layer",), "int64", {"long_name": "decoder layer number, 0-based"}
 )
 CLASS_VARIABLE = Variable("class_name", ("class",), "string", {"long_name": "name of the class"})
+GROUP_VARIABLE = Variable(
+    "group_name", ("group_number",), "string", {"long_name": "name of the group, such as a signer"}
+)
 # Captured, where the spec asks for them, beside resid_post and the baselines.
 CLASS_LOGPROB = Variable(
     "class_logprob",
@@ -102,8 +107,9 @@ RESPONSE = Variable(
 )
 
 RESERVED_VARIABLES = frozenset(
-    {RESID_POST, "sample", "hidden", "class", CHECKSUMS, INFO, SHARDS}
-    | {v.name for v in (*SAMPLE_VARIABLES, LAYER_VARIABLE, CLASS_VARIABLE, CLASS_LOGPROB, RESPONSE)}
+    {RESID_POST, "sample", "hidden", "class", "group_number", CHECKSUMS, INFO, SHARDS}
+    | {v.name for v in (*SAMPLE_VARIABLES, LAYER_VARIABLE, CLASS_VARIABLE, GROUP_VARIABLE)}
+    | {v.name for v in (CLASS_LOGPROB, RESPONSE)}
 )
 
 
@@ -210,6 +216,8 @@ class SampleTable:
         group: Integers from 0, shape ``(n,)``; samples of one group are not independent.
         source_split: What the source calls the sample's split, or ``""``.
         image_sha256: SHA-256 of each image, in hexadecimal.
+        group_names: Unique names by group number, such as those of signers; ``None`` where groups
+            have none.
 
     Raises:
         StoreError: If lengths differ, an id is empty or occurs twice, a label or group is out of
@@ -222,11 +230,15 @@ class SampleTable:
     group: NDArray[np.int64]
     source_split: Sequence[str]
     image_sha256: Sequence[str]
+    group_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("sample_id", "source_split", "image_sha256"):
             object.__setattr__(self, name, checked_strings(getattr(self, name), name))
         object.__setattr__(self, "class_names", tuple(checked_strings(self.class_names, "class")))
+        if self.group_names is not None:
+            names = tuple(checked_strings(self.group_names, "group name"))
+            object.__setattr__(self, "group_names", names)
         for name in ("label", "group"):
             values = np.asarray(getattr(self, name))
             if values.ndim != 1 or values.dtype.kind not in "iu":
@@ -272,6 +284,15 @@ class SampleTable:
                 f"Sample '{self.sample_id[bad[0]]}' has group {self.group[bad[0]]}: groups are "
                 "numbered from 0."
             )
+        if self.group_names is not None:
+            if "" in self.group_names or len(set(self.group_names)) != len(self.group_names):
+                return f"The group names {list(self.group_names)} are not unique and not empty."
+            bad = np.flatnonzero(self.group >= len(self.group_names))
+            if len(bad):
+                return (
+                    f"Sample '{self.sample_id[bad[0]]}' has group {self.group[bad[0]]}, but there "
+                    f"are {len(self.group_names)} group names, numbered from 0."
+                )
         return None
 
     def column(self, name: str) -> Values:

@@ -14,7 +14,7 @@ from signbridge.store import files
 from signbridge.store.final import Content, ShardFile, publish_store
 from signbridge.store.guarded import Opener
 from signbridge.store.leftovers import unfinished
-from signbridge.store.parts import Parts, samples_identity, spec_identity
+from signbridge.store.parts import Parts, comparable_samples, samples_identity, spec_identity
 from signbridge.store.provenance import checked_provenance, refuse_difference
 from signbridge.store.reader import Store, open_store
 from signbridge.store.schema import SHARDS, SampleTable, Shard, StoreSpec
@@ -168,9 +168,8 @@ class StoreWriter:
             where = f"The finished store {self.path}"
             refuse_difference(store.provenance, self.provenance, where)
             refuse_difference(spec_identity(store.spec), spec_identity(self.spec), where)
-            refuse_difference(
-                samples_identity(store.samples), samples_identity(self.samples), where
-            )
+            known = samples_identity(store.samples), samples_identity(self.samples)
+            refuse_difference(*comparable_samples(*known), where)
 
     def _tidy_finished(self) -> None:
         """Remove what a run killed between its last rename and its clean-up has left."""

@@ -184,7 +184,7 @@ def test_consecutive_numbers_by_first_appearance(values: list[int]) -> None:
 def test_groups_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "groups.csv"
     path.write_text("﻿group,sample_id,remark\nBo,x/2,\nAda,x/1,\nBo,x/3,\nCy,unused,\n", "utf-8")
-    assert read_groups(path, ["x/1", "x/2", "x/3"]).tolist() == [0, 1, 1]
+    assert read_groups(path, ["x/1", "x/2", "x/3"]) == ["Ada", "Bo", "Bo"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from signbridge.errors import ProbeError
+from signbridge.results.predictions import read_predictions, write_predictions
 from signbridge.results.results import load_results
 from signbridge.results.summary import Summary
 
@@ -231,3 +232,16 @@ def test_probabilities_outside_their_range(make_results: Callable[..., Path]) ->
         name = file["feature_name"].asstr()[0]
     with pytest.raises(ProbeError, match=r"outside 0\.\.1"):
         load_results(folder).predictions.probability(name)
+
+
+def test_names_of_groups_are_kept_beside_their_numbers(tmp_path: Path) -> None:
+    samples = {"label": [0, 1, 0], "group": [0, 1, 1], "sample_id": ["a", "b", "c"]}
+    splits = {"/": (np.full((1, 3, 2), 0.5, np.float32), np.zeros(3, np.int64))}
+    for names in (None, ("Ada", "Bo"), ("Ada",)):
+        path = tmp_path / f"{names}.h5"
+        write_predictions(path, ["pixels"], ["A", "B"], samples, splits, names)
+        if names == ("Ada",):
+            with pytest.raises(ProbeError, match="a group that has no name"):
+                read_predictions(path)
+        else:
+            assert read_predictions(path).group_names == names

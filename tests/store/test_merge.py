@@ -287,7 +287,19 @@ def test_the_command_says_what_it_made(make_store, tmp_path, monkeypatch, capsys
 def test_groups_join_only_through_identical_images():
     groups = [np.array([0, 0, 1]), np.array([0, 1, 1, 0]), np.array([5])]
     hashes = [["a", "b", "c"], ["x", "c", "y", "z"], [""]]
-    np.testing.assert_array_equal(joined_groups(groups, hashes), [0, 0, 1, 2, 1, 1, 2, 3])
+    joined, names = joined_groups(groups, hashes, [None] * 3)
+    np.testing.assert_array_equal(joined, [0, 0, 1, 2, 1, 1, 2, 3])
+    assert names is None
+
+
+def test_groups_of_one_name_join_and_those_with_one_image_take_both_names():
+    groups = [np.array([0, 0, 1]), np.array([0, 1, 1, 0]), np.array([2])]
+    hashes = [["a", "b", "c"], ["x", "c", "y", "z"], [""]]
+    names = [("Ada", "Bo"), ("Ada", "Cy"), ("Di", "Ed", "Cy")]
+    joined, together = joined_groups(groups, hashes, names)
+    np.testing.assert_array_equal(joined, [0, 0, 1, 0, 1, 1, 0, 1])
+    assert together == ("Ada", "Bo and Cy")
+    assert joined_groups(groups, hashes, [*names[:2], None])[1] is None
 
 
 def test_a_damaged_source_is_refused_and_nothing_is_written(tmp_path):
