@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, ImagePalette, UnidentifiedImageError
 
 from signbridge.runtime.words import listed
 
@@ -34,8 +35,20 @@ MAX_PIXELS = 89_478_485
 MAX_BYTES = 1 << 29
 """No file of a still image below ``MAX_PIXELS`` is larger."""
 
+NO_VALUE_ABOVE_12_BITS = "no_value_above_12_bits"
+"""Key in ``info`` of a decoded image: its file has 16 bits a value, and none is above 4,095."""
+
 _FORMATS = tuple(kind.upper() for kind in KINDS)  # multi-picture JPEGs open through JPEG
-_SUBFILE_TYPE = 254  # TIFF 6.0; bit 0: a smaller version of another page
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Tags of TIFF 6.0.
+_SUBFILE_TYPE = 254  # bit 0: a smaller version of another page
+_BITS_PER_SAMPLE = 258
+_PHOTOMETRIC = 262
+_WHITE_IS_ZERO, _YCBCR = 0, 6
+_PLANAR_CONFIGURATION = 284
+_COLOUR_MAP = 320
+_EXTRA_SAMPLES = 338
+_SAMPLE_FORMAT = 339
 
 
 class BadImageError(Exception):
@@ -65,16 +78,18 @@ def read_image_bytes(path: Path) -> bytes:
 def decode(data: bytes) -> Image.Image:
     """Decode one still image.
 
-    EXIF orientation is applied; transparency is laid over white; 16-bit grey is scaled to 8 bits.
+    EXIF orientation is applied; transparency is laid over white; levels of any depth are scaled to
+    8 bits (grey is rounded; colour of 16 bits keeps its upper byte, so it is up to a level darker).
 
     Args:
         data: Bytes of a file of one of ``KINDS``. Of a TIFF with previews the full image is taken.
 
     Returns:
-        The image in mode RGB.
+        The image in mode RGB; see ``NO_VALUE_ABOVE_12_BITS`` for what its ``info`` may say.
 
     Raises:
-        BadImageError: The bytes are no such image, are damaged, animated or too large.
+        BadImageError: The bytes are no such image, are damaged, animated, too large, or of a kind
+            of TIFF that would be misread.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -84,29 +99,46 @@ def decode(data: bytes) -> Image.Image:
                     f"has {width:,} x {height:,} pixels, more than the limit of {MAX_PIXELS:,}"
                 )
             _check_still(image)
-            upright = ImageOps.exif_transpose(image)
-            return _to_rgb(upright)
+            layouts = [str(tile.args) for tile in image.tile]
+            if image.format == "TIFF":
+                _check_samples(image)
+                _widen_colour_map(image)
+            if image.format == "PNG" and "transparency" in image.info:
+                _match_transparent_colour(image, data)
+            if image.format == "BMP" and image.mode == "RGBA" and _is_unset(image.getchannel("A")):
+                image.putalpha(255)
+            rgb, brightest = _to_rgb(image)
+            deep = image.format != "BMP" and any(";16" in layout for layout in layouts)
+            rgb.info = {NO_VALUE_ABOVE_12_BITS: True} if deep and 0 < brightest <= 4095 else {}
+            return rgb
     except BadImageError:
         raise
     except Image.DecompressionBombError:
         raise BadImageError(f"has more pixels than the limit of {MAX_PIXELS:,}") from None
     except UnidentifiedImageError:
+        if data.startswith(_TIFF_STARTS):
+            raise BadImageError(
+                "is damaged, or a TIFF of a kind that is not read; save it as a PNG"
+            ) from None
         raise BadImageError(f"is not a {listed(KINDS, 'or')} image") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes
         reason = str(error).rstrip(".") or type(error).__name__
         raise BadImageError(f"is damaged ({reason})") from None
 
 
+def _is_unset(alpha: Image.Image) -> bool:
+    """Whether a BMP's fourth byte is 0 throughout: programs agree to take it for opaque."""
+    return alpha.getextrema() == (0, 0)
+
+
 def _check_still(image: Image.Image) -> None:
-    """Refuse what is more than one image, and grey levels of which nobody knows which is white."""
+    """Refuse what is more than one image."""
     frames = getattr(image, "n_frames", 1)
     if image.format == "TIFF":
-        if image.mode in ("I", "F"):
-            raise BadImageError("has 32-bit grey levels, and only 8 and 16 bits are read")
         pages = 0
         for number in range(frames):
             image.seek(number)
-            pages += not image.tag_v2.get(_SUBFILE_TYPE, 0) & 1  # type: ignore[attr-defined]
+            pages += not _tag(image, _SUBFILE_TYPE, 0) & 1
         if pages > 1:
             raise BadImageError(f"has {pages} pages, and only single images are read")
         image.seek(0)
@@ -114,16 +146,73 @@ def _check_still(image: Image.Image) -> None:
         raise BadImageError("is animated, and only still images are read")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.int64)
-        # round(value * 255 / 65535): Pillow itself clips such images instead of scaling them.
-        return Image.fromarray(((wide + 128) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
+def _tag(image: Image.Image, number: int, default: Any) -> Any:
+    return image.tag_v2.get(number, default)  # type: ignore[attr-defined]
+
+
+def _check_samples(image: Image.Image) -> None:
+    """Refuse a TIFF without a known white, and what Pillow 12 gives other colours than it has."""
+    if max(_tag(image, _BITS_PER_SAMPLE, (1,))) > 16:
+        raise BadImageError("has 32-bit grey levels, and only 8 and 16 bits are read")
+    if max(_tag(image, _SAMPLE_FORMAT, (1,))) > 1:
+        raise BadImageError("has signed or floating levels, and only unsigned ones are read")
+    plain = image.info["compression"] == "raw"
+    if _tag(image, _PHOTOMETRIC, 0) == _YCBCR and plain:
+        raise BadImageError("has uncompressed YCbCr colours, which are not read; save it as a PNG")
+    if _tag(image, _PLANAR_CONFIGURATION, 1) == 2 and len(image.getbands()) > 1:
+        wide = max(_tag(image, _BITS_PER_SAMPLE, (1,))) > 8
+        unnamed_alpha = image.mode == "RGBA" and not _tag(image, _EXTRA_SAMPLES, ())
+        if (wide and plain) or image.mode in ("LA", "LAB") or (unnamed_alpha and not plain):
+            raise BadImageError(
+                "stores its colours one after the other in a way that is not read; save it as a PNG"
+            )
+
+
+def _widen_colour_map(image: Image.Image) -> None:
+    """Read a palette of 8-bit values, which some programs write, as libtiff does."""
+    values = _tag(image, _COLOUR_MAP, ())
+    if image.mode in ("P", "PA") and max(values) < 256:
+        image.palette = ImagePalette.raw("RGB;L", bytes(values))
+
+
+def _match_transparent_colour(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Let a PNG's transparent colour, kept in the file's depth, meet pixels of 8 bits."""
+    layout = str(image.tile[0].args)
+    if layout in ("L;2", "L;4"):
+        image.info["transparency"] *= {"L;2": 85, "L;4": 17}[layout]
+    elif layout == "RGB;16B":
+        colour = np.array(image.info.pop("transparency"))
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as lower:
+            # As little-endian the lower bytes pass for the upper ones.
+            lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+            hit = (np.asarray(lower) == colour % 256) & (np.asarray(image) == colour // 256)
+        image.paste("white", mask=Image.fromarray(hit.all(-1)))
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, int]:
+    """The image upright in mode RGB, and the highest of its levels if they have 16 bits."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "I" or upright.mode.startswith("I;16"):
+        level, top, white_is_zero = np.asarray(upright), 65535, False
+        if image.format == "TIFF":
+            top = 2 ** max(_tag(image, _BITS_PER_SAMPLE, (1,))) - 1
+            white_is_zero = _tag(image, _PHOTOMETRIC, 0) == _WHITE_IS_ZERO
+        # round(level * 255 / top): Pillow itself clips such images instead of scaling them.
+        scaled = ((np.arange(65536) * 510 + top) // (2 * top)).clip(max=255).astype(np.uint8)
+        if white_is_zero:
+            scaled = 255 - scaled
+        if "transparency" in upright.info:
+            scaled[upright.info["transparency"]] = 255
+        return Image.fromarray(scaled[level]).convert("RGB"), int(level.max())
+    brightest = 65535
+    if upright.mode in ("RGB", "RGBA"):  # of 16 bits Pillow keeps the upper byte
+        upper = np.array([band.getextrema()[1] for band in upright.split()[:3]])
+        brightest = int(256 * upper.max() + 255)
+    if upright.has_transparency_data:
+        coloured = upright.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(white, coloured).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(white, coloured).convert("RGB"), brightest
+    return upright.convert("RGB"), brightest
 
 
 def grey_pixels(image: Image.Image) -> NDArray[np.uint8]:

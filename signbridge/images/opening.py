@@ -23,7 +23,7 @@ from signbridge.images.sampling import choose_classes, notes_on_counts, queues
 from signbridge.images.scan import scan_files
 from signbridge.images.sources import SOURCES, Candidates
 from signbridge.runtime.progress import Progress
-from signbridge.runtime.words import counted, listed
+from signbridge.runtime.words import counted, listed, some
 
 _LAYOUTS = {"signer": "class/signer", "signer/class": "signer/class"}
 
@@ -88,6 +88,7 @@ def open_images(
     members = queues(found.label, class_names, per_class, seed)
     skipped = list(found.unsupported)
     whole: NDArray[np.uint8] | None = None
+    dark_notes: list[str] = []
     if found.pixels is not None:
         order = [i for rows in members.values() for i in rows[:per_class]]
         if per_class is None:
@@ -100,9 +101,11 @@ def open_images(
         pixels = np.stack([scan.pixels[i] for i in order])
         checksums = [scan.sha256[i] for i in order]
         skipped += scan.skipped
+        dark_notes = _notes_on_depth([found.sample_id[i] for i in order if i in scan.dark])
     labels = [found.label[i] for i in order]
     counts = Counter(labels)
     notes = found.notes + notes_on_counts({name: counts[name] for name in class_names}, per_class)
+    notes += dark_notes
     sample_id = [found.sample_id[i] for i in order]
     named: list[str] | None = None
     if groups == "near_duplicates":
@@ -174,6 +177,16 @@ def _find(spec: str, layout: str) -> Candidates:
         known = listed([source.WHAT for source in SOURCES], "or")
         raise ImagesError(f"{spec!r} does not exist; give {known}.")
     raise ImagesError(f"{spec} is neither a file nor a folder; give one of them.")
+
+
+def _notes_on_depth(dark: list[str]) -> list[str]:
+    if not dark:
+        return []
+    has = "image has" if len(dark) == 1 else "images have"
+    return [
+        f"{len(dark):,} {has} 16 bits a value and none above 4,095 ({some(dark, 1)}), and so come "
+        "out with little contrast: if they hold 12 bits, save them again with values times 16."
+    ]
 
 
 def _notes_on_groups(group: NDArray[np.int64]) -> list[str]:

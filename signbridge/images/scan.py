@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from signbridge.errors import ImagesError
-from signbridge.images.decode import BadImageError, decode, grey_pixels, read_image_bytes
+from signbridge.images.decode import (
+    NO_VALUE_ABOVE_12_BITS,
+    BadImageError,
+    decode,
+    grey_pixels,
+    read_image_bytes,
+)
 from signbridge.images.sources.source import Candidates
 from signbridge.runtime.progress import Progress
 
@@ -29,12 +35,14 @@ class Scan:
         sha256: Checksum of each file's bytes, by candidate.
         pixels: Grey 28 × 28 image, uint8 (784,), by candidate.
         skipped: (id, reason) of each file that cannot be used.
+        dark: Candidates whose files have 16 bits a value, none of them above 4,095.
     """
 
     order: list[int] = field(default_factory=list)
     sha256: dict[int, str] = field(default_factory=dict)
     pixels: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    dark: set[int] = field(default_factory=set)
 
 
 def scan_files(
@@ -78,7 +86,9 @@ def scan_files(
                 bad[index] = result
             else:
                 good[found.label[index]].append(index)
-                scan.sha256[index], scan.pixels[index] = result
+                scan.sha256[index], scan.pixels[index], dark = result
+                if dark:
+                    scan.dark.add(index)
             if progress is not None:
                 progress(done, len(batch))
     scan.order = [index for members in good.values() for index in members]
@@ -111,7 +121,7 @@ def _check_share(
         )
 
 
-def _read_all(paths: Iterable[Path]) -> Iterator[tuple[str, NDArray[np.uint8]] | str]:
+def _read_all(paths: Iterable[Path]) -> Iterator[tuple[str, NDArray[np.uint8], bool] | str]:
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         # Size is checked by decode(); Pillow's other warnings concern metadata that is not used.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -119,10 +129,12 @@ def _read_all(paths: Iterable[Path]) -> Iterator[tuple[str, NDArray[np.uint8]] |
         yield from pool.map(_read, paths)
 
 
-def _read(path: Path) -> tuple[str, NDArray[np.uint8]] | str:
-    """Return checksum and grey pixels, or the reason why there are none."""
+def _read(path: Path) -> tuple[str, NDArray[np.uint8], bool] | str:
+    """Return checksum, grey pixels and whether they are dark, or why there are none."""
     try:
         data = read_image_bytes(path)
-        return hashlib.sha256(data).hexdigest(), grey_pixels(decode(data))
+        image = decode(data)
+        checksum = hashlib.sha256(data).hexdigest()
+        return checksum, grey_pixels(image), NO_VALUE_ABOVE_12_BITS in image.info
     except BadImageError as error:
         return str(error)
