@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import stat
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +16,7 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from signbridge.cli.usage import nearest, options_of, unknown_option, wrong_value
 from signbridge.errors import SignBridgeError, first_line
+from signbridge.runtime.reading import read_text
 
 SECTIONS = ("extract", "train_probes")
 _LARGEST = 1_000_000
@@ -157,19 +157,14 @@ def read_settings(file: str) -> dict[str, Any]:
 
 
 def _text(file: str) -> str:
-    path = Path(file).expanduser()
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-            problem = "is a pipe or a device"
-        elif found.st_size > _LARGEST:
-            problem = f"has {found.st_size:,} bytes, too many for settings"
-        else:
-            return path.read_text(encoding="utf-8")
+        return read_text(Path(file).expanduser(), _LARGEST, "utf-8")
     except FileNotFoundError as error:
         raise SignBridgeError(
             f"There is no configuration {file}: give --config the path of a YAML file."
         ) from error
     except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-    raise SignBridgeError(f"The configuration {file} {problem}: give the path of a YAML file.")
+        raise SignBridgeError(
+            f"The configuration {file} cannot be read ({error.strerror}): give the path of a YAML "
+            "file."
+        ) from error

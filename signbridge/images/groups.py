@@ -8,6 +8,7 @@ linked transitively (single linkage).
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import ImagesError
+from signbridge.runtime.reading import read_text
+from signbridge.runtime.tables import unquoted
 
 DEFAULT_THRESHOLD = 0.95
 """Correlation from which two images count as near-duplicates."""
@@ -210,14 +213,14 @@ def read_groups(path: Path, sample_ids: Sequence[str]) -> list[str]:
     wanted = set(sample_ids)
     given: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(read_text(path), newline="") as file:
             reader = csv.DictReader(file)
             if not {"sample_id", "group"} <= set(reader.fieldnames or ()):
                 raise ImagesError(
                     f"{path} has no header with the columns sample_id,group; add it as line 1."
                 )
             for row in reader:
-                sample, group = row["sample_id"], row["group"]
+                sample, group = unquoted(row["sample_id"] or ""), row["group"]
                 if sample not in wanted:
                     continue
                 if not group or not group.strip():

@@ -33,6 +33,7 @@ from signbridge.results.results import Score
 from signbridge.results.summary import Summary, read_summary, write_summary
 from signbridge.results.tables import write_rows
 from signbridge.runtime.files import replace_file
+from signbridge.runtime.reading import parse_json, read_bytes, read_json
 
 PARTS_FOLDER = ".parts"
 LOCK_FILE = "lock"
@@ -164,9 +165,9 @@ class ResultsFolder:
                 try:
                     return "complete", read_summary(summary).run
                 except ProbeError:
-                    return "damaged" if FORMAT.encode() in summary.read_bytes() else "foreign"
+                    return "damaged" if FORMAT.encode() in read_bytes(summary) else "foreign"
             if run.exists():
-                return "continue", json.loads(run.read_text(encoding="utf-8"))
+                return "continue", read_json(run)
             if [file.name for file in self.path.iterdir()] == [PARTS_FOLDER]:
                 return None  # stopped before its first file
         except (ValueError, OSError):
@@ -236,7 +237,7 @@ class ResultsFolder:
         file = self.parts / f"{_file_name(name)}.safetensors"
         try:
             with safe_open(file, framework="np") as tensors:
-                words = json.loads(tensors.metadata()["words"])
+                words = parse_json(tensors.metadata()["words"])
                 return {key: tensors.get_tensor(key) for key in tensors.keys()}, words  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None

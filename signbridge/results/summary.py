@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from signbridge.errors import ProbeError
+from signbridge.errors import ProbeError, first_line
 from signbridge.results.format import AGAIN, FORMAT, VERSION, require_file
 from signbridge.results.records import from_json, to_json
 from signbridge.runtime.files import replace_file
+from signbridge.runtime.reading import read_json
 
 __all__ = [
     "BestLayer",
@@ -501,9 +502,11 @@ def read_summary(path: Path) -> Summary:
     """
     require_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ProbeError(f"{path} is not readable JSON ({error}): {AGAIN}.") from error
+        content = read_json(path)
+    except OSError as error:
+        raise ProbeError(f"{path} cannot be read ({error.strerror}): {AGAIN}.") from error
+    except ValueError as error:
+        raise ProbeError(f"{path} is not readable JSON ({first_line(error)}): {AGAIN}.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ProbeError(
             f"{path} does not say format {FORMAT!r}: give a folder that train_probes wrote."

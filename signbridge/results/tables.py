@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import typing
 from collections.abc import Iterable, Mapping
@@ -11,9 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from signbridge.errors import ProbeError
+from signbridge.errors import ProbeError, first_line
 from signbridge.results.format import AGAIN
 from signbridge.runtime.files import replace_file
+from signbridge.runtime.reading import read_text
+from signbridge.runtime.tables import csv_lines, csv_text
 
 __all__ = ["columns_of", "read_rows", "write_rows"]
 
@@ -34,12 +35,9 @@ def write_rows(path: Path, kind: type[Any], rows: Iterable[Mapping[str, Any]]) -
         rows: The values by column; what is missing, None or NaN is left empty. Numbers are written
             with ten digits.
     """
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, columns_of(kind), lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        table.writerow({key: _text(row.get(key)) for key in columns_of(kind)})
-    replace_file(path, text.getvalue().encode())
+    columns = columns_of(kind)
+    cells = ([_text(row.get(column)) for column in columns] for row in rows)
+    replace_file(path, csv_text(columns, cells).encode())
 
 
 def read_rows(
@@ -58,32 +56,35 @@ def read_rows(
             message names file, line and column.
     """
     hints, defaults = typing.get_type_hints(kind), defaults or {}
+    line = 1
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            there = [c for c in columns_of(kind) if c in (reader.fieldnames or ())]
-            for column in columns_of(kind):
-                if column not in there and column not in defaults:
-                    raise ProbeError(f"{path} lacks the column {column!r}: {AGAIN}.")
-            rows = []
-            for row in reader:
-                if any(row[column] is None for column in there):
-                    raise ProbeError(
-                        f"{path}, line {reader.line_num}: the row is too short: {AGAIN}."
-                    )
-                try:
-                    cells = {
-                        column: _cell(
-                            hints[column], row.get(column) or defaults.get(column, ""), column
-                        )
-                        for column in columns_of(kind)
-                    }
-                except ValueError as error:
-                    raise ProbeError(f"{path}, line {reader.line_num}: {error}: {AGAIN}.") from None
-                rows.append(kind(**cells))
-            return tuple(rows)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ProbeError(f"{path} cannot be read ({error}): {AGAIN}.") from error
+        lines = csv_lines(read_text(path))
+        _, header = next(lines, (1, []))
+        place = {column: header.index(column) for column in columns_of(kind) if column in header}
+        for column in columns_of(kind):
+            if column not in place and column not in defaults:
+                raise ProbeError(f"{path} lacks the column {column!r}: {AGAIN}.")
+        rows = []
+        for line, row in lines:
+            if not row:
+                continue
+            if len(row) <= max(place.values(), default=0):
+                raise ProbeError(f"{path}, line {line}: the row is too short: {AGAIN}.")
+            given = {column: row[at] for column, at in place.items()}
+            cells = {
+                column: _cell(hints[column], given.get(column) or defaults.get(column, ""), column)
+                for column in columns_of(kind)
+            }
+            rows.append(kind(**cells))
+        return tuple(rows)
+    except ValueError as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise ProbeError(f"{path} is no UTF-8 text ({first_line(error)}): {AGAIN}.") from None
+        raise ProbeError(f"{path}, line {line}: {error}: {AGAIN}.") from None
+    except OSError as error:
+        raise ProbeError(f"{path} cannot be read ({error.strerror}): {AGAIN}.") from error
+    except csv.Error as error:
+        raise ProbeError(f"{path}, line {line + 1}: this is no CSV ({error}): {AGAIN}.") from error
 
 
 def _cell(hint: Any, text: str, column: str) -> Any:

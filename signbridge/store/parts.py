@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from signbridge.errors import StoreError
 from signbridge.runtime.files import file_sha256, fsync_folder
+from signbridge.runtime.reading import read_json
 from signbridge.store import files
 from signbridge.store.checksums import block_sha256
 from signbridge.store.provenance import plain, refuse_difference
@@ -25,6 +25,7 @@ from signbridge.store.schema import SampleTable, Shard, StoreSpec, block_edges
 
 # What the system says where files cannot be locked, as on some network file systems.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_LARGEST_RECORD = 10_000  # bytes
 PARTS_FORMAT = "signbridge-parts"
 PARTS_VERSION = "1.0"
 _GROUP_NAMES = "group_names (SHA-256)"
@@ -70,6 +71,23 @@ def comparable_samples(
         return old, new
     first, second = ({k: v for k, v in x.items() if k != _GROUP_NAMES} for x in (old, new))
     return first, second
+
+
+def _checked_edges(plan: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """The edges of a plan's shards, which follow one another and hold every sample.
+
+    Raises:
+        ValueError: If they do not, or a part of the plan is of another kind.
+    """
+    if not all(isinstance(plan[key], dict) for key in ("provenance", "spec", "samples")):
+        raise ValueError("a part of the plan is no object")
+    edges = [(int(a), int(b)) for a, b in plan["edges"]]
+    ends = [0, *(b for _, b in edges)]
+    if [a for a, _ in edges] != ends[:-1] or any(a >= b for a, b in edges):
+        raise ValueError("the shards do not follow one another")
+    if ends[-1] != plan["samples"]["number of samples"]:
+        raise ValueError("the shards do not hold every sample")
+    return edges
 
 
 class Parts:
@@ -165,9 +183,9 @@ class Parts:
             StoreError: If it is damaged or of another version.
         """
         try:
-            plan = json.loads(self.plan_path.read_text(encoding="utf-8"))
+            plan = read_json(self.plan_path)
             known = plan["format"] == PARTS_FORMAT and plan["version"] == PARTS_VERSION
-            plan["edges"] = [(int(a), int(b)) for a, b in plan["edges"]]
+            plan["edges"] = _checked_edges(plan)
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"{self.plan_path} is damaged: remove the folder {self.folder} or give "
@@ -235,7 +253,7 @@ class Parts:
     def record(self, shard: Shard) -> tuple[int, str] | None:
         """Size and SHA-256 of a recorded shard, or ``None`` if there is no usable record."""
         try:
-            record = json.loads(self.record_path(shard.index).read_text(encoding="utf-8"))
+            record = read_json(self.record_path(shard.index), _LARGEST_RECORD)
             place = (record["index"], record["start"], record["stop"])
             if place != (shard.index, shard.start, shard.stop):
                 return None

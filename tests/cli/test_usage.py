@@ -91,7 +91,10 @@ BOMB += [b"a%d: &a%d [%s]\n" % (k, k, b",".join([b"*a%d" % (k - 1)] * 10)) for k
         (b"layers: " + b"[" * 100_000, "(line 1, column 16: it nests deeper than settings do)"),
         (b"a: " + b"{a: " * 9 + b"1" + b"}" * 9, "it nests deeper than settings do"),
         (b"- " * 5000 + b"1\n", "it nests deeper than settings do"),
-        (b"prompt: " + b"x" * 1_000_000, "{file} has 1,000,008 bytes, too many for settings"),
+        (
+            b"prompt: " + b"x" * 1_000_000,
+            "{file} cannot be read (it has 1,000,008 bytes and ",
+        ),
         (b"prompt: \x00\n", "{file} is no YAML file: it is not plain text."),
         (b"prompt: caf\xe9\n", "{file} is no YAML file: it is not plain text."),
         (b"prompt: 2026-02-31\n", "cannot be read as YAML (day is out of range for month)"),
@@ -119,7 +122,9 @@ def test_what_is_no_regular_file_is_no_configuration(tmp_path, capsys):
     for file in (tmp_path / "fifo", "/dev/zero"):
         for arguments in (["extract", "--config", str(file)], ["--config", str(file), "extract"]):
             message = said(capsys, *arguments)
-            assert message.startswith(f"The configuration {file} is a pipe or a device: give ")
+            assert message.startswith(
+                f"The configuration {file} cannot be read (it is a pipe or a device)"
+            )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

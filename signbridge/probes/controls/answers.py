@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +16,9 @@ from signbridge.results.features import FORCED_CHOICE, SAID, TEXT, ZERO_SHOT
 from signbridge.results.format import ANSWERS_FILE
 from signbridge.results.results import AnswerCount
 from signbridge.results.summary import Bits, ForcedChoice, Said, SaidText, Value
+from signbridge.results.tables import columns_of
 from signbridge.runtime.files import replace_file
+from signbridge.runtime.tables import csv_text
 from signbridge.statistics.bootstrap import paired_difference
 
 if TYPE_CHECKING:
@@ -117,12 +117,8 @@ def write_answers(store: Store, path: Path) -> list[AnswerCount]:
     if store.responses is None:
         return []
     counts = count_answers(store.responses, np.asarray(store.labels), store.class_names)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["class_name", "answer", "count", "share", "names_class"])
-    writer.writeheader()
-    for row in counts:
-        writer.writerow({**asdict(row), "names_class": str(row.names_class).lower()})
-    replace_file(path, text.getvalue().encode())
+    rows = ({**asdict(row), "names_class": str(row.names_class).lower()}.values() for row in counts)
+    replace_file(path, csv_text(columns_of(AnswerCount), map(list, rows)).encode())
     return counts
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
+from signbridge.runtime.reading import read_bytes
+from signbridge.runtime.tables import csv_lines
 from signbridge.runtime.words import counted
 
 TRAIN, TEST, IGNORE = "train", "test", "ignore"
@@ -111,7 +112,7 @@ def _fold_value(text: str, where: str) -> int | str | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise ProbeError(
             f"the split file {path} cannot be read ({error.strerror}); give a CSV with the header "
@@ -128,25 +129,26 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
             f"the split file {path} is no UTF-8 text ({error.reason} at byte {error.start}); save "
             "it as UTF-8."
         ) from None
-    reader = csv.reader(io.StringIO(text, newline=""))
+    line = 1
     try:
-        header = next(reader, None)
+        lines = csv_lines(text)
+        line, header = next(lines, (1, None))
         if header is None:
             raise ProbeError(f"the split file {path} is empty; its first line is sample_id,fold.")
         if [word.strip() for word in header] != _HEADER:
             raise ProbeError(
                 f"{path} begins with {','.join(header)!r}; its first line must be sample_id,fold."
             )
-        for row in reader:
+        for line, row in lines:
             if not row or row == [""]:
                 continue
             if len(row) != 2:
                 raise ProbeError(
-                    f"{path}, line {reader.line_num}: {counted(len(row), 'value')} instead of two; "
+                    f"{path}, line {line}: {counted(len(row), 'value')} instead of two; "
                     "write sample_id,fold."
                 )
-            yield reader.line_num, row[0].strip(), row[1].strip()
+            yield line, row[0].strip(), row[1].strip()
     except csv.Error as error:
         raise ProbeError(
-            f"{path}, line {reader.line_num}: this is no CSV ({error}); write sample_id,fold."
+            f"{path}, line {line + 1}: this is no CSV ({error}); write sample_id,fold."
         ) from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ from signbridge.report.compare.pairing import Pairing, pair_up
 from signbridge.report.compare.runs import Run
 from signbridge.results.comparisons import COMPARISON_COLUMNS, Comparison
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST
+from signbridge.runtime.tables import csv_text
 
 if TYPE_CHECKING:
     from signbridge.statistics.bootstrap import Scored
@@ -165,8 +164,4 @@ def _whole(run: Run, feature: str, pairing: Pairing, side: int) -> bool:
 
 def to_csv(found: Sequence[PairedDifference]) -> str:
     """The differences as CSV text, one row each."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_CSV_COLUMNS)
-    writer.writerows([getattr(one, name) for name in _CSV_COLUMNS] for one in found)
-    return buffer.getvalue()
+    return csv_text(_CSV_COLUMNS, ([getattr(one, name) for name in _CSV_COLUMNS] for one in found))

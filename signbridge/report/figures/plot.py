@@ -6,7 +6,6 @@ and its rows to :func:`build`. ``registry.py`` lists the figures of the report.
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import math
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from signbridge.report.figures import style
 from signbridge.runtime.files import replace_file
+from signbridge.runtime.tables import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,11 +90,7 @@ class Plot:
 
     def csv(self) -> str:
         """The data behind the figure as CSV text."""
-        buffer = io.StringIO(newline="")
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
-        return buffer.getvalue()
+        return csv_text(self.columns, self.rows)
 
     def save(self, folder: Path) -> Path:
         """Write ``NAME.png`` (the wide picture) and ``NAME.csv``.

@@ -74,6 +74,9 @@ def test_files_that_cannot_be_read(tmp_path):
         read_split_file(tmp_path / "nowhere.csv", IDS)
     with pytest.raises(ProbeError, match="cannot be read"):
         read_split_file(tmp_path, IDS)
+    for device in ("/dev/zero", "/dev/stdin"):
+        with pytest.raises(ProbeError, match=r"cannot be read \(it is a pipe or a device\)"):
+            read_split_file(device, IDS)
     (tmp_path / "latin.csv").write_bytes("sample_id,fold\nfrüh,1\n".encode("latin-1"))
     with pytest.raises(ProbeError, match="no UTF-8 text"):
         read_split_file(tmp_path / "latin.csv", IDS)
