@@ -2,8 +2,9 @@
 
 Every difference is one of the same samples, its interval from the same draws
 (:func:`signbridge.statistics.bootstrap.paired_difference`), its p-value from sign flips of whole
-groups (:mod:`signbridge.statistics.sign_flips`). The intervals are those of one difference alone;
-what is corrected for the number of comparisons in a family are the p-values.
+groups (:mod:`signbridge.statistics.sign_flips`), or from Student's t over groups that are too few
+for these (:mod:`signbridge.statistics.few_groups`). The intervals are those of one difference
+alone; what is corrected for the number of comparisons in a family are the p-values.
 """
 
 from __future__ import annotations
@@ -16,11 +17,9 @@ import numpy as np
 from signbridge.results.features import RESID_POST
 from signbridge.results.summary import Difference, Peak
 from signbridge.statistics.bootstrap import Scored, paired_difference
+from signbridge.statistics.few_groups import ALPHA, LEAST_GROUPS, paired_tests
 from signbridge.statistics.metrics import COMPARED
-from signbridge.statistics.sign_flips import FLIPS, Family, SignFlips
-
-ALPHA = 0.05
-"""Layers are candidates for the peak down to this p-value."""
+from signbridge.statistics.sign_flips import FLIPS, Family
 
 
 class Comparisons:
@@ -35,9 +34,12 @@ class Comparisons:
 
     def __init__(self, scored: Mapping[str, Scored], *, seed: int = 42, flips: int = FLIPS) -> None:
         self.scored = scored
-        self._flips = {
-            metric: SignFlips(
+        size = next(iter(scored.values())).size
+        self.n_groups = len(size)
+        self._tests = {
+            metric: paired_tests(
                 np.stack([one.totals[metric] for one in scored.values()], axis=1),
+                size,
                 flips=flips,
                 seed=seed,
             )
@@ -62,15 +64,15 @@ class Comparisons:
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``comparisons.csv``."""
         rows = []
-        for metric, flips in self._flips.items():
+        for metric, tests in self._tests.items():
             for family, pairs in self._families().items():
                 first, second = ([self.names.index(pair[k]) for pair in pairs] for k in (0, 1))
                 if family == "layers_vs_peak":
                     columns = [self.names.index(name) for name in self.layers]
-                    found = flips.against(self.names.index(self.peak), columns)
+                    found = tests.against(self.names.index(self.peak), columns)
                     count = len(columns) * (len(columns) - 1) // 2
                 else:
-                    found, count = flips.family(first, second), len(pairs)
+                    found, count = tests.family(first, second), len(pairs)
                 rows += self._rows(family, pairs, metric, found, count)
         return rows
 
@@ -121,19 +123,21 @@ class Comparisons:
             )
         return rows
 
-    def peak_summary(self) -> Peak:
+    def peak_summary(self) -> Peak | None:
         """Where the best layer may be: the entry ``peak`` of ``summary.json``.
 
-        ``candidates`` are the layers whose hypothesis "no other layer has a higher accuracy" is not
-        rejected at 5 % (:meth:`SignFlips.best`): they hold the best layer with a probability of 95
-        %, over photographs to be scored, the trained probes held fixed. ``layers`` are the first
-        and the last of them. ``share`` says how often a layer comes out first in the draws; equal
-        ones share.
+        None where there are too few groups for any test. ``candidates`` are the layers whose
+        hypothesis "no other layer has a higher accuracy" is not rejected at 5 %
+        (:meth:`signbridge.statistics.few_groups.PairedTests.best`): they hold the best layer with a
+        probability of 95 %, over photographs to be scored, the trained probes held fixed.
+        ``layers`` are the first and the last of them. ``share`` says how often a layer comes out
+        first in the draws; equal ones share.
         """
+        if self.n_groups < LEAST_GROUPS:
+            return None
         layers = self.layers
         numbers = [int(name.partition("/")[2]) for name in layers]
-        flips = self._flips["accuracy"]
-        p = flips.best([self.names.index(name) for name in layers])
+        p = self._tests["accuracy"].best([self.names.index(name) for name in layers])
         drawn = np.stack([self.scored[name].drawn["accuracy"] for name in layers], axis=1)
         first = drawn >= drawn.max(1, keepdims=True) - 1e-12
         share = (first / first.sum(1, keepdims=True)).mean(0)

@@ -26,7 +26,8 @@ class Protocol:
             'file' is that of split_file, which says so by itself.
         split_file: a split of your own: a CSV with the columns sample_id,fold, where fold is a
             number, or train or test, or ignore.
-        folds: number of folds; 1 holds out one image in five, once.
+        folds: number of folds; 1 holds out one image in five, once; 'groups' holds out each group
+            in turn, such as each signer.
         C: inverse strength of the L2 penalty, as scikit-learn's; from a list such as '[0.01,0.1,1]'
             one is chosen inside each training part.
     """
@@ -34,7 +35,7 @@ class Protocol:
     solver: SolverName = "exact"
     split: SplitName = None  # type: ignore[assignment]  # grouped, or file with split_file, once made
     split_file: str | None = None
-    folds: int = 5
+    folds: int | Literal["groups"] = 5
     C: float | list[float] = 1.0
 
 
@@ -128,8 +129,16 @@ class SweepConfig(Protocol):
             ("max_steps", 1),
             ("num_nodes", 1),
         ):
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                raise ProbeError(f"{name} must be {least} or more, not {getattr(self, name)}.")
+            value = getattr(self, name)
+            if name == "folds" and value == "groups":
+                if self.split != "grouped":
+                    raise ProbeError(
+                        f"folds=groups holds out whole groups; use it with split=grouped, not "
+                        f"split={self.split}."
+                    )
+            elif value is not None and (isinstance(value, str) or value < least):
+                also = " or groups" if name == "folds" else ""
+                raise ProbeError(f"{name} must be {least} or more{also}, not {value}.")
         if self.permutations != "auto" and (
             isinstance(self.permutations, (bool, str)) or self.permutations < 0
         ):

@@ -9,6 +9,7 @@ import numpy as np
 
 from signbridge.probes.dataset.splits import shared_groups
 from signbridge.runtime.words import counted
+from signbridge.statistics.few_groups import FEW_GROUPS, LEAST_GROUPS
 from signbridge.store.provenance import Grouping, grouping
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any], fit
         data = f"{n_samples} images in {n_groups} {words.many}{words.detail}"
     given = config.split in ("source", "file")
     split = _given_split(config, plan, words) if given else _drawn_split(config, plan, words)
-    drawn = "images" if words.kind == "none" else "whole groups"
     if len(config.penalties) > 1:
         values = ", ".join(f"{C:g}" for C in config.penalties)
         penalty = f"C chosen among {values} by the cross-entropy of {_inner_folds(plan)}"
@@ -41,9 +41,24 @@ def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any], fit
         penalty = f"C = {config.penalties[0]:g}"
     return (
         f"{data}; {split}; features standardised on each training part; L2 multinomial logistic "
-        f"regression, {penalty}, {fitted}; 95 % intervals from {config.bootstrap} bootstrap "
-        f"draws of {drawn}, with the probes held fixed."
+        f"regression, {penalty}, {fitted}; {_intervals(config, plan, words)}, with the probes held "
+        "fixed."
     )
+
+
+def _intervals(config: SweepConfig, plan: Plan, words: Grouping) -> str:
+    """Where the intervals come from."""
+    n_groups = len(np.unique(plan.groups[plan.main.fold_of_sample >= 0]))
+    many = words.many if n_groups > 1 else words.one.partition(" ")[2]
+    if n_groups < LEAST_GROUPS:
+        return f"no intervals, since {n_groups} {many} permit none"
+    if n_groups < FEW_GROUPS:
+        return (
+            f"95 % intervals by Student's t of {n_groups} {many} (at most {n_groups - 1} degrees "
+            "of freedom), whose scores are taken to scatter like a normal sample"
+        )
+    drawn = "images" if words.kind == "none" else "whole groups"
+    return f"95 % intervals from {config.bootstrap} bootstrap draws of {drawn}"
 
 
 def _inner_folds(plan: Plan) -> str:
@@ -54,6 +69,8 @@ def _inner_folds(plan: Plan) -> str:
 
 
 def _drawn_split(config: SweepConfig, plan: Plan, words: Grouping) -> str:
+    if config.folds == "groups":
+        return f"{len(plan.main)} folds, each of which holds out {words.one}"
     if config.folds > 1:
         split = f"{len(plan.main)} stratified folds"
     elif config.split == "grouped":

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 
 from signbridge.results.tables import columns_of
+from signbridge.statistics.few_groups import ALPHA
 
 __all__ = ["ALPHA", "COMPARISON_COLUMNS", "Comparison", "p_text"]
-
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ What the intervals cover: which photographs were drawn, with the trained probes 
 not cover that other photographs would have trained other probes.
 
 The draws say how much a score varies and how it is skewed; :mod:`signbridge.statistics.intervals`
-has the formulas that make ends of it.
+has the formulas that make ends of it. Few groups permit less, or nothing
+(:mod:`signbridge.statistics.few_groups`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
+from signbridge.statistics.few_groups import FEW_GROUPS, LEAST_GROUPS, GroupMeans
 from signbridge.statistics.intervals import (
     Ends,
     bracketing_interval,
@@ -32,6 +35,7 @@ from signbridge.statistics.intervals import (
 )
 from signbridge.statistics.metrics import (
     METRICS,
+    PROBABILITY_FLOOR,
     GroupSums,
     IntervalMethod,
     Metric,
@@ -52,7 +56,8 @@ class Interval:
 
     Attributes:
         value: the value on the samples themselves.
-        low: lower end of the interval; NaN where one group is all there is and no bound is known.
+        low: lower end of the interval; NaN where there are fewer than three groups, and for a
+            constant guess whose score is known.
         high: upper end.
     """
 
@@ -70,18 +75,22 @@ class Scored:
         drawn: each metric in each draw, shape (repetitions,).
         totals: by metric that is a mean over samples: sums over each group of
             :attr:`signbridge.statistics.metrics.Metric.mean_of`, shape (n_groups,).
+        size: samples of each group, shape (n_groups,).
+        known: whether these are a constant guess on classes whose shares no group decides, so that
+            nothing varies.
     """
 
     intervals: Mapping[str, Interval]
     drawn: Mapping[str, FloatArray]
     totals: Mapping[str, FloatArray]
+    size: FloatArray
+    known: bool = False
 
 
 class ClusterBootstrap:
     """Draws of whole groups, the same for every feature so that differences are paired.
 
-    A draw takes as many groups as there are, with replacement. With fewer than some 20 groups the
-    intervals may be too narrow.
+    A draw takes as many groups as there are, with replacement.
 
     Args:
         groups: group of each scored sample, shape (n_samples,).
@@ -156,6 +165,10 @@ class ClusterBootstrap:
           that were drawn and its size from those that were not, averaged over the draws
           (:func:`signbridge.statistics.intervals.bracketing_interval`).
 
+        Fewer than three groups give no interval. A guess that is the same for all samples has
+        none either where most groups hold several classes (signers, not photographs): then no
+        choice of groups decides the shares of the classes, and its score is a known number.
+
         Args:
             probabilities: held-out class probabilities, shape (n_samples, n_classes).
             labels: class indices, shape (n_samples,).
@@ -167,20 +180,30 @@ class ClusterBootstrap:
         sums = group_sums(outcomes(p, y), self.groups)
         draws = _Draws(sums, self)
         value = metrics_of_sums(sums.whole)
+        size, names = draws.size, [n for n, m in METRICS.items() if m.mean_of is not None]
+        if _is_known(p, y, self.groups):
+            fixed = {name: float(one) for name, one in value.items()}
+            return Scored(
+                {name: Interval(one, math.nan, math.nan) for name, one in fixed.items()},
+                {name: np.full(self.repetitions, one) for name, one in fixed.items()},
+                {name: sums.whole[_mean_of(name)] * size / size.sum() for name in names},
+                size,
+                known=True,
+            )
         drawn = metrics_of_sums(draws.sums, sums.whole)
         intervals = {
             name: Interval(
                 float(value[name]),
-                *_ENDS[metric.interval](metric, float(value[name]), drawn[name], draws),
+                *(
+                    _ENDS[metric.interval](metric, float(value[name]), drawn[name], draws)
+                    if draws.n_groups >= LEAST_GROUPS
+                    else (math.nan, math.nan)
+                ),
             )
             for name, metric in METRICS.items()
         }
-        totals = {
-            name: sums.groups[metric.mean_of.name].copy()
-            for name, metric in METRICS.items()
-            if metric.mean_of is not None
-        }
-        return Scored(intervals, drawn, totals)
+        totals = {name: sums.groups[_mean_of(name)].copy() for name in names}
+        return Scored(intervals, drawn, totals, size)
 
     def intervals(
         self, probabilities: npt.ArrayLike, labels: npt.ArrayLike
@@ -236,15 +259,38 @@ def paired_difference(first: Scored, second: Scored, metric: str = "accuracy") -
         The difference with the interval of
         :func:`signbridge.statistics.intervals.difference_interval`.
     """
-    one, two = first.intervals[metric], second.intervals[metric]
+    one, two = (_ends_of(scored, metric) for scored in (first, second))
     drawn = first.drawn[metric], second.drawn[metric]
     independent = float(drawn[0].var() + drawn[1].var())
     # Draws that differ by rounding alone do not vary.
     ratio = float((drawn[0] - drawn[1]).var()) / independent if independent > 1e-24 else math.nan
-    low, high = difference_interval(
-        (one.value, one.low, one.high), (two.value, two.low, two.high), ratio
-    )
-    return Interval(one.value - two.value, low, high)
+    low, high = difference_interval(one, two, ratio)
+    return Interval(one[0] - two[0], low, high)
+
+
+def _ends_of(scored: Scored, metric: str) -> tuple[float, float, float]:
+    """A value and its ends, which are the value itself where that is known."""
+    one = scored.intervals[metric]
+    return (one.value,) * 3 if scored.known else (one.value, one.low, one.high)
+
+
+def _is_known(p: npt.NDArray[Any], y: npt.NDArray[np.int64], groups: npt.NDArray[Any]) -> bool:
+    """Whether all samples get one guess, and most lie in groups of several classes."""
+    if not (p == p[:1]).all():
+        return False
+    g = np.unique(groups, return_inverse=True)[1]
+    n_groups = int(g.max()) + 1
+    low, high = np.full(n_groups, y.max()), np.zeros(n_groups, dtype=np.int64)
+    np.minimum.at(low, g, y)
+    np.maximum.at(high, g, y)
+    return bool((low != high)[g].mean() > 0.5)
+
+
+def _mean_of(metric: str) -> str:
+    """The quantity whose mean a metric is."""
+    quantity = METRICS[metric].mean_of
+    assert quantity is not None
+    return quantity.name
 
 
 def mean_interval(
@@ -267,7 +313,7 @@ def mean_interval(
     x = np.asarray(values, dtype=np.float64)
     g = np.unique(np.asarray(groups), return_inverse=True)[1]
     size, total = (np.bincount(g, weights=w).astype(np.float64) for w in (np.ones(len(x)), x))
-    if len(size) < 2:
+    if len(size) < LEAST_GROUPS:
         return Interval(float(x.mean()), math.nan, math.nan)
     bootstrap = ClusterBootstrap(groups, repetitions=repetitions, seed=seed, level=level)
     drawn = bootstrap.draws(_with_squares(size, total))
@@ -316,7 +362,10 @@ def _logit(
 ) -> Ends:
     centre = value if centre is None else centre
     deviation = float(drawn.std()) * draws.widen
-    low, high = logit_interval(centre, deviation, draws.quantile, draws.effective)
+    # A group is one trial where it is right or wrong as a whole, and where groups hold both and do
+    # not differ it is as many as its images.
+    trials = draws.effective if value in (0, 1) else float(draws.size.sum())
+    low, high = logit_interval(centre, deviation, draws.quantile, trials)
     # The end nearest to the value must not leave it outside.
     return min(low, value), max(high, value)
 
@@ -327,14 +376,12 @@ def _bias_corrected_logit(metric: Metric, value: float, drawn: FloatArray, draws
 
 
 def _studentised(metric: Metric, value: float, drawn: FloatArray, draws: _Draws) -> Ends:
-    if draws.n_groups < 2:
-        return math.nan, math.nan
     assert metric.mean_of is not None
-    name = metric.mean_of.name
+    name, most = metric.mean_of.name, metric.mean_of.most
     means = _mean_ends(draws.size, draws.groups[name], draws.squares[name], draws.level)
     low, high = (
         float(metric.compute({**draws.whole, name: mean * draws.whole["samples"]}, draws.whole))
-        for mean in (means[0], min(means[1], metric.mean_of.most))
+        for mean in (max(means[0], math.log(PROBABILITY_FLOOR)), min(means[1], most))
     )
     return min(low, high), max(low, high)
 
@@ -368,14 +415,23 @@ def _mean_and_error(sums: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _mean_ends(size: FloatArray, total: FloatArray, drawn: FloatArray, level: float) -> Ends:
-    """Ends of the bootstrap-t interval of a mean over samples."""
+    """Ends of the bootstrap-t interval of a mean over samples.
+
+    Of few groups they are Student's, of the mean's logarithm: such means are sums of losses, of
+    one sign and skewed.
+    """
     n_groups = len(size)
+    if n_groups < FEW_GROUPS:
+        few = GroupMeans.of(total, size)
+        middle, reach = float(few.value), float(few.reach(level))
+        if (np.sign(total) * np.sign(middle) <= 0).any():
+            return middle - reach, middle + reach
+        ratio = math.exp(min(reach / abs(middle), 100.0))
+        return min(middle / ratio, middle * ratio), max(middle / ratio, middle * ratio)
     widen = math.sqrt(n_groups / (n_groups - 1))
     mean, error = _mean_and_error(_with_squares(size, total).sum(0))
     means, errors = _mean_and_error(drawn)
-    return studentised_interval(
-        float(mean), float(error) * widen, means, errors * widen, level, n_groups=n_groups
-    )
+    return studentised_interval(float(mean), float(error) * widen, means, errors * widen, level)
 
 
 def _crossed_calibration_error(gaps: FloatArray, left_out: FloatArray) -> float:

@@ -17,8 +17,6 @@ from scipy.special import expit, logit, stdtrit
 FloatArray = npt.NDArray[np.float64]
 Ends = tuple[float, float]
 
-_FEW_GROUPS = 8
-
 
 def t_quantile(n_groups: int, level: float = 0.95) -> float:
     """Two-sided quantile of Student's distribution with ``n_groups - 1`` degrees of freedom.
@@ -37,7 +35,7 @@ def logit_interval(value: float, deviation: float, quantile: float, effective: f
 
     It stays within 0..1, and reaches farther to the side where there is more room. Where the value
     is 0 or 1, or nothing varies, the deviation says nothing: Wilson's interval for ``effective``
-    trials is taken, in which a group of alike images counts as one trial.
+    trials is taken.
 
     Source: Franco, Little, Louis & Slud 2019, "Comparative Study of Confidence Intervals for
     Proportions in Complex Sample Surveys", with the quantile of Student's distribution for the
@@ -69,8 +67,6 @@ def studentised_interval(
     drawn: FloatArray,
     errors: FloatArray,
     level: float = 0.95,
-    *,
-    n_groups: int,
 ) -> Ends:
     r"""Bootstrap-t interval: quantiles of :math:`t^* = (v^* - v) / s^*` in place of Student's.
 
@@ -85,15 +81,10 @@ def studentised_interval(
         drawn: the mean in each draw, shape (repetitions,).
         errors: its standard error in each draw, same shape; draws without one are left out.
         level: confidence level.
-        n_groups: number of groups. Below 8 there are too few different draws to tell quantiles,
-            and Student's are taken.
 
     Returns:
         Lower and upper end; the value itself where nothing varies.
     """
-    if n_groups < _FEW_GROUPS:
-        reach = t_quantile(n_groups, level) * error if error > 0 else 0.0
-        return value - reach, value + reach
     usable = errors > 1e-9 * max(error, 1e-300)
     if error <= 1e-12 * max(abs(value), 1.0) or not usable.any():
         return value, value
@@ -146,8 +137,10 @@ def difference_interval(
         ratio: :math:`q` over the draws; NaN, where neither varies, counts as 1.
 
     Returns:
-        Lower and upper end.
+        Lower and upper end; NaN where one of the parts has none.
     """
+    if any(map(math.isnan, (*first, *second))):
+        return math.nan, math.nan
     shrink = math.sqrt(1.0 if math.isnan(ratio) else max(0.0, ratio))
 
     def reach(down: float, up: float) -> float:

@@ -148,15 +148,52 @@ def test_calibration_error_reaches_from_a_small_to_a_large_estimate():
     assert 0.1 < found.low < wrong < found.high
 
 
-def test_one_group_says_nothing():
+@pytest.mark.parametrize("n_groups", [1, 2])
+def test_one_or_two_groups_say_nothing(n_groups):
     p, y, _ = predictions(n=30)
-    found = ClusterBootstrap(np.zeros(30, dtype=int), repetitions=20).intervals(p, y)
-    for name, interval in found.items():
-        ends = (interval.low, interval.high)
-        if name in ("cross_entropy", "usable_information"):
-            assert np.isnan(ends).all()
-        else:
-            assert ends == (0, 1)
+    bootstrap = ClusterBootstrap(np.arange(30) % n_groups, repetitions=20)
+    for name, interval in bootstrap.intervals(p, y).items():
+        assert np.isnan([interval.low, interval.high]).all(), name
+        assert interval.value == pytest.approx(score(p, y)[name], abs=1e-7)
+    gap = bootstrap.difference(p, p[:, ::-1], y)
+    assert np.isfinite(gap.value)
+    assert np.isnan([gap.low, gap.high]).all()
+
+
+@pytest.mark.parametrize("n_groups", [3, 5, 20, 300])
+def test_a_constant_guess_has_no_spread_where_groups_hold_all_classes(n_groups):
+    """Signers: which of them were photographed does not decide how many A there are."""
+    y = np.tile(np.arange(6), 2 * n_groups)
+    g = np.repeat(np.arange(n_groups), 12)
+    bootstrap = ClusterBootstrap(g, repetitions=50)
+    guess = bootstrap.scored(np.full((len(y), 6), 1 / 6), y)
+    for interval in guess.intervals.values():
+        assert np.isnan([interval.low, interval.high]).all()
+    right = np.random.default_rng(0).random(len(y)) < 0.5
+    probe = bootstrap.scored(np.where(right[:, None], np.eye(6)[y], np.eye(6)[(y + 1) % 6]), y)
+    gap, alone = paired_difference(probe, guess), probe.intervals["accuracy"]
+    assert (gap.low, gap.high) == pytest.approx((alone.low - 1 / 6, alone.high - 1 / 6))
+    same = paired_difference(guess, guess)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_a_constant_guess_varies_where_a_group_is_of_one_class():
+    """Photographs: other ones would have been of other classes."""
+    y = np.repeat(np.arange(6), 20)
+    found = ClusterBootstrap(np.arange(120) // 2, repetitions=50).scored(
+        np.full((120, 6), 1 / 6), y
+    )
+    assert not found.known
+    assert found.intervals["accuracy"].low < 1 / 6 < found.intervals["accuracy"].high
+
+
+def test_groups_that_do_not_differ_count_by_their_images():
+    """Five signers with exactly half of 40 images right are not five trials."""
+    y = np.tile(np.arange(2), 100)
+    p = np.eye(2)[np.where(np.arange(200) % 4 < 2, y, 1 - y)]
+    found = ClusterBootstrap(np.arange(200) // 40, repetitions=50).intervals(p, y)["accuracy"]
+    assert found.value == 0.5
+    assert 0.35 < found.low < 0.45
 
 
 def test_a_difference_may_be_one_of_labels_too():

@@ -57,21 +57,14 @@ def test_studentised_interval_of_a_normal_sample_is_students():
     """Draws whose t is Student's by construction give Student's interval, skewed ones do not."""
     t = stats.t.ppf((np.arange(20_000) + 0.5) / 20_000, 9)
     errors = np.linspace(0.5, 2, len(t))
-    found = studentised_interval(3.0, 0.4, 3.0 + t * errors, errors, n_groups=10)
+    found = studentised_interval(3.0, 0.4, 3.0 + t * errors, errors)
     assert found == pytest.approx(stats.t.interval(0.95, 9, 3.0, 0.4), abs=1e-3)
-    skewed = studentised_interval(3.0, 0.4, 3.0 + (t - 1) * errors, errors, n_groups=10)
+    skewed = studentised_interval(3.0, 0.4, 3.0 + (t - 1) * errors, errors)
     assert skewed == pytest.approx((found[0] + 0.4, found[1] + 0.4), abs=1e-3)
 
 
-def test_studentised_interval_of_few_groups_is_students():
-    """Two groups: the draws are either of them twice, or both, and know no quantiles."""
-    drawn, errors = np.array([1.0, 2.0, 3.0, 2.0]), np.array([0.0, 0.7, 0.0, 0.7])
-    found = studentised_interval(2.0, 0.7, drawn, errors, n_groups=2)
-    assert found == pytest.approx(stats.t.interval(0.95, 1, 2.0, 0.7))
-
-
 def test_studentised_interval_where_nothing_varies():
-    assert studentised_interval(1.5, 0.0, np.full(9, 1.5), np.zeros(9), n_groups=9) == (1.5, 1.5)
+    assert studentised_interval(1.5, 0.0, np.full(9, 1.5), np.zeros(9)) == (1.5, 1.5)
 
 
 @pytest.mark.parametrize(

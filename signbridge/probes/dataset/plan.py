@@ -14,6 +14,7 @@ from signbridge.probes.config import SplitName, SweepConfig
 from signbridge.probes.dataset.features import store_labels
 from signbridge.probes.dataset.splits import Split, inner_split, make_split
 from signbridge.runtime.words import counted
+from signbridge.statistics.few_groups import LEAST_GROUPS
 
 if TYPE_CHECKING:
     from signbridge.store import Store
@@ -83,10 +84,10 @@ def make_plan(config: SweepConfig, store: Store) -> Plan:
         if len(config.penalties) > 1:
             random_inner = _inner(config, comparison, labels, groups)
     n_groups = len(np.unique(groups[main.fold_of_sample >= 0]))
-    if n_groups < 20:
+    if n_groups < LEAST_GROUPS:
         notes.append(
-            f"the intervals are too narrow: {counted(n_groups, 'group')} to draw from are few for "
-            "a bootstrap over groups; add groups."
+            f"{counted(n_groups, 'group')} {'permits' if n_groups == 1 else 'permit'} no interval "
+            "and no test of a difference: what is told holds for these images alone; add groups."
         )
     inner = _inner(config, main, labels, groups)
     return Plan(labels, groups, main, inner, comparison, random_inner, tuple(notes))
@@ -102,11 +103,15 @@ def _split(
     source_splits: Sequence[str],
 ) -> Split:
     """Split as the config says; ``kind`` is its split or the one to compare with."""
+    folds = config.folds
+    if folds == "groups" and kind != "grouped":
+        # As many folds, so that training parts are as large.
+        folds = max(2, min(len(np.unique(groups)), int(np.bincount(labels).max())))
     return make_split(
         labels,
         groups,
         split=kind,
-        folds=config.folds,
+        folds=folds,
         seed=config.seed,
         class_names=class_names,
         source_splits=source_splits,

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,9 @@ HOLDOUT_SHARE = 0.2
 """Share of the samples that a single random hold-out (``folds=1``) scores."""
 _NAMED = 8  # most names in a sentence
 _VALIDATION_PARTS = 5
+_GROUPS_AS_FOLDS = 20  # up to so many groups each may well be a fold of its own
 IntArray = npt.NDArray[np.int64]
+Folds = int | Literal["groups"]
 _Fold = tuple[IntArray, IntArray]
 
 
@@ -103,7 +105,7 @@ class _Samples:
     y: IntArray
     g: IntArray
     names: list[str]
-    folds: int
+    folds: Folds
     seed: int
     source_splits: Sequence[str]
     sample_ids: Sequence[str]
@@ -115,7 +117,7 @@ def make_split(
     groups: npt.ArrayLike | None = None,
     *,
     split: SplitName = "grouped",
-    folds: int = 5,
+    folds: Folds = 5,
     seed: int = 42,
     class_names: Sequence[str] | None = None,
     source_splits: Sequence[str] | None = None,
@@ -126,7 +128,8 @@ def make_split(
 
     ``grouped`` with ``folds > 1`` is scikit-learn's ``StratifiedGroupKFold`` (shuffled): every
     sample is scored once by a probe that saw nothing of its group. With one fold it is the first
-    fold of five, or of fewer where there are fewer groups (:attr:`Split.parts`). ``random`` with
+    fold of five, or of fewer where there are fewer groups (:attr:`Split.parts`), and with
+    ``folds="groups"`` each group is a test part of its own (``LeaveOneGroupOut``). ``random`` with
     ``folds > 1`` is ``StratifiedKFold`` (shuffled), and with one fold
     ``StratifiedShuffleSplit(test_size=0.2, random_state=seed)``, the original study's split.
     ``source`` trains on the data's own part ``train`` and tests on its part ``test``. Any other
@@ -139,7 +142,7 @@ def make_split(
         labels: class indices, shape (n_samples,).
         groups: group of each sample, shape (n_samples,); None puts each sample in its own.
         split: which of them.
-        folds: number of folds, at least 1.
+        folds: number of folds, at least 1; or ``groups``, for ``grouped`` alone.
         seed: seed of the shuffling.
         class_names: names by class index, for messages.
         source_splits: the data's own part of each sample, or empty, for ``source``.
@@ -157,7 +160,10 @@ def make_split(
     if split not in _KINDS:
         *others, last = _KINDS
         raise ProbeError(f"split {split!r} is not known; use {', '.join(others)} or {last}.")
-    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 1:
+    if folds == "groups":
+        if split != "grouped":
+            raise ProbeError(f"folds=groups makes grouped folds; it cannot make split={split}.")
+    elif isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 1:
         raise ProbeError(f"folds must be a whole number of 1 or more, not {folds!r}.")
     y = np.asarray(labels)
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
@@ -256,8 +262,10 @@ def validation_part(
 
 def _grouped(samples: _Samples) -> Split:
     y, g, names, folds = samples.y, samples.g, samples.names, samples.folds
-    n_folds = 5 if folds == 1 else folds
     n_groups = int(g.max()) + 1
+    if folds == "groups":
+        return _each_group(y, g, names, n_groups)
+    n_folds = 5 if folds == 1 else folds
     # With one fold the number of parts is ours to choose, so too few groups only mean fewer parts.
     if folds == 1:
         n_folds = max(2, min(n_folds, n_groups, int(np.bincount(y).max())))
@@ -265,18 +273,13 @@ def _grouped(samples: _Samples) -> Split:
     if n_groups < n_folds:
         raise ProbeError(
             f"{n_folds} grouped folds need as many groups and there are {n_groups}; "
-            + ("lower folds or add groups." if n_groups > 1 else "use split=random.")
+            + ("use folds=groups or add groups." if n_groups > 1 else "use split=random.")
         )
     _check_largest_class(y, folds)
     groups_of = {k: len(np.unique(g[y == k])) for k in np.unique(y)}
     made = _folds("StratifiedGroupKFold", n_folds, samples.seed, y, g)
-    kept, notes = _usable(made[:1] if folds == 1 else made, y)
-    single = [names[k] for k, count in groups_of.items() if count == 1]
-    if single:
-        notes.append(
-            f"{_having(single)} one group only, so no probe is ever trained on one of its groups "
-            "and tested on another: its images count as wrong; add groups or leave it out."
-        )
+    kept, notes = _usable(made[:1] if folds == 1 else made, y, g)
+    notes += _of_one_group(groups_of, names)
     few = [names[k] for k, count in groups_of.items() if 1 < count < n_folds]
     if few:
         smallest = min(count for count in groups_of.values() if count > 1)
@@ -287,9 +290,31 @@ def _grouped(samples: _Samples) -> Split:
     return Split("grouped", kept, len(y), tuple(notes), n_folds)
 
 
+def _each_group(y: IntArray, g: IntArray, names: Sequence[str], n_groups: int) -> Split:
+    """Each group in turn as the test part of a fold."""
+    if n_groups < 2:
+        raise ProbeError("folds=groups needs two groups or more, and there is one; add groups.")
+    rows = np.arange(len(y))
+    made = [(rows[g != group], rows[g == group]) for group in range(n_groups)]
+    kept, notes = _usable(made, y, g)
+    notes += _of_one_group({k: len(np.unique(g[y == k])) for k in np.unique(y)}, names)
+    return Split("grouped", kept, len(y), tuple(notes), n_groups)
+
+
+def _of_one_group(groups_of: Mapping[int, int], names: Sequence[str]) -> list[str]:
+    """What to know of classes of which no probe can both learn and be tested."""
+    single = [names[k] for k, count in groups_of.items() if count == 1]
+    return [
+        f"{_having(single)} one group only, so no probe is ever trained on one of its groups and "
+        "tested on another: its images count as wrong; add groups or leave it out."
+        for _ in single[:1]
+    ]
+
+
 def _random(samples: _Samples) -> Split:
     y, g, names = samples.y, samples.g, samples.names
     folds, seed = samples.folds, samples.seed
+    assert folds != "groups"
     counts = np.bincount(y)
     _check_largest_class(y, folds)
     single = [names[k] for k in np.flatnonzero(counts == 1)]
@@ -318,9 +343,9 @@ def _random(samples: _Samples) -> Split:
                 f"{_having(single)} a single image, which is trained on and never scored; "
                 "add images or leave it out."
             )
-        kept, more = _usable(made, y)
+        kept, more = _usable(made, y, g)
         return Split("random", kept, len(y), (*more, *notes, *last))
-    kept, notes = _usable(_folds("StratifiedKFold", folds, seed, y, None), y)
+    kept, notes = _usable(_folds("StratifiedKFold", folds, seed, y, None), y, g)
     if single:
         notes.append(
             f"{_having(single)} a single image, which no probe can both train on and be tested "
@@ -375,7 +400,7 @@ def _folds(
 
 
 def _usable(
-    made: list[tuple[IntArray, IntArray]], y: IntArray
+    made: list[tuple[IntArray, IntArray]], y: IntArray, g: IntArray
 ) -> tuple[tuple[tuple[IntArray, IntArray], ...], list[str]]:
     """Leave out empty test parts; refuse training parts of a single class."""
     kept = tuple((train, test) for train, test in made if len(test))
@@ -387,9 +412,19 @@ def _usable(
             )
     notes = []
     if len(kept) < len(made):
+        # The largest groups alone may fill what is left of the folds; else it is the classes.
+        largest = np.sort(np.bincount(g))[::-1]
+        few = largest[: len(kept)].sum() > 0.9 * len(y) and len(largest) > 2 * len(kept)
+        why = (
+            f"{counted(len(kept), 'group')} hold nearly all images"
+            if few
+            else "whole groups go where they make the shares of the classes in each fold most "
+            "even, and that took fewer folds"
+        )
+        or_groups = " or folds=groups" if len(largest) <= _GROUPS_AS_FOLDS else ""
         notes.append(
-            f"{len(made) - len(kept)} of {len(made)} folds stayed empty because a few groups hold "
-            "most images; lower folds."
+            f"{len(made) - len(kept)} of {len(made)} folds stayed empty because {why}; use "
+            f"folds={len(kept)}{or_groups}."
         )
     return kept, notes
 

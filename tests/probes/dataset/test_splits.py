@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -169,3 +171,45 @@ def test_classes_too_small_for_any_fold_are_said_without_the_librarys_words(spli
         make_split(np.arange(24), split=split, folds=folds)
     with pytest.raises(ProbeError, match=r"the largest has 3; use folds=3 or fewer"):
         make_split(np.repeat(np.arange(8), 3), split=split, folds=5)
+
+
+def test_folds_of_groups_are_scikit_learns():
+    from sklearn.model_selection import LeaveOneGroupOut
+
+    rng = np.random.default_rng(0)
+    groups = rng.integers(5, size=100)
+    labels = rng.integers(4, size=100)
+    made = make_split(labels, groups, folds="groups")
+    expected = LeaveOneGroupOut().split(labels, labels, groups)
+    for (train, test), (a, b) in zip(made, expected, strict=True):
+        np.testing.assert_array_equal(train, a)
+        np.testing.assert_array_equal(test, b)
+    assert (made.parts, made.warnings) == (5, ())
+
+
+def test_folds_of_groups_are_grouped_and_need_two():
+    labels, groups = np.arange(8) % 2, np.arange(8) // 2
+    with pytest.raises(ProbeError, match="folds=groups makes grouped folds; it cannot make"):
+        make_split(labels, groups, split="random", folds="groups")
+    with pytest.raises(ProbeError, match="needs two groups or more, and there is one"):
+        make_split(labels, np.zeros(8, dtype=int), folds="groups")
+    with pytest.raises(ProbeError, match="use folds=groups or add groups"):
+        make_split(labels, groups, folds=5)
+
+
+def test_a_fold_stays_empty_for_the_classes_sake():
+    """Five groups of one size: none of them holds most images."""
+    groups = np.repeat(np.arange(5), 4)
+    for classes in itertools.product(range(3), repeat=5):
+        labels = np.array(classes)[groups]
+        if len(set(classes)) < 3:
+            continue
+        made = make_split(labels, groups, folds=5, seed=2)
+        if len(made) < 5:
+            (note,) = [one for one in made.warnings if "stayed empty" in one]
+            assert "hold" not in note.partition("because")[2]
+            assert "make the shares of the classes in each fold most even" in note
+            assert f"use folds={len(made)} or folds=groups." in note
+            break
+    else:
+        pytest.fail("no such case was found")
