@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from signbridge.demo.access import Names
+from signbridge.demo.guard import Guard, WrongQuestion
 from signbridge.demo.panels import confidence_by_layer, layers_by_classes, likeliest_classes
 from signbridge.demo.reading import Reader, Reading, said_and_known
+from signbridge.demo.uploads import own_upload
 from signbridge.images.decode import BadImageError, decode, read_image_bytes
 
 MAX_UPLOAD = "20mb"
@@ -27,29 +33,29 @@ footer {display: none !important}
 INTRO = """# SignBridge
 What a vision-language model **says** about a hand, and what linear probes **read** in its layers.
 """
+NOT_UPLOADED = "This picture was not uploaded here, or is here no longer: upload it again."
 EMPTY = "Give it a picture of one hand: the answer and the layers appear here."
 
 log = logging.getLogger(__name__)
 
 
-def _path(payload: Any) -> str | None:
-    """The uploaded file in the page's own cache, as it was sent: we judge it, in our own words."""
-    return None if payload is None else payload.path
-
-
-def build_page(reader: Reader, examples: Sequence[Path]) -> gr.Blocks:
+def build_page(reader: Reader, examples: Sequence[Path], uploads: Path) -> gr.Blocks:
     """The page over a loaded model.
 
     Args:
         reader: model and probes.
         examples: picture files to offer.
+        uploads: where Gradio puts what is uploaded; no other file is opened.
     """
 
-    def read(path: str | None) -> tuple[Any, ...]:
-        if path is None:
+    def read(entry: dict[str, Any] | None) -> tuple[Any, ...]:
+        if entry is None:
             return None, EMPTY, None, None, None
+        path = own_upload(entry.get("path"), uploads)
+        if path is None:
+            return None, _trouble(NOT_UPLOADED), None, None, None
         try:
-            picture = decode(read_image_bytes(Path(path)))
+            picture = decode(read_image_bytes(path))
             reading = reader.read(picture)
         except BadImageError as error:
             return None, _trouble(f"This file {error}: choose another picture."), None, None, None
@@ -116,8 +122,6 @@ def build_page(reader: Reader, examples: Sequence[Path]) -> gr.Blocks:
                     gr.Plot(show_label=False, format="png", elem_id=name)
                     for name in ("confidence", "likeliest", "heatmap")
                 )
-        for source in (upload, webcam):
-            source.preprocess = _path  # type: ignore[method-assign]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
         for source in (upload, webcam):
             source.change(
@@ -127,6 +131,8 @@ def build_page(reader: Reader, examples: Sequence[Path]) -> gr.Blocks:
                 concurrency_limit=1,
                 concurrency_id="model",
                 trigger_mode="always_last",
+                # The file as it was sent: we judge it, in our own words.
+                preprocess=False,
                 **private,
             ).then(lambda: layers[reader.best], None, layer, **private)
         layer.input(
@@ -136,40 +142,68 @@ def build_page(reader: Reader, examples: Sequence[Path]) -> gr.Blocks:
             trigger_mode="always_last",
             **private,
         )
-    page.queue(max_size=MAX_WAITING)
+    page.queue(max_size=MAX_WAITING, api_open=False)
     return page
+
+
+def question(page: gr.Blocks, uploads: Path, asked: Any) -> dict[str, Any]:
+    """Return what Gradio is asked, as far as it is a question that the page itself asks.
+
+    Args:
+        page: from :func:`build_page`.
+        uploads: as there.
+        asked: the JSON of a request.
+
+    Raises:
+        WrongQuestion: it is no such question, or is about a file that was not uploaded.
+    """
+    asked = asked if isinstance(asked, dict) else {}
+    number, session, values = (asked.get(key) for key in ("fn_index", "session_hash", "data"))
+    event = page.fns.get(number) if type(number) is int else None
+    if event is None or not isinstance(session, str) or not isinstance(values, list):
+        raise WrongQuestion("This is no question of the page.")
+    if len(values) != len(event.inputs):
+        raise WrongQuestion(f"This question has {len(values)} values, not {len(event.inputs)}.")
+    understood = [
+        _value(component, value, uploads)
+        for component, value in zip(event.inputs, values, strict=True)
+    ]
+    trigger = asked.get("trigger_id")
+    return {
+        "session_hash": session,
+        "fn_index": number,
+        "data": understood,
+        "trigger_id": trigger if type(trigger) is int else None,
+    }
+
+
+def _value(component: Any, value: Any, uploads: Path) -> Any:
+    """What a visitor may send for a component."""
+    if isinstance(component, gr.State):
+        return None  # it never leaves the server
+    if isinstance(component, gr.Image):
+        if value is None:
+            return None
+        path = own_upload(value.get("path") if isinstance(value, dict) else None, uploads)
+        if path is None:
+            raise WrongQuestion(NOT_UPLOADED)
+        return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+    if isinstance(component, gr.Dropdown):
+        choices = [choice for _, choice in component.choices]
+    else:
+        choices = list(range(len(component.samples)))  # the examples, by number
+    if type(value) is not int or value not in choices:
+        raise WrongQuestion("The page does not offer this choice.")
+    return value
 
 
 def _trouble(text: str) -> str:
     return f'<span class="trouble" role="alert">{text}</span>'
 
 
-class OwnContentOnly:
-    """ASGI middleware: the page may load nothing from anywhere else, so it cannot tell anyone."""
-
-    POLICY = (
-        b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; connect-src 'self' ws: wss:"
-    )
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Add the header to every response."""
-
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", self.POLICY),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, send_with_policy)
-
-
 def serve(
     page: gr.Blocks,
+    uploads: Path,
     *,
     host: str,
     port: int,
@@ -180,6 +214,7 @@ def serve(
 
     Args:
         page: from :func:`build_page`.
+        uploads: as there.
         host: address to listen on.
         port: port; 0 takes a free one.
         auth: name and password, or None.
@@ -191,8 +226,9 @@ def serve(
     Raises:
         OSError: the port cannot be had.
     """
-    from starlette.middleware import Middleware
-
+    names = Names(host)
+    names.add(os.environ.get("GRADIO_ROOT_PATH"))  # Gradio's own word for the address of a proxy
+    guard = Middleware(Guard, names=names, uploads=uploads, check=partial(question, page, uploads))
     sans = ["system-ui", "sans-serif"]
     _, address, _ = page.launch(
         server_name=host,
@@ -205,10 +241,13 @@ def serve(
         footer_links=[],
         ssr_mode=False,
         enable_monitoring=False,
-        app_kwargs={"middleware": [Middleware(OwnContentOnly)]},
+        mcp_server=False,
+        allowed_paths=[],
+        app_kwargs={"middleware": [guard]},
         theme=gr.themes.Default(font=sans, font_mono=["ui-monospace", "monospace"]),
         css=STYLE,
     )
+    names.add(page.share_url)
     return str(address)
 
 

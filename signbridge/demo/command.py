@@ -6,10 +6,9 @@ Nothing heavy is imported until it runs, as for all of :mod:`signbridge.cli.comm
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
-import tempfile
 from pathlib import Path
 
+from signbridge.demo.access import check_access
 from signbridge.errors import ModelError, SignBridgeError
 from signbridge.runtime.terminal import as_text
 
@@ -53,14 +52,16 @@ def demo(
     from signbridge.demo.app import build_page, serve
     from signbridge.demo.examples import write_examples
     from signbridge.demo.reading import Reader
+    from signbridge.demo.uploads import UPLOADS, demo_folder
 
     console = Console(stderr=True)
     console.print("loading the model and its probes ...")
     reader = Reader(model, probes or BUNDLED_PROBES)
-    with tempfile.TemporaryDirectory(prefix="signbridge-demo-") as folder:
-        page = build_page(reader, write_examples(Path(folder), reader.class_names))
+    with demo_folder() as folder:
+        examples = write_examples(folder, reader.class_names)
+        page = build_page(reader, examples, folder / UPLOADS)
         try:
-            address = serve(page, host=host, port=port, auth=account, share=share)
+            address = serve(page, folder / UPLOADS, host=host, port=port, auth=account, share=share)
         except OSError as error:
             raise SignBridgeError(
                 f"port {port} on {host} cannot be had, perhaps another demo runs there: give "
@@ -68,40 +69,3 @@ def demo(
             ) from error
         console.print(as_text(f"The demo runs at {address} (Ctrl-C ends it)."))
         page.block_thread()
-
-
-def check_access(host: str, auth: str | None, *, share: bool) -> tuple[str, str] | None:
-    """Return name and password, and refuse to be reachable from elsewhere without them.
-
-    Args:
-        host: address to listen on.
-        auth: ``name:password``, or None.
-        share: whether a public link is wanted.
-
-    Raises:
-        SignBridgeError: an address other than loopback, or a public link, without ``auth``, or an
-            ``auth`` of another form.
-    """
-    account = None
-    if auth is not None:
-        name, colon, password = auth.partition(":")
-        if not (name and colon and password):
-            raise SignBridgeError("--auth must be NAME:PASSWORD, both with at least one character.")
-        account = (name, password)
-    if account is None and share:
-        raise SignBridgeError("--share makes the demo public: give --auth NAME:PASSWORD too.")
-    if account is None and not _is_loopback(host):
-        raise SignBridgeError(
-            f"--host {host} can be reached from other machines: give --auth NAME:PASSWORD too, or "
-            "leave --host out to serve this machine alone."
-        )
-    return account
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

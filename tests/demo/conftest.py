@@ -51,5 +51,31 @@ def reader(probes_folder):
     return Reader("tiny", probes_folder)
 
 
+@pytest.fixture(scope="session")
+def demo_page(reader):
+    """The page, served: its address, its own folder, its examples, and Gradio's object."""
+    pytest.importorskip("gradio", reason="Gradio is not installed (the extra 'demo')")
+    from signbridge.demo.app import build_page, serve
+    from signbridge.demo.examples import write_examples
+    from signbridge.demo.uploads import UPLOADS, demo_folder
+
+    with demo_folder() as folder:
+        examples = write_examples(folder, reader.class_names)
+        uploads = folder / UPLOADS
+        page = build_page(reader, examples, uploads)
+        yield serve(page, uploads, host="127.0.0.1", port=0), folder, examples, page
+        page.close()
+
+
+@pytest.fixture(scope="session")
+def address(demo_page):
+    return demo_page[0]
+
+
+@pytest.fixture(scope="session")
+def examples(demo_page):
+    return demo_page[2]
+
+
 def pytest_configure():
     torch.set_num_threads(1)

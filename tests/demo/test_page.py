@@ -3,8 +3,6 @@
 import base64
 import io
 import shutil
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -17,22 +15,6 @@ if CHROMIUM is None:
     pytest.skip("Chromium is not installed (Debian's package chromium)", allow_module_level=True)
 
 WAIT = 60_000  # milliseconds; a loaded machine is slow
-
-
-@pytest.fixture(scope="module")
-def examples(reader, tmp_path_factory):
-    from signbridge.demo.examples import write_examples
-
-    return write_examples(tmp_path_factory.mktemp("examples"), reader.class_names)
-
-
-@pytest.fixture(scope="module")
-def address(reader, examples):
-    from signbridge.demo.app import build_page, serve
-
-    page = build_page(reader, examples)
-    yield serve(page, host="127.0.0.1", port=0)
-    page.close()
 
 
 @pytest.fixture(scope="module")
@@ -213,33 +195,6 @@ def test_the_webcam_takes_a_picture_that_is_not_mirrored(page):
     )
     page.locator("#webcam .button-wrap button:visible").first.click()
     line_holds(page, "Said:")
-
-
-def test_no_file_of_the_machine_can_be_had(address, probes_folder):
-    for path in ("/etc/passwd", str(probes_folder / "probes.json")):
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"{address}gradio_api/file={path}")
-        assert caught.value.code in (403, 404)
-
-
-def test_an_upload_is_bounded(address):
-    boundary = "x" * 20
-    body = (
-        f"--{boundary}\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n"
-    ).encode() + b"0" * (21 * 2**20)
-    request = urllib.request.Request(
-        f"{address}gradio_api/upload",
-        body + f"\r\n--{boundary}--\r\n".encode(),
-        {"Content-Type": f"multipart/form-data; boundary={boundary}"},
-    )
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request)
-    assert caught.value.code == 413
-
-
-def test_the_page_may_load_from_nowhere_else(address):
-    with urllib.request.urlopen(address) as response:
-        assert "default-src 'self'" in response.headers["Content-Security-Policy"]
 
 
 def test_it_fits_a_phone(browser, address, examples):
