@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -205,6 +206,8 @@ def sentence(said: Said) -> str:
         return f"{text} The layer knows more than is said: {_span(more.bits, low, high)} bits."
     if high < 0:
         return f"{text} More is said than a linear probe finds in the layer."
+    if math.isnan(low):
+        return f"{text} So few groups permit no test of the difference, {_bits(more.bits)} bits."
     return f"{text} The difference, {_span(more.bits, low, high)} bits, may be chance."
 
 

@@ -6,6 +6,10 @@ recognised groups. That is only possible where images of a group stand in the tr
 the test part, as in the random split. Selectivity is the accuracy on the true labels minus that on
 the random ones, under the same split.
 
+Where groups are fewer than :data:`GROUPS_PER_CLASS` times the classes, a random label for each is
+the group's own name, and a probe that tells five signers apart scores as if it had memorised their
+images. Then it is not measured.
+
 Source: Hewitt & Liang 2019, "Designing and Interpreting Probes with Control Tasks"
 (arXiv 1909.03368). Their types are words, ours are groups.
 """
@@ -26,6 +30,7 @@ from signbridge.probes.selection import lower_median
 from signbridge.results.format import CONTROL_TASK
 from signbridge.results.summary import Memorisation
 from signbridge.runtime.words import counted
+from signbridge.statistics.few_groups import FEW_GROUPS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,6 +43,8 @@ if TYPE_CHECKING:
 
 _STREAM = 2  # keeps these draws apart from others of the same seed
 _ATTEMPTS = 100
+GROUPS_PER_CLASS = 2
+"""Fewer groups than so many for each class make random labels names of groups."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +103,14 @@ def make_control_task(
             "memorisation was not measured: no image is tested by a probe that was trained on its "
             + ("group, since every image is a group of its own" if n_groups == len(y) else "group")
             + "; where images are not independent, extract with groups."
+        )
+    n_classes = len(np.unique(y))
+    least = max(GROUPS_PER_CLASS * n_classes, FEW_GROUPS)
+    if n_groups < least:
+        return None, (
+            "memorisation and selectivity were not measured: with "
+            f"{counted(n_groups, 'group')} for {n_classes} classes a random label for each is "
+            f"little else than its name; {least} groups or more are needed."
         )
     sequence = np.random.SeedSequence(seed, spawn_key=(_STREAM,))
     generator = np.random.default_rng(sequence)

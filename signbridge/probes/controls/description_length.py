@@ -25,7 +25,9 @@ from signbridge.probes.controls.measurement import Measurement, Part, Sweep
 from signbridge.probes.dataset.splits import IntArray
 from signbridge.probes.engines import Record, not_converged, records_of
 from signbridge.results.summary import DescriptionLength
+from signbridge.runtime.words import counted
 from signbridge.statistics.bootstrap import Interval, mean_interval
+from signbridge.statistics.few_groups import FEW_GROUPS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -210,6 +212,13 @@ class OnlineCode(Measurement):
         if not sweep.config.description_length:
             return None, []
         plan = sweep.plan
+        n_groups = len(np.unique(plan.groups[plan.main.used]))
+        if n_groups < FEW_GROUPS:
+            return None, [
+                "the description length was not measured: labels are sent by whole groups, and of "
+                f"{counted(n_groups, 'group')} a code has too few blocks to tell how fast a probe "
+                f"learns; {FEW_GROUPS} or more are needed."
+            ]
         order = online_order(plan.labels, plan.groups, plan.main.used, seed=sweep.config.seed)
         if order is not None:
             return cls(sweep, order), []

@@ -62,8 +62,7 @@ def number_of_draws(
         n_fits: layers times values of C.
 
     Returns:
-        The number and, where a test was wanted and is not made or can say little, a sentence for
-        the user.
+        The number and, where a test was wanted and is not made, a sentence for the user.
     """
     if wanted == 0:
         return 0, None
@@ -73,19 +72,18 @@ def number_of_draws(
             "none of another class is as large and lies in the same part of the split; "
             + ("use split=grouped." if split.name == "random" else "lower folds or add groups.")
         )
-    few = None
     if relabelling.arrangements < _FEW_ARRANGEMENTS - 0.5:
-        few = (
-            f"the permutation test has only {relabelling.arrangements:.0f} labellings to compare, "
-            "so its p-value cannot be small; lower folds or add groups."
+        return 0, (
+            f"the permutation test was not made: there are only {relabelling.arrangements:.0f} "
+            "labellings to compare, so its p-value cannot be below 0.05; lower folds or add groups."
         )
     if wanted != "auto":
-        return int(wanted), few
+        return int(wanted), None
     units = [len(np.unique(relabelling.unit[train])) * len(test) for train, test in split]
     work = 2.0 * n_classes * n_fits * sum(units)
     for draws in (DRAWS, FEW_DRAWS):
         if work * draws <= WORK:
-            return draws, few
+            return draws, None
     hours = work * FEW_DRAWS / WORK
     return 0, (
         f"the permutation test was not made: {FEW_DRAWS} permutations of data of this size take "

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import per_cent_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
+from signbridge.report.groups import group_name
 from signbridge.results.results import Results
 from signbridge.statistics.intervals import share_intervals
 from signbridge.store.provenance import grouping
@@ -109,7 +110,9 @@ def _groups(results: Results) -> list[_Group]:
         rows = scored[part == i]
         classes = "; ".join(p.class_names[k] for k in np.unique(p.label[rows]))
         values = np.concatenate([rate[i] for rate in rates]).tolist()
-        found.append(_Group(group, _name(results, rows), int(size[i]), classes, *values))
+        found.append(
+            _Group(group, group_name(results, group, rows), int(size[i]), classes, *values)
+        )
     return sorted(found, key=lambda g: (g.accuracy, -g.images, g.group))
 
 
@@ -123,21 +126,6 @@ def _rates(
     unknown = (size < _LEAST) | copies
     low[unknown] = high[unknown] = math.nan
     return np.stack([np.bincount(part, weights=right) / size, low, high], axis=1)
-
-
-def _name(results: Results, rows: npt.NDArray[np.int64]) -> str:
-    """The folder of a signer, empty where the groups are others or images lie in several."""
-    levels = str(results.provenance.get("groups") or "").split("/")
-    names = set()
-    for row in rows.tolist() if sorted(levels) == ["class", "signer"] else ():
-        known = results.class_names[results.predictions.label[row]]
-        # A folder of the data's own split may lie above.
-        for pair in itertools.pairwise(results.predictions.sample_id[row].split("/")[:3]):
-            place = dict(zip(levels, pair, strict=True))
-            if place["class"] == known:
-                names.add(place["signer"])
-                break
-    return names.pop() if len(names) == 1 else ""
 
 
 def _draw_rows(canvas: Canvas, groups: list[_Group], results: Results) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
+from signbridge.report.groups import groups_of
 from signbridge.results.comparisons import ALPHA
 from signbridge.results.features import RESID_POST
 
@@ -27,6 +28,9 @@ def peak_sentence(results: Results) -> str:
     found = results.summary.peak
     if found is None or not 1 < len(found.candidates) == len(results.layers):
         return ""
+    few = groups_of(results)
+    if few.few:
+        return f"No layer is excluded from being the peak: {few.words} tell little about its place."
     return "No layer is excluded from being the peak, so the curve shows none."
 
 

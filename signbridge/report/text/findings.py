@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.report.figures.leakage import leakage_pairs
+from signbridge.report.groups import few_accuracies, groups_of
 from signbridge.report.text import evidence
 from signbridge.report.text.key_figures import interval_text, points_interval
 from signbridge.report.text.said import naming_sentence, said_sentence
+from signbridge.results.comparisons import ALPHA, p_text
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, UNTRAINED
 from signbridge.results.results import Results, Score
 from signbridge.results.summary import Difference, NotConverged
@@ -50,6 +55,7 @@ def find(results: Results) -> Findings:
             said_sentence(results),
             naming_sentence(results),
             _against_baselines(results),
+            _by_group(results),
             _nested(results),
             evidence.peak_sentence(results),
             evidence.permutation_sentence(results),
@@ -74,9 +80,19 @@ def describe_data(results: Results) -> str:
     if words.kind == "none":
         return f"{text}, each counted as independent: near-duplicates were not looked for."
     detail = "" if results.protocol.description else words.detail
-    text += f" in {store.n_groups:,} {words.many}{detail}, {n / store.n_groups:.1f} each"
+    of = "of" if words.kind == "signers" else "in"
+    text += f" {of} {store.n_groups:,} {words.many}{detail}, {n / store.n_groups:.1f} each"
     if words.kind == "unknown":
         return f"{text}; what makes a group was not recorded."
+    found = groups_of(results)
+    if found.too_few:
+        return f"{text}: {found.permit_nothing} no interval and no test of a difference."
+    if found.few:
+        return (
+            f"{text}: {'intervals' if found.flips else 'intervals and tests'} are Student's, with "
+            f"{len(found.number) - 1} degrees of freedom at most, and take the scores of the "
+            f"{found.words} as a normal sample."
+        )
     return f"{text}: intervals rest on the number of groups."
 
 
@@ -89,17 +105,35 @@ def _headline(results: Results) -> str:
         f"A linear probe on decoder layer {results.best_layer} reads the {n_classes} classes with "
         f"{style.format_value('accuracy', value)} held-out accuracy"
     )
+    found = groups_of(results)
     if interval := interval_text(low, high):
         text += f" (95 % interval {interval})"
+    elif found.too_few:
+        text += f" ({found.permit_nothing} no interval)"
     chance = _chance(results)
     if math.isfinite(chance):
-        above = chance > results.summary.chance
+        above = chance > results.summary.chance + 1e-9
         what = "the largest class alone gives" if above else "chance is"
         text += f", where {what} {style.format_value('accuracy', chance)}"
-        over_majority = _paired(results, "majority").ci[0]
-        if low <= chance or over_majority <= 0:
-            text += ", so nothing shows that it reads them better than chance"
+        if low <= chance or _no_better_than_the_largest_class(results):
+            text += _not_shown(results)
     return f"{text}."
+
+
+def _no_better_than_the_largest_class(results: Results) -> bool:
+    """Whether the paired difference says so; that of a few groups would come from its formula."""
+    return not groups_of(results).few and _paired(results, "majority").ci[0] <= 0
+
+
+def _not_shown(results: Results) -> str:
+    """That the interval holds chance; permuted labels may still say that these images do not."""
+    found, test = groups_of(results), results.summary.permutation_test
+    if test is not None and found.few and test.p < ALPHA:
+        return (
+            f"; for these {found.words} permuted labels score less ({p_text(test.p)}), but they "
+            "are too few to tell of others"
+        )
+    return ", so nothing shows that it reads them better than chance"
 
 
 def _chance(results: Results) -> float:
@@ -129,6 +163,12 @@ def _against_baselines(results: Results) -> str:
     ):
         if relation in found:
             parts.append(f"{words} {listed(found[relation])}")
+    few = groups_of(results)
+    if few.too_few and set(found) == {""}:
+        return (
+            f"In accuracy, layer {layer} is {_apart(results, others)}; {few.permit_nothing} no "
+            "test of that."
+        )
     text = f"In accuracy, layer {layer} " + "; it ".join(parts) + "."
     if "below" in found:
         names = listed([name.partition(" (")[0] for name in found["below"]])
@@ -138,6 +178,33 @@ def _against_baselines(results: Results) -> str:
     elif "open" in found:
         text += " So nothing shows that the decoder adds to what was there before it."
     return text
+
+
+def _apart(results: Results, others: Sequence[Score]) -> str:
+    """How far the best layer is from each baseline, untested."""
+    own = results.score(RESID_POST, results.best_layer, "accuracy")
+    value = own.value if own else results.summary.best_layer.accuracy
+    parts = []
+    for s in sorted(others, key=lambda s: -s.value):
+        side = "above" if value >= s.value else "below"
+        parts.append(f"{abs(100 * (value - s.value)):.1f} points {side} {_the(s)}")
+    return listed(parts)
+
+
+def _by_group(results: Results) -> str:
+    """What each of a few groups scores at the best layer."""
+    values = few_accuracies(results, results.best_feature)
+    if not values:
+        return ""
+    names = sorted(values, key=lambda name: values[name])
+    text = ", ".join(
+        f"{style.printable(name)} {style.format_value('accuracy', values[name])}" for name in names
+    )
+    return f"Layer {results.best_layer} by {_one(results)}: {text}."
+
+
+def _one(results: Results) -> str:
+    return grouping(results.provenance).one.partition(" ")[2]
 
 
 def _pairing(results: Results, name: str) -> tuple[str, str]:
@@ -209,7 +276,27 @@ def _leakage(results: Results) -> str:
     )
     if relation == "open":
         text += ", but the two cannot be told apart"
+    elif relation == "below":
+        text += f". That is no leakage, which cannot be below 0: {_why_below(results)}"
     return f"{text}."
+
+
+def _why_below(results: Results) -> str:
+    """What makes a random split score less than one that keeps groups whole."""
+    p = results.predictions
+    number = np.unique(p.group, return_inverse=True)[1]
+    low, high = np.full(number.max() + 1, p.label.max()), np.zeros(number.max() + 1, np.int64)
+    np.minimum.at(low, number, p.label)
+    np.maximum.at(high, number, p.label)
+    mixed = int((low != high)[number].sum())
+    if not mixed:
+        return "the splits differ in something else"
+    words = grouping(results.provenance)
+    what = f"{words.one} with images of several classes"
+    text = f"{counted(mixed, 'image')} belong to {what}, whose other images teach another class"
+    if words.kind == "near_duplicates":
+        text += "; look for copies of an image under two classes"
+    return text
 
 
 def _warnings(results: Results) -> tuple[str, ...]:

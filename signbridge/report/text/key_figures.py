@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
+from signbridge.report.groups import few_accuracies, groups_of
 from signbridge.results.comparisons import p_text
 from signbridge.results.features import RESID_POST
 
@@ -71,10 +72,14 @@ def _best(results: Results) -> KeyFigure | None:
     s = results.score(RESID_POST, results.best_layer, "accuracy")
     if s is None:
         return None
+    values = few_accuracies(results, results.best_feature).values()
+    parts = [interval_text(s.ci_low, s.ci_high)]
+    if values:
+        parts.append(f"{groups_of(results).words}: {interval_text(min(values), max(values))}")
     return KeyFigure(
         f"accuracy, layer {results.best_layer} (the best)",
         style.format_value("accuracy", s.value),
-        interval_text(s.ci_low, s.ci_high),
+        "; ".join(filter(None, parts)),
     )
 
 
@@ -121,7 +126,8 @@ def _leakage(results: Results) -> KeyFigure | None:
     value = leakage.difference
     if not math.isfinite(value):
         value = leakage.random - leakage.grouped
-    if not math.isfinite(value):
+    # Below 0 it is none; the page says why.
+    if not math.isfinite(value) or (value < 0 and not leakage.ci[1] >= 0):
         return None
     return KeyFigure(
         "leakage: random minus main split",

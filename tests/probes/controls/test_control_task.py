@@ -53,11 +53,19 @@ def test_it_says_nothing_where_every_image_is_a_group_of_its_own():
     assert "every image is a group of its own" in note
 
 
-def test_too_few_groups_for_two_classes():
-    y, g = np.arange(20) % 2, np.zeros(20, dtype=int)
+@pytest.mark.parametrize(
+    ("n_groups", "n_classes", "measured"),
+    [(1, 2, False), (5, 36, False), (5, 2, False), (10, 5, True), (20, 11, False), (72, 36, True)],
+)
+def test_a_random_label_of_few_groups_is_their_name(n_groups, n_classes, measured):
+    g = np.repeat(np.arange(n_groups), 2 * n_classes)
+    y = np.tile(np.arange(n_classes), 2 * n_groups)
     task, note = make_control_task(y, g, make_split(y, g, split="random", folds=2))
-    assert task is None
-    assert "random labels of 1 group leave" in note
+    assert (task is not None) == measured
+    if not measured:
+        groups = "1 group" if n_groups == 1 else f"{n_groups} groups"
+        assert f"with {groups} for {n_classes} classes a random label" in note
+        assert f"{max(10, 2 * n_classes)} groups or more are needed" in note
 
 
 def test_answers_are_scikit_learns_at_the_penalty_of_each_fold(make_store):

@@ -157,7 +157,7 @@ def test_a_random_main_split_is_warned_of(results_dir: Path) -> None:
     [
         ("near_duplicates 0.95", 144, " in 144 groups of near-duplicates (pixels correlated 0.95"),
         ("near_duplicates 0.95", 288, " in 288 groups of near-duplicates"),
-        ("class/signer", 12, " in 12 signers (folders class/signer), 24.0 each: intervals rest"),
+        ("class/signer", 12, " of 12 signers (folders class/signer), 24.0 each: intervals rest"),
         ("mine.csv", 30, " in 30 groups (as given in mine.csv), 9.6 each: intervals rest on"),
         ("none", 288, ", each counted as independent: near-duplicates were not looked for."),
         ("", 144, "; what makes a group was not recorded."),
