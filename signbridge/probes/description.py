@@ -31,7 +31,8 @@ def describe(config: SweepConfig, plan: Plan, provenance: Mapping[str, Any], fit
     if words.kind == "none":
         data = f"{n_samples} images, each counted as independent"
     else:
-        data = f"{n_samples} images in {n_groups} {words.many}{words.detail}"
+        of = "of" if words.kind == "signers" else "in"
+        data = f"{n_samples} images {of} {n_groups} {words.many}{words.detail}"
     given = config.split in ("source", "file")
     split = _given_split(config, plan, words) if given else _drawn_split(config, plan, words)
     if len(config.penalties) > 1:

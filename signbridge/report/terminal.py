@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from signbridge.report.figures import style
 from signbridge.report.text.findings import find
 from signbridge.report.text.key_figures import key_figures
-from signbridge.report.text.tables import Row, score_rows, shown_metrics
+from signbridge.report.text.tables import Row, group_cells, score_rows, shown_metrics
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST
 from signbridge.results.results import Results, load_results
 from signbridge.runtime.terminal import as_text
@@ -117,6 +117,10 @@ def _columns(results: Results, metrics: list[str], rows: list[Row]) -> list[_Col
         if metric == "accuracy":
             intervals = tuple(row.cells[number].interval for row in rows)
             columns.append(_Column("95 %", intervals, "dim"))
+            columns += [
+                _Column(style.short(name, 10), tuple(cell.value for cell in cells))
+                for name, cells in group_cells(results, rows)
+            ]
             columns += _further_accuracies(results, rows)
     return columns
 

@@ -19,7 +19,7 @@ from signbridge.store import open_store
     [
         ("near_duplicates 0.95", {}, "80 images in 40 groups of near-duplicates (pixels corre"),
         ("near_duplicates 0.95", {}, "5 stratified folds, which never part a group of near-dup"),
-        ("class/signer", {}, "in 40 signers (folders class/signer); 5 stratified folds, which nev"),
+        ("class/signer", {}, "of 40 signers (folders class/signer); 5 stratified folds, which nev"),
         ("signer/class", {"split": "random"}, "folds drawn at random, which may part a signer"),
         ("mine.csv", {}, "40 groups (as given in mine.csv); 5 stratified folds, which never part"),
         ("none", {}, "80 images, each counted as independent; 5 stratified folds; features"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ __all__ = ["Line", "curve_plot"]
 
 _LABEL_SIZE = 9.0
 _LEGEND_ROW = 0.185  # inches
+_DOT = {"markerfacecolor": "white", "markeredgecolor": style.MUTED, "markeredgewidth": 0.8}
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def curve_plot(
     subtitle: str,
     peak: Score | None = None,
     bracket: tuple[int, int] | None = None,
+    groups: Sequence[Line] = (),
     **words: Any,
 ) -> Plot:
     """Draw curves over the layers, with baselines as horizontal lines.
@@ -72,6 +75,8 @@ def curve_plot(
         subtitle: Model, data and protocol in a few words.
         peak: The score to mark, or None.
         bracket: First and last layer of the interval of the peak's place, drawn at the top.
+        groups: What each of a few groups scores, by its name: thin lines over the layers, and for
+            the baselines dots beside their intervals. They add a column ``group`` to the data.
         words: Further arguments of :func:`signbridge.report.figures.plot.build`.
 
     Returns:
@@ -80,10 +85,18 @@ def curve_plot(
 
     def draw(canvas: Canvas) -> None:
         canvas.heading(heading, subtitle)
-        _draw(canvas, metric, curves, baselines, peak, bracket)
+        _draw(canvas, metric, curves, baselines, peak, bracket, groups)
 
-    scores = (s for line in (*curves, *baselines) for s in line.scores if math.isfinite(s.value))
-    return build(name, draw, rows=scores, **words)
+    columns = words.pop("columns")
+    rows = [
+        (*(getattr(s, column) for column in columns), line.label if line in groups else "")
+        for line in (*curves, *baselines, *groups)
+        for s in line.scores
+        if math.isfinite(s.value)
+    ]
+    if groups:
+        return build(name, draw, columns=(*columns, "group"), rows=rows, **words)
+    return build(name, draw, columns=columns, rows=(row[:-1] for row in rows), **words)
 
 
 def _draw(
@@ -93,6 +106,7 @@ def _draw(
     baselines: list[Line],
     peak: Score | None,
     bracket: tuple[int, int] | None,
+    groups: Sequence[Line],
 ) -> None:
     figure, narrow = canvas.figure, canvas.narrow
     value_text = {
@@ -101,13 +115,16 @@ def _draw(
         for line in (*curves, *baselines)
     }
     lines = [*curves, *baselines]
+    thin = [line for line in groups if line.scores[0].layer is not None]
+    ends = [*lines, *thin]
+    value_text |= {id(line): style.fit(figure, line.label, 1.6, _LABEL_SIZE) for line in thin}
     if narrow:
         # Beside the axes there is no room: a legend of one line each below them.
         left, right, bottom = 0.58, 0.12, 0.55 + _LEGEND_ROW * len(lines)
     else:
         widest = max(
             style.text_width(figure, value_text[id(line)], _LABEL_SIZE, _weight(line))
-            for line in lines
+            for line in ends
         )
         left, right, bottom = 0.72, widest + 0.5, 0.58
     ax = canvas.axes_between(left, right, bottom)
@@ -120,7 +137,7 @@ def _draw(
     ]
     end = layers[-1] + span * 0.03
     x_max = end + span * 0.035 * (len(bars) + (1 if bars else 0))
-    low, high = _limits(metric, lines)
+    low, high = _limits(metric, [*lines, *groups])
     if bracket is not None:
         high += 0.13 * (high - low)
     layer_axis(ax, layers, 9 if narrow else 17, "decoder layer (0 = first)")
@@ -138,6 +155,12 @@ def _draw(
         x = end + span * 0.035 * (i + 1)
         ax.plot([x, x], [s.ci_low, s.ci_high], color=line.colour, linewidth=2.4, alpha=0.75)
         ax.plot([x], [s.value], "o", color=line.colour, markersize=3.6)
+        dots = [t.value for g in groups for t in g.scores if t.feature == s.feature]
+        ax.plot([x] * len(dots), dots, "o", markersize=2.6, zorder=4, **_DOT)
+    for line in thin:
+        at, values = [s.layer for s in line.scores], [s.value for s in line.scores]
+        ax.plot(at, values, color=line.colour, linewidth=0.8, zorder=3)
+        ax.plot(at, values, "o", markersize=2.6, zorder=3, **_DOT)
     for line in sorted(curves, key=lambda c: c.main):
         _curve(ax, line, narrow)
     if bracket is not None:
@@ -154,12 +177,12 @@ def _draw(
             _LEGEND_ROW,
         )
     else:
-        _end_labels(figure, ax, lines, value_text)
+        _end_labels(figure, ax, ends, value_text)
 
     def text(layer: int) -> str:
         rows = [
             f"{line.label}: {style.format_score(metric, s)}"
-            for line in curves
+            for line in (*curves, *thin)
             for s in line.scores
             if s.layer == layer
         ]

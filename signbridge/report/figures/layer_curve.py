@@ -8,10 +8,12 @@ from typing import Any
 from signbridge.report.figures import style
 from signbridge.report.figures.curve_drawing import Line, curve_plot
 from signbridge.report.figures.plot import Plot
+from signbridge.report.groups import few_accuracies, few_names
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, SAID, UNTRAINED, ZERO_SHOT
 from signbridge.results.format import TASK
 from signbridge.results.results import Results, Score
 from signbridge.statistics.metrics import measure
+from signbridge.store.provenance import grouping
 
 __all__ = ["BASELINE_STYLES", "known_and_said", "layer_curve", "other_metric", "subtitle"]
 
@@ -54,6 +56,7 @@ def layer_curve(results: Results, metric: str = "accuracy") -> Plot:
     """
     curves = _curves(results, metric)
     baselines = _baselines(results, metric)
+    groups = _groups(results) if metric == "accuracy" else []
     peak = _peak(results, metric, curves)
     label = measure(metric).label
     title = f"{label[0].upper()}{label[1:]} by decoder layer"
@@ -73,8 +76,9 @@ def layer_curve(results: Results, metric: str = "accuracy") -> Plot:
         subtitle=subtitle(results),
         peak=peak,
         bracket=(found.low, found.high) if found else None,
+        groups=groups,
         title=_title(results, metric, title),
-        caption=_caption(metric, curves, baselines),
+        caption=_caption(metric, curves, baselines) + _group_words(results, groups),
         alt=f"{alt}.",
         height=(4.7, 5.0),
         columns=("feature", "layer", "split", "metric", "value", "ci_low", "ci_high"),
@@ -137,6 +141,33 @@ def _baselines(results: Results, metric: str) -> list[Line]:
     if chance_line and majority and abs(chance_line.end - majority.end) < 0.004:
         lines.remove(majority)
     return lines
+
+
+def _groups(results: Results) -> list[Line]:
+    """What each of a few groups scores: over the layers, and at the baselines."""
+    names = few_names(results)
+    found: dict[str, list[Score]] = {name: [] for name in names}
+    features = [f"{RESID_POST}/{layer}" for layer in results.layers]
+    features += [s.feature for s in results.trained_baselines() if s.layer is None]
+    for feature in features:
+        kind, _, layer = feature.partition("/")
+        for name, value in few_accuracies(results, feature).items():
+            at = int(layer) if layer else None
+            found[name].append(Score(kind, at, "", results.split, TASK, "accuracy", value))
+    lines = []
+    for name, scores in found.items():
+        of_layers = [s for s in scores if s.layer is not None]
+        for part in (of_layers, [s for s in scores if s.layer is None]):
+            if part:
+                lines.append(Line(style.printable(name), style.MUTED, "-", tuple(part)))
+    return lines
+
+
+def _group_words(results: Results, groups: list[Line]) -> str:
+    if not groups:
+        return ""
+    one = grouping(results.provenance).one.partition(" ")[2]
+    return f" Thin lines and open dots: each {one}."
 
 
 def _peak(results: Results, metric: str, curves: list[Line]) -> Score | None:

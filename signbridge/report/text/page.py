@@ -14,13 +14,15 @@ from signbridge.report.classes import top_confusions
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.report.figures.differences import family_label
+from signbridge.report.groups import few_names
 from signbridge.report.template import fill_template, pairs, plot_words, thumbnails
 from signbridge.report.text.findings import describe_data, find
 from signbridge.report.text.key_figures import key_figures, points_interval
 from signbridge.report.text.said import class_answers
-from signbridge.report.text.tables import Cell, Row, score_rows, shown_metrics
+from signbridge.report.text.tables import Cell, Row, group_cells, score_rows, shown_metrics
 from signbridge.results.comparisons import p_text
 from signbridge.results.records import to_json
+from signbridge.runtime.words import listed
 from signbridge.statistics.metrics import measure
 from signbridge.store.provenance import grouping
 
@@ -58,6 +60,7 @@ def render_page(
     others = [s for s in results.splits[1:] if any(x.split == s for x in results.scores)]
     names = results.class_names
     shown = [plot_words(plot, place) for plot in plots]
+    heads, rows = _scores(results, metrics, others)
     return fill_template(
         "report.html.j2",
         title=title(results),
@@ -75,8 +78,8 @@ def render_page(
         description=results.protocol.description,
         protocol=pairs(to_json(replace(results.protocol, description=""))),
         score_note=_score_note(results, others),
-        heads=_heads(metrics, others),
-        rows=_rows(results, metrics, others),
+        heads=heads,
+        rows=rows,
         provenance=_provenance(results),
         command=results.summary.command,
         created=results.summary.created,
@@ -96,30 +99,25 @@ def _head(metric: str) -> str:
     return f"{label} %" if measure(metric).is_share else label
 
 
-def _heads(metrics: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Column heads: the other splits' accuracy stands beside the main one."""
-    heads = [_head(m) for m in metrics]
-    return heads[:1] + [f"{style.split_label(split)} %" for split in others] + heads[1:]
-
-
-def _rows(results: Results, metrics: Sequence[str], others: Sequence[str]) -> list[Row]:
+def _scores(
+    results: Results, metrics: Sequence[str], others: Sequence[str]
+) -> tuple[list[str], list[Row]]:
+    """The table of scores: beside the accuracy stand that of other splits, and of a few groups."""
     rows = score_rows(results, metrics)
-    for at, split in enumerate(others, start=1):
-        by_name = {row.name: row for row in score_rows(results, ["accuracy"], split)}
-        rows = [
-            Row(
-                row.name,
-                row.layer,
-                row.best,
-                (
-                    *row.cells[:at],
-                    *(by_name[row.name].cells if row.name in by_name else (Cell("–"),)),
-                    *row.cells[at:],
-                ),
-            )
-            for row in rows
-        ]
-    return rows
+    beside: list[tuple[str, tuple[Cell, ...]]] = []
+    for split in others:
+        cells = {row.name: row.cells[0] for row in score_rows(results, ["accuracy"], split)}
+        head = f"{style.split_label(split)} %"
+        beside.append((head, tuple(cells.get(row.name, Cell("–")) for row in rows)))
+    beside += [(f"{name} %", cells) for name, cells in group_cells(results, rows)]
+    heads = [_head(m) for m in metrics]
+    return (
+        [*heads[:1], *(head for head, _ in beside), *heads[1:]],
+        [
+            replace(row, cells=(*row.cells[:1], *(c[i] for _, c in beside), *row.cells[1:]))
+            for i, row in enumerate(rows)
+        ],
+    )
 
 
 def _score_note(results: Results, others: Sequence[str]) -> str:
@@ -127,6 +125,9 @@ def _score_note(results: Results, others: Sequence[str]) -> str:
         f"Held-out scores with {style.split_label(results.split)}; small figures: 95 % interval. "
         "Layers count from 0. The best layer is marked."
     )
+    if names := few_names(results):
+        one = grouping(results.provenance).one.partition(" ")[2]
+        text += f" {listed([style.printable(name) for name in names])}: accuracy of each {one}."
     tested = {s.n_test for s in results.scores if s.split == results.split and s.n_test}
     if len(tested) == 1:
         text += f" {tested.pop():,} images scored."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
+from signbridge.report.groups import few_accuracies, few_names
 from signbridge.results.features import RESID_POST
 from signbridge.statistics.metrics import METRICS, UNITS
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from signbridge.results.results import Results, Score
 
-__all__ = ["Cell", "Row", "score_rows", "shown_metrics"]
+__all__ = ["Cell", "Row", "group_cells", "score_rows", "shown_metrics"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Row:
         layer: The decoder layer, or None.
         best: Whether this is the best layer.
         cells: One entry a metric.
+        feature: The feature's name among the predictions, such as ``resid_post/5``.
     """
 
     name: str
     layer: int | None
     best: bool
     cells: tuple[Cell, ...]
+    feature: str = ""
 
 
 def shown_metrics(results: Results, split: str | None = None) -> tuple[str, ...]:
@@ -84,9 +87,35 @@ def score_rows(results: Results, metrics: Sequence[str], split: str | None = Non
                 layer=layer,
                 best=feature == RESID_POST and layer == results.best_layer,
                 cells=tuple(_cell(results.score(feature, layer, m, split), m) for m in metrics),
+                feature=feature if layer is None else f"{feature}/{layer}",
             )
         )
     return rows
+
+
+def group_cells(results: Results, rows: Sequence[Row]) -> list[tuple[str, tuple[Cell, ...]]]:
+    """Columns with the accuracy of each of a few groups: its name, and a cell for each row.
+
+    Args:
+        results: A results folder.
+        rows: Rows of :func:`score_rows`.
+
+    Returns:
+        Empty where there are many groups. What no probe was held out for has an empty cell.
+    """
+    found = [few_accuracies(results, row.feature) for row in rows]
+    return [
+        (
+            style.printable(name),
+            tuple(
+                Cell(style.format_value("accuracy", one[name]).removesuffix(style.PER_CENT))
+                if one
+                else Cell("–")
+                for one in found
+            ),
+        )
+        for name in few_names(results)
+    ]
 
 
 def _cell(score: Score | None, metric: str) -> Cell:

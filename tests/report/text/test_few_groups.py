@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from signbridge.report.figures import style
+from signbridge.report.figures.layer_curve import layer_curve
+from signbridge.report.terminal import print_table
 from signbridge.report.text.findings import Findings, describe_data, find
 from signbridge.report.text.key_figures import key_figures
+from signbridge.report.text.page import render_page
 from signbridge.results.results import Results, load_results
 from signbridge.results.summary import LayerTest, PermutationTest
 
@@ -184,3 +190,28 @@ def test_old_results_of_few_signers_draw_nothing_from_the_guess(signers: Signers
     against = {**results.summary.against_baselines, "majority": replace(guess, ci=(-0.2, 0.9))}
     old = replace(results, summary=replace(results.summary, against_baselines=against))
     assert "nothing shows" not in find(old).headline
+
+
+@pytest.mark.parametrize("n", NUMBERS)
+def test_tables_and_the_curve_hold_each_of_a_few_signers(signers: Signers, n: int) -> None:
+    results, _ = _found(signers, n)
+    plot = layer_curve(results)
+    rows = list(csv.DictReader(io.StringIO(plot.csv())))
+    p = results.predictions
+    told = {(r["feature"], r["layer"], r["group"]): r["value"] for r in rows if r.get("group")}
+    few = n if n < 10 else 0
+    assert len(told) == 3 * few  # two layers and the pixels
+    assert ("group" in rows[0]) == bool(few)
+    for k in range(few):
+        for feature in ("resid_post/0", "resid_post/1", "pixels"):
+            kind, _, layer = feature.partition("/")
+            right = (p.predicted(feature) == p.label)[p.group == k].mean()
+            assert float(told[kind, layer, f"hand{k + 1}"]) == pytest.approx(right)
+    assert ("each signer" in plot.caption) == bool(few)
+    page = render_page(results, [plot])
+    console = Console(file=io.StringIO(), width=120)
+    print_table(results.path, console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    for k in range(1, 4):
+        assert (f'<th scope="col">hand{k} %</th>' in page) == (k <= few)
+        assert (f"hand{k} " in printed) == (k <= few)
