@@ -160,7 +160,7 @@ def test_folders_without_comparisons_have_none(results_dir: Path) -> None:
             "f,a,b,accuracy,much,0,0,1,1,1\n",
             "line 2: difference is 'much'",
         ),
-        ("\xff\xfe", "lacks the column|cannot be read"),
+        ("\xff\xfe", "is no UTF-8 text"),
     ],
 )
 def test_a_damaged_table_of_comparisons_is_named(
