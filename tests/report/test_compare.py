@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -265,3 +266,42 @@ def test_no_torch_is_needed(two: list[Path]) -> None:
         "assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
+def _named(make_results: Make, name: str, classes: list[str]) -> Path:
+    return make_results(name, class_names=classes, layers=range(2), per_class=6)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "says"),
+    [
+        ("ABCDEF", "ABCD", "their accuracies have different chance levels"),
+        ("abcdef", "ABCDEF", "write their names alike; then they can be compared"),
+        ("ABCDEF", "GHIKLM", "other classes may be easier or harder to tell apart"),
+    ],
+)
+def test_other_classes_have_another_chance_level_where_they_are_more_or_fewer(
+    make_results: Make, first: str, second: str, says: str
+) -> None:
+    runs = load_runs([_named(make_results, "a", [*first]), _named(make_results, "b", [*second])])
+    (text,) = [w for w in warnings_of(runs) if "classes (" in w]
+    assert says in text
+    assert ("chance" in text) == (len(first) != len(second))
+
+
+@pytest.mark.parametrize("n", [2, 5, 20, 300])
+def test_few_groups_permit_what_they_permit(signers: Make, n: int, tmp_path: Path) -> None:
+    folders = [signers(n, signal=0.0), signers(n, signal=1.0)]
+    found, notes = differences(load_runs(folders))
+    (best,) = [d for d in found if d.family == "best"]
+    page = write_comparison(folders, tmp_path / "compared").read_text()
+    if n == 2:
+        assert best.relation == ""
+        assert any("their 2 groups permit no interval and no test" in note for note in notes)
+        assert "paired on the same images; 2 groups permit no test" in page
+        assert not re.search(r"\bnan\b", re.sub(r"data:[^\"]*", "", page))
+    else:
+        # Sign flips of five groups could not fall below 0.0625.
+        assert best.p_corrected < 0.05
+        assert best.relation == "above"
+        assert "is above" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from signbridge.report.compare.differences import PairedDifference
@@ -92,7 +93,6 @@ def _difference_text(d: PairedDifference) -> str:
         low, value, high = (
             f"{v:+.2f}".replace("-", "−") for v in (d.ci_low, d.difference, d.ci_high)
         )
-    return (
-        f"{d.run} minus {d.other}\nlayer {d.layer}: {value} [{low} to {high}]\n"
-        f"{p_text(d.p_corrected, 'corrected p')}"
-    )
+    ends = f" [{low} to {high}]" if math.isfinite(d.ci_low) and math.isfinite(d.ci_high) else ""
+    lines = [f"{d.run} minus {d.other}", f"layer {d.layer}: {value}{ends}"]
+    return "\n".join(filter(None, (*lines, p_text(d.p_corrected, "corrected p"))))

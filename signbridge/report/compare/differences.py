@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def _best_corrected(found: list[PairedDifference]) -> list[PairedDifference]:
 
     The other families are corrected within a pair of runs, where the images are the same.
     """
-    places = [i for i, d in enumerate(found) if d.family == "best"]
+    places = [i for i, d in enumerate(found) if d.family == "best" and math.isfinite(d.p)]
     places.sort(key=lambda i: found[i].p)
     least = 0.0
     for rank, i in enumerate(places):
@@ -103,7 +104,7 @@ def _families(one: Run, two: Run) -> Iterator[tuple[str, list[tuple[str, str]]]]
 
 def _compare(one: Run, two: Run, pairing: Pairing, metric: str) -> Iterator[PairedDifference]:
     from signbridge.statistics.bootstrap import ClusterBootstrap, paired_difference
-    from signbridge.statistics.sign_flips import SignFlips
+    from signbridge.statistics.few_groups import paired_tests
 
     bootstrap = ClusterBootstrap(pairing.group, repetitions=_DRAWS, seed=_SEED)
     families = []
@@ -124,10 +125,10 @@ def _compare(one: Run, two: Run, pairing: Pairing, metric: str) -> Iterator[Pair
         return
     keys = list(scored)
     totals = np.stack([scored[key].totals[metric] for key in keys], axis=1)
-    flips = SignFlips(totals, seed=_SEED)
+    tests = paired_tests(totals, scored[keys[0]].size, seed=_SEED)
     n_groups = len(np.unique(pairing.group))
     for family, pairs in families:
-        tested = flips.family(
+        tested = tests.family(
             [keys.index((1, a)) for a, _ in pairs], [keys.index((0, b)) for _, b in pairs]
         )
         for (a, b), p, corrected in zip(pairs, tested.p, tested.corrected, strict=True):

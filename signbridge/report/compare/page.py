@@ -135,12 +135,16 @@ def _row(d: PairedDifference) -> dict[str, str]:
         "other": d.other,
         "what": f"{_feature(d.a)} minus {_feature(d.b)}" if d.a != d.b else _feature(d.a),
         "difference": _amount(d.difference, d.metric),
-        "interval": f"{_amount(d.ci_low, d.metric)} to {_amount(d.ci_high, d.metric)}"
-        if math.isfinite(d.ci_low) and math.isfinite(d.ci_high)
-        else "",
+        "interval": _ends(d),
         "p": p_text(d.p, "").lstrip(" ="),
         "corrected": p_text(d.p_corrected, "").lstrip(" ="),
     }
+
+
+def _ends(d: PairedDifference) -> str:
+    if not (math.isfinite(d.ci_low) and math.isfinite(d.ci_high)):
+        return ""
+    return f"{_amount(d.ci_low, d.metric)} to {_amount(d.ci_high, d.metric)}"
 
 
 def _feature(name: str) -> str:
@@ -161,27 +165,29 @@ def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: st
         a, b = scores[one.name], scores[two.name]
         if pair is not None and a is not None and b is not None:
             unit = measure(metric).unit_of_differences
-            ends = f"{_amount(pair.ci_low, metric)} to {_amount(pair.ci_high, metric)}"
-            size = f"{_amount(pair.difference, metric)} {unit}, {ends}, {p_text(pair.p_corrected)}"
+            parts = [f"{_amount(pair.difference, metric)} {unit}", _ends(pair)]
+            size = ", ".join(filter(None, (*parts, p_text(pair.p_corrected))))
             words = {
                 "above": "is above",
                 "below": "is below",
                 "open": "cannot be told apart from",
+                "": "is set beside",
             }[pair.relation]
+            untested = "" if pair.relation else f"; {pair.n_groups} groups permit no test"
             return (
                 f"At its best layer {two.name} "
                 f"({style.format_value(metric, b.value)}, layer {two.results.best_layer}) {words} "
                 f"{one.name} ({style.format_value(metric, a.value)}, layer "
-                f"{one.results.best_layer}): {size}, paired on the same images."
+                f"{one.results.best_layer}): {size}, paired on the same images{untested}."
             )
-    parts = []
+    highest = []
     for name, s in scores.items():
         if s is not None:
             ends = interval_text(s.ci_low, s.ci_high, metric)
             value = style.format_value(metric, s.value)
-            parts.append(f"{name} {value}" + (f" ({ends})" if ends else ""))
+            highest.append(f"{name} {value}" + (f" ({ends})" if ends else ""))
     label = measure(metric).label
-    return f"Highest held-out {label}: {', '.join(parts)}."
+    return f"Highest held-out {label}: {', '.join(highest)}."
 
 
 def _images(found: Sequence[PairedDifference]) -> str:

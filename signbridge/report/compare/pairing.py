@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.report.compare.runs import Run
+from signbridge.statistics.few_groups import LEAST_GROUPS
 
 __all__ = ["Pairing", "pair_up"]
 
@@ -81,6 +82,9 @@ def pair_up(one: Run, two: Run) -> Pairing | str:
         len(np.unique(a.group[rows_a])), len(np.unique(b.group[rows_b]))
     ) or not _same_partition(a.group[rows_a], b.group[rows_b]):
         notes.append("their groups differ, and images that either holds together are kept together")
+    n_groups = len(np.unique(group))
+    if n_groups < LEAST_GROUPS:
+        notes.append(f"their {n_groups} groups permit no interval and no test")
     note = f"{both}: {'; '.join(notes)}." if notes else ""
     return Pairing((rows_a, rows_b), label, group, columns, note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,8 +188,8 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
         a, b = first.results, run.results
         if set(a.class_names) != set(b.class_names):
             found.append(
-                f"{run.name} has {_classes(b)} where {first.name} has {_classes(a)}: their "
-                "accuracies have different chance levels and are not comparable."
+                f"{run.name} has {_classes(b)} where {first.name} has {_classes(a)}: "
+                f"{_other_classes(a, b)}."
             )
         if a.split != b.split:
             found.append(
@@ -223,6 +224,21 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
                 f"{run.name} and {first.name} do not share the metrics {', '.join(missing)}."
             )
     return found
+
+
+def _other_classes(a: Results, b: Results) -> str:
+    """What follows from other classes."""
+    if not math.isclose(_chance(a), _chance(b), rel_tol=1e-6):
+        return "their accuracies have different chance levels and are not comparable"
+    names = [{name.strip().casefold() for name in r.class_names} for r in (a, b)]
+    if names[0] == names[1]:
+        return "if these are the same classes, write their names alike; then they can be compared"
+    return "other classes may be easier or harder to tell apart, so they are not comparable"
+
+
+def _chance(results: Results) -> float:
+    chance = results.summary.chance
+    return chance if math.isfinite(chance) else 1 / len(results.class_names)
 
 
 def _classes(results: Results) -> str:
