@@ -107,7 +107,8 @@ class RowBlocks:
         X: (samples, features) as stored, any floating type.
         rows: indices of the samples to serve.
         scaling: standardisation, or None.
-        centre: (features,) float64, subtracted last.
+        centre: (features,) float64, subtracted next.
+        unit: what all is divided by last.
         dtype: of the blocks; the conversion itself runs in float64.
         budget: bytes that may be kept.
     """
@@ -118,11 +119,12 @@ class RowBlocks:
         rows: Tensor,
         scaling: Standardisation | None,
         centre: Tensor,
+        unit: float = 1.0,
         dtype: torch.dtype = torch.float64,
         budget: int = 0,
     ) -> None:
         self.X, self.rows, self.scaling, self.centre = X, rows, scaling, centre
-        self.dtype = dtype
+        self.unit, self.dtype = unit, dtype
         size = max(1, _BLOCK_BYTES // (8 * X.shape[1]))
         count = len(rows)
         self.parts = [slice(s, min(s + size, count)) for s in range(0, count, size)]
@@ -134,7 +136,8 @@ class RowBlocks:
         block = self.X[self.rows[part]]
         if self.scaling is not None:
             block = self.scaling.apply(block)
-        return (block.to(torch.float64) - self.centre).to(self.dtype)
+        block = block.to(torch.float64) - self.centre
+        return (block if self.unit == 1 else block.div_(self.unit)).to(self.dtype)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         """Pairs of the rows' positions and the block (rows, features)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         intercept_: (classes,), or (1,) for two classes.
         n_iter_: (1,) iterations.
         relative_tolerance_: gradient norm over the norm of the penalty's gradient.
-        converged_: whether ``tol`` was reached.
+        converged_: whether ``relative_tolerance_`` is ``tol`` or less.
         n_features_in_: features seen in ``fit``.
 
     Example:
@@ -77,9 +78,11 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: for input that scikit-learn refuses too (not finite, one class, ...).
         """
+        if np.ndim(self.C) > 0 or not isinstance(self.C, Real):
+            raise ValueError(f"C is {self.C!r}: pass a positive finite number.")
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
-        self.classes_ = np.unique(y)
+        self.classes_: NDArray[Any] = np.unique(y)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"LogisticProbe needs samples of at least 2 classes, but the data holds only one "
@@ -113,9 +116,15 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.relative_tolerance_ = float(fit.relative_tolerance)
         self.converged_ = bool(fit.converged)
         if not self.converged_:
+            early = self.n_iter_[0] < self.max_iter
+            advice = (
+                "float64 lets it come no closer: standardise the features, lower C or raise tol."
+                if early
+                else "raise max_iter or tol."
+            )
             warnings.warn(
                 f"LogisticProbe stopped after {int(self.n_iter_[0])} iterations at a relative "
-                f"tolerance of {self.relative_tolerance_:.1e}: raise max_iter or tol.",
+                f"tolerance of {self.relative_tolerance_:.1e}: {advice}",
                 ConvergenceWarning,
                 stacklevel=2,
             )

@@ -78,7 +78,8 @@ class Fitter:
     # -- cutting --------------------------------------------------------------------------------
 
     def _largest(self) -> int:
-        return int((self.weight.sum(0) > 0).sum(1).max())
+        largest = (self.weight.sum(0) > 0).sum(1).max()
+        return int(largest)
 
     def _streamed(self) -> bool:
         return not is_rotated(self._largest(), self.layers.features, self._fits)
@@ -152,6 +153,11 @@ class Fitter:
             weight[j, :, : len(job.rows)] = self.weight[labels, job.fold][:, job.rows]
         return y.flatten(0, 1), weight.flatten(0, 1)
 
+    def _of_fits(self, values: list[float], labels: Tensor) -> Tensor:
+        """One value a job as one a fit."""
+        each = torch.tensor(values, dtype=torch.float64, device=self.layers.device)
+        return each.repeat_interleave(len(labels))
+
     def _solve(self, jobs: list[Job], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Solve the path of penalties, from strong to weak, each from the one before.
 
@@ -178,8 +184,13 @@ class Fitter:
         absent = None
         if not bool(present.all()):
             absent = torch.where(present, 0.0, -torch.inf)[:, :, None].to(weight)
+        unit = self._of_fits([job.unit for job in jobs], labels)
+        # The intercept's part of the gradient is in no unit: it counts as that of small features.
+        share = self._of_fits([min(1.0, job.size or 1.0) / job.unit for job in jobs], labels)
         # The gradient's scale at zero, the root of E ||z||^2, frees the floors of units.
-        scale = spectrum.sum(1).sqrt().repeat_interleave(len(labels))
+        size = spectrum[:, :-1].sum(1).sqrt().repeat_interleave(len(labels))
+        scale = torch.hypot(size, share)
+        plain = self._of_fits([float(job.size == 0) for job in jobs], labels)
         # scikit-learn's binary objective has one row w = W1 - W0, so ||w||^2 = 2 ||W||^2.
         binary = torch.where(number == 2, 2, 1)
         grid = [(job.layer, job.fold, p) for job in jobs for p in labels.tolist()]
@@ -187,7 +198,14 @@ class Fitter:
         V = self._zeros(len(y), self.classes, spectrum.shape[1])
         path = self._zeros(len(y), len(self.settings.C), *V.shape[1:])
         for c in torch.tensor(self.settings.C).argsort().tolist():
-            problem = Problem(y, weight, binary / (self.settings.C[c] * total), absent)
+            penalty = binary / (self.settings.C[c] * total) / unit / unit
+            if not bool(torch.isfinite(penalty).all()):
+                raise ProbeError(
+                    f"C is {self.settings.C[c]:g}, and its penalty of these features and weights "
+                    "is beyond float64: choose a larger C, or multiply the features by a constant."
+                )
+            alike = bool((share == 1).all())
+            problem = Problem(y, weight, penalty, None if alike else share, plain, absent)
             solution = minimise(
                 wide,
                 narrow,
@@ -199,8 +217,8 @@ class Fitter:
             )
             V = path[:, c] = solution.V
             at = (*index, torch.tensor(c))
-            self.gradient_norm[at] = solution.gradient_norm.cpu()
-            self.penalty_norm[at] = solution.penalty_norm.cpu()
+            self.gradient_norm[at] = (unit * solution.gradient_norm).cpu()
+            self.penalty_norm[at] = (unit * solution.penalty_norm).cpu()
             self.n_iter[at] = solution.n_iter.cpu()
             self.converged[at] = solution.converged.cpu()
         return present, path

@@ -15,6 +15,7 @@ from signbridge.probes.exact.inputs import (
     class_weights,
     encode_labels,
     penalties,
+    thread_number,
     training_weights,
 )
 from signbridge.probes.exact.jobs import Settings
@@ -69,9 +70,8 @@ def fit_logistic(
         standardise: standardise inside each fold with its training part's mean and deviation.
         fit_intercept: whether an unpenalised intercept is fitted.
         tol: a fit has converged when ``||gradient|| <= tol * ||lambda W||``; then the relative
-            error of W is at most about ``tol``. It counts as converged too when the gradient is at
-            the floor that float64 rounding sets, 2e-13 of the gradient's scale, which a large C
-            makes the greater of the two: then ``relative_tolerance`` is above ``tol``.
+            error of W is at most about ``tol``. A very large C can put this out of float64's
+            reach: the fit then ends where rounding has the last word, and is not converged.
         max_iter: most iterations of a fit: of conjugate gradients, and one for every Newton step.
         coef: whether to return coefficients.
         decision: whether to return the logits of all samples, those held out included. With
@@ -114,6 +114,7 @@ def fit_logistic(
         seed=seed,
     )
     weights = class_weights(class_weight, known, codes, weight)
+    threads = thread_number(threads)
     fitter = Fitter(layers, codes, weights, len(known), settings)
     with torch.no_grad(), cpu_threads(threads if layers.device.type == "cpu" else None):
         fitter.run()

@@ -27,6 +27,8 @@ _LOOSEST = 0.5  # share of the gradient that a direction may leave at most,
 _FINEST = 1e-4  # and the least that it is asked to leave: float32 does not give much more
 _BEYOND = 0.05  # share of the tolerance that the last direction aims at
 _SLOW = 0.5  # a step that leaves more than this of the gradient has float64 make the next ones
+_GAIN = 0.9  # a step that leaves more than this, and the objective where it was, gained nothing;
+_IDLE_STEPS = 20  # after so many of them rounding has the last word
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Problem:
         labels: (M, n) class indices.
         weight: (M, n) sample weights that sum to one in every fit; zero leaves a sample out.
         penalty: (M,) L2 weight lambda of ``mean CE + lambda / 2 * ||W||^2``.
+        share: (M,) what the intercept's part of the gradient counts beside the features'; None
+            where it counts alike everywhere.
+        plain: (M,) 1 where all features are constant, so that W is 0 and the gradient is measured
+            against 1; else 0.
         absent: (M, K, 1), -inf where a class has no sample in the fit and 0 elsewhere; None where
             every fit has every class.
     """
@@ -44,18 +50,35 @@ class Problem:
     labels: Tensor
     weight: Tensor
     penalty: Tensor
+    share: Tensor | None
+    plain: Tensor
     absent: Tensor | None
 
     def select(self, keep: Tensor) -> Problem:
         """The problem of the fits at the indices ``keep``."""
         absent = None if self.absent is None else self.absent[keep]
-        return Problem(self.labels[keep], self.weight[keep], self.penalty[keep], absent)
+        return Problem(
+            labels=self.labels[keep],
+            weight=self.weight[keep],
+            penalty=self.penalty[keep],
+            share=None if self.share is None else self.share[keep],
+            plain=self.plain[keep],
+            absent=absent,
+        )
 
     def pull(self, columns: int) -> Tensor:
         """L2 weight of every column (M, 1, columns); that of the last, the intercept's, is 0."""
         pull = self.penalty[:, None, None].repeat(1, 1, columns)
         pull[..., -1] = 0
         return pull
+
+    def norm(self, gradient: Tensor) -> Tensor:
+        """Norms (M,) of gradients (M, K, r)."""
+        if self.share is None:
+            return _norm(gradient)
+        scaled = gradient.clone()
+        scaled[..., -1] *= self.share[:, None]
+        return _norm(scaled)
 
 
 @dataclass(frozen=True)
@@ -91,7 +114,10 @@ def _evaluate(design: Design, problem: Problem, V: Tensor) -> tuple[Tensor, Tens
     value = torch.linalg.vecdot(problem.weight, (total.log() + top - own)[:, 0])
     weight = problem.weight[:, None, :]
     residual = logits.mul_(weight / total)
-    residual.scatter_add_(1, problem.labels[:, None, :], -weight)
+    # The own class's as the sum of the others: p - 1 would lose the digits of a p close to 1.
+    labels = problem.labels[:, None, :]
+    residual.scatter_(1, labels, 0)
+    residual.scatter_(1, labels, -residual.sum(1, keepdim=True))
     pulled = problem.pull(V.shape[2]) * V
     gradient = design.adjoint(residual).add_(pulled)
     return value + 0.5 * _dot(pulled, V), gradient, residual
@@ -111,24 +137,31 @@ class _Newton:
     def __init__(
         self, design: Design, problem: Problem, residual: Tensor, dtype: torch.dtype, columns: int
     ) -> None:
-        weight = problem.weight[:, None, :]
-        share = residual.scatter_add(1, problem.labels[:, None, :], weight)
-        p = share / weight.clamp_min(1e-300)
-        spread = share.sum(2) - (share * p).sum(2)
+        weight, self.labels = problem.weight[:, None, :], problem.labels[:, None, :]
+        share = residual.scatter_add(1, self.labels, weight)
+        excess = residual / weight.clamp_min(1e-300)  # p, and p - 1 of the own class
+        rest = (1 - excess).scatter_(1, self.labels, -excess.gather(1, self.labels))
         # One mean for all classes keeps directions free of a common shift of the intercepts.
-        curvature = spread.mean(1).clamp_min(_CURVATURE_FLOOR)[:, None, None]
-        self.design, self.share, self.p = design, share.to(dtype), p.to(dtype)
+        curvature = (share * rest).sum(2).mean(1).clamp_min(_CURVATURE_FLOOR)[:, None, None]
+        self.design, self.problem = design, problem
+        self.share, self.excess = share.to(dtype), excess.to(dtype)
+        self.own_share = self.share.gather(1, self.labels)
         self.pull = problem.pull(columns).to(dtype)
+        self.least = self.pull.clamp_min(torch.finfo(dtype).tiny)  # a divisor above 0
         self.curvature = curvature.expand(-1, residual.shape[1], 1).to(dtype)
 
     def precondition(self, G: Tensor) -> Tensor:
         """Approximate inverse Hessian times ``G``."""
-        return self.design.precondition(G, self.curvature, self.pull)
+        return self.design.precondition(G, self.curvature, self.least)
 
     def _times(self, D: Tensor) -> Tensor:
         """The Hessian times ``D``."""
         logits = self.design.forward(D)
-        logits.sub_((self.p * logits).sum(1, keepdim=True)).mul_(self.share)
+        # Measured from the own class's, which keeps the digits of a p close to 1.
+        mean = (self.excess * logits).sum(1, keepdim=True)
+        own = logits.gather(1, self.labels)
+        logits.sub_(own + mean).mul_(self.share)
+        logits.scatter_(1, self.labels, -self.own_share * mean)
         return self.design.adjoint(logits).addcmul_(self.pull, D)
 
     def direction(
@@ -142,8 +175,8 @@ class _Newton:
             wanted: (M,) fits to work for; the others get the direction zero.
             most: (M,) most iterations.
         """
-        size = _norm(gradient).clamp_min(1e-300)[:, None, None]
-        r = (-gradient / size).to(self.p.dtype)
+        size = self.problem.norm(gradient).clamp_min(1e-300)[:, None, None]
+        r = (-gradient / size).to(self.share.dtype)
         leave = leave.to(r.dtype)
         x = torch.zeros_like(r)
         direction = self.precondition(r)
@@ -159,7 +192,7 @@ class _Newton:
             x.addcmul_(length, direction)
             r.addcmul_(length, curved, value=-1)
             count += active
-            active = active & (_norm(r) > leave) & (count < most)
+            active = active & (self.problem.norm(r) > leave) & (count < most)
             z = self.precondition(r)
             before, rz = rz, _dot(r, z)
             direction = torch.where(active, rz / before, 0)[:, None, None] * direction + z
@@ -202,6 +235,11 @@ def _step(
         moved[todo] = V[todo] + step[todo, None, None] * d[todo]
         parts = _evaluate(design.select(todo), problem.select(todo), moved[todo])
         after[todo], gradient[todo], residual[todo] = parts
+    lost = (~torch.isfinite(after + _norm(gradient))).nonzero()[:, 0]
+    if len(lost):  # beyond float64: stay
+        moved[lost] = V[lost]
+        parts = _evaluate(design.select(lost), problem.select(lost), V[lost])
+        after[lost], gradient[lost], residual[lost] = parts
     return moved, after, gradient, residual
 
 
@@ -222,8 +260,9 @@ def minimise(
         narrow: the data in float32.
         problem: labels, weights and penalties of M fits.
         V: (M, K, r) start; left as it is.
-        tol: a fit ends when ``||gradient|| <= tol * ||lambda W||``.
-        floor: (M,) gradient norms below which rounding has the last word; reaching it ends a fit.
+        tol: a fit has converged when ``||gradient|| <= tol * ||lambda W||``.
+        floor: (M,) gradient norms below which rounding has the last word as soon as a step fails to
+            halve the gradient; that, or twenty steps without gain, ends a fit too.
         max_iter: most iterations of a fit: of conjugate gradients, and one for every step.
     """
     result = V.clone()
@@ -233,12 +272,18 @@ def minimise(
     reached = torch.zeros(fits, dtype=torch.bool, device=V.device)
     alive = torch.arange(fits, device=V.device)
     precise = torch.zeros_like(reached)  # fits for which float32 is not enough
+    idle = torch.zeros_like(n_iter)
     value, gradient, residual = _evaluate(wide, problem, V)
+    lowest, best = torch.full_like(value, torch.inf), torch.full_like(value, torch.inf)
     while True:
-        norm, scale = _norm(gradient), _norm(problem.pull(columns) * V)
-        wanted = torch.maximum(tol * scale, floor[alive])
+        norm, scale = problem.norm(gradient), _norm(problem.pull(columns) * V) + problem.plain
+        wanted = tol * scale
+        gained = (norm < _GAIN * best) | (value < lowest - 1e-13 * lowest.abs())
+        idle = torch.where(gained, 0, idle + 1)
+        stuck = (idle == _IDLE_STEPS) | ((norm <= floor[alive]) & (norm > _SLOW * best))
+        lowest, best = torch.minimum(lowest, value), torch.minimum(best, norm)
         good, used = norm <= wanted, n_iter[alive]
-        ends = good | (used >= max_iter)
+        ends = good | stuck | (used >= max_iter)
         if bool(ends.any()):
             to = alive[ends]
             result[to], gradient_norm[to], penalty_norm[to] = V[ends], norm[ends], scale[ends]
@@ -249,6 +294,7 @@ def minimise(
             alive, V, value, gradient = alive[keep], V[keep], value[keep], gradient[keep]
             residual, precise, used = residual[keep], precise[keep], used[keep]
             norm, scale, wanted = norm[keep], scale[keep], wanted[keep]
+            idle, lowest, best = idle[keep], lowest[keep], best[keep]
             wide, narrow, problem = wide.select(keep), narrow.select(keep), problem.select(keep)
         leave = torch.where(scale > 0, (norm / scale).sqrt(), _LOOSEST).clamp(_FINEST, _LOOSEST)
         leave = torch.maximum(leave, _BEYOND * wanted / norm)
@@ -260,14 +306,15 @@ def minimise(
             if bool(which.any()):
                 newton = _Newton(design, problem, residual, dtype, columns)
                 part, count = newton.direction(gradient, leave, which, max_iter - used - 1)
-                d += part
+                d += torch.where(which[:, None, None], part, 0)
                 n_iter[alive] += count
         n_iter[alive] += 1
         slope = _dot(gradient, d)
-        lost = slope >= 0
+        lost = ~(slope < 0)
         if bool(lost.any()):
             steepest = _Newton(wide, problem, residual, V.dtype, columns).precondition(-gradient)
             d = torch.where(lost[:, None, None], steepest, d)
             slope = _dot(gradient, d)
+            d = torch.where((slope < 0)[:, None, None], d, 0)  # what overflowed goes nowhere
         V, value, gradient, residual = _step(wide, problem, V, d, value, slope)
-        precise |= _norm(gradient) > _SLOW * norm
+        precise |= problem.norm(gradient) > _SLOW * norm

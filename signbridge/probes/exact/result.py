@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from signbridge.errors import ProbeError
+from signbridge.probes.exact.inputs import real_tensor
 
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor: results are of the kind that the features were."""
@@ -37,11 +38,11 @@ class LogisticFit:
         decision: (..., samples, classes) logits of all samples of the input, also of those outside
             the fit's training part; None if not asked for.
         gradient_norm: (...) Euclidean norm of the gradient of ``mean CE + lambda/2 ||W||^2`` at the
-            returned parameters.
+            returned parameters; of features smaller than 1 (root mean square norm of a sample) the
+            intercept's part is taken times that norm, so that it is in their unit.
         relative_tolerance: (...) ``gradient_norm / ||lambda W||``, which bounds the relative error
             of the coefficients, as lambda bounds the curvature from below.
-        converged: (...) bool: ``relative_tolerance <= tol``, or the gradient is at the limit that
-            float64 rounding sets.
+        converged: (...) bool: ``relative_tolerance <= tol``.
         n_iter: (...) iterations.
     """
 
@@ -76,7 +77,7 @@ class LogisticFit:
         if self.coef is None or self.intercept is None:
             raise ProbeError("The fit kept no coefficients: pass coef=True to fit_logistic.")
         coef, intercept = torch.as_tensor(self.coef), torch.as_tensor(self.intercept)
-        data = torch.as_tensor(X).to(coef.device, torch.float64)
+        data = real_tensor(X, "X").to(coef.device, torch.float64)
         layered = "layer" in self.axes
         shape_fits = data.shape[-1] == coef.shape[-1] and data.ndim == 2 + layered
         if not shape_fits or (layered and len(data) != len(coef)):
