@@ -25,6 +25,7 @@ def extract(**options: Any) -> Path:
     The same command again continues where it was stopped.
     """
     config = ExtractConfig(**options)
+    _check_stores([config])
     return _extract(config, _open_images(config))
 
 
@@ -103,6 +104,8 @@ def run(**options: Any) -> Path:
         from signbridge.probes.dataset.split_file import file_sha256
 
         file_sha256(config.split_file)  # it can be read
+    _check_stores(config.extractions())
+    _check_results(config.probing(), config.output or "store.h5")
     images = _open_images(config)
     from signbridge.probes.dataset.plan import check_split
 
@@ -122,6 +125,22 @@ def run(**options: Any) -> Path:
         return Path(stores[0])
     control = stores[1] if len(stores) > 1 else None
     return _train_probes(replace(config.probing(), store=stores[0], control=control))
+
+
+def _check_stores(configs: list[ExtractConfig]) -> None:
+    """Refuse outputs that could not be written in the end, before anything is read."""
+    from signbridge.store.output import check_output
+
+    for config in configs:
+        check_output(config.output or "activations/store.h5", overwrite=config.overwrite)
+
+
+def _check_results(config: SweepConfig, store: str) -> None:
+    from signbridge.results.folder import ResultsFolder
+
+    ResultsFolder(config.output or f"results/{Path(store).stem}", {}).check(
+        overwrite=config.overwrite
+    )
 
 
 def _open_images(config: ExtractConfig) -> Any:
@@ -158,6 +177,7 @@ def _train_probes(config: SweepConfig) -> Path:
     from signbridge.runtime.progress import SweepProgress
     from signbridge.store import open_store
 
+    _check_results(config, config.store)
     for path in (config.store, config.control):
         if path is not None:
             open_store(path).close()  # what is wrong with it is said before torch is loaded

@@ -6,7 +6,6 @@ The parser is Lightning's own, jsonargparse, made from the signatures in
 
 from __future__ import annotations
 
-import errno
 import io
 import itertools
 import json
@@ -24,6 +23,7 @@ from signbridge.cli.commands import COMMANDS
 from signbridge.cli.config_file import ConfigFile
 from signbridge.cli.usage import explain
 from signbridge.errors import Interrupted, SignBridgeError, first_line, refuse_empty
+from signbridge.runtime.files import error_number, refusal
 from signbridge.runtime.processes import is_first_process
 from signbridge.runtime.stopping import advice, stoppable
 from signbridge.runtime.terminal import plain_notices, say
@@ -95,11 +95,11 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
     except BrokenPipeError:  # whoever read standard output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        # Not what is wrong in us, but what the system refused, told by it or by a library.
+        if error_number(error) is None:
             raise
-        what = error.filename or "What was to be written"
-        say(f"error: {what} finds no room ({error.strerror}): make some.", sys.stderr)
+        say(f"error: {refusal(error)}.", sys.stderr)
         return SignBridgeError.exit_status
     except MemoryError as error:
         say(f"error: The memory does not suffice ({first_line(error)}).", sys.stderr)

@@ -31,6 +31,7 @@ from signbridge.store import (
 from signbridge.store.files import check_space
 from signbridge.store.leftovers import adding_path, tidy_addings
 from signbridge.store.merge import extend_store
+from signbridge.store.output import check_output, refuse_link
 from signbridge.store.parts import comparable_samples, samples_identity
 from signbridge.store.provenance import checked_provenance, refuse_difference
 
@@ -287,6 +288,8 @@ def layers_to_extract(
                 f"{path} refers to its shards, so no layers can be added to it: extract them "
                 "into another file, then run 'signbridge merge'."
             )
+    refuse_link(path)
+    check_output(adding_path(path, lacking))
     return lacking, True
 
 

@@ -12,7 +12,7 @@ from signbridge.report.inputs import open_inputs
 from signbridge.report.text.page import render_page
 from signbridge.results.format import FIGURES_FOLDER, REPORT_FILE
 from signbridge.results.results import load_results
-from signbridge.runtime.files import replace_file
+from signbridge.runtime.files import refusal, replace_file, try_to_write
 
 __all__ = ["write_report"]
 
@@ -47,19 +47,24 @@ def write_report(
     if isinstance(umap, int) and umap not in results.layers:
         listed = ", ".join(map(str, results.layers))
         raise ProbeError(f"{results.path} has no layer {umap} to map: it has {listed}.")
+    path = results.path / REPORT_FILE
+    try:
+        try_to_write(path)  # before what takes half a minute
+    except OSError as error:
+        raise _not_written(results.path, error) from error
     with open_inputs(results, store_path, umap) as inputs:
         if inputs.store is not None and umap != "none":
             warm_up()  # compiles while the other figures are drawn
         drawn = list(draw_figures(inputs))
         page = render_page(results, drawn, inputs.pixels, inputs.notes)
-    path = results.path / REPORT_FILE
     try:
         for plot in drawn:
             plot.save(results.path / FIGURES_FOLDER)
         replace_file(path, page.encode("utf-8", errors="replace"), durable=False)
     except OSError as error:
-        raise ProbeError(
-            f"The report cannot be written into {results.path} ({error.strerror or error}): free "
-            "some room or make the folder writable, then run report again."
-        ) from error
+        raise _not_written(results.path, error) from error
     return path
+
+
+def _not_written(folder: Path, error: OSError) -> ProbeError:
+    return ProbeError(f"The report cannot be written: {refusal(error, folder)}.")

@@ -32,12 +32,14 @@ from signbridge.results.probes import TENSORS_FILE, WORDS_FILE
 from signbridge.results.results import Score
 from signbridge.results.summary import Summary, read_summary, write_summary
 from signbridge.results.tables import write_rows
-from signbridge.runtime.files import replace_file
+from signbridge.runtime.files import refusal, replace_file, try_to_write
 from signbridge.runtime.reading import parse_json, read_bytes, read_json
 
 PARTS_FOLDER = ".parts"
 LOCK_FILE = "lock"
+RUN_FILE = "run.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PART = re.compile(r"run\.json|.*\.(safetensors|ckpt)|sgd-.*\.tmp|\..*\.[0-9]+\.tmp")
 
 
 class ResultsFolder:
@@ -81,25 +83,40 @@ class ResultsFolder:
             found = self._look(overwrite)
             if found == "complete":
                 self.remove_parts()
-            if overwrite or (found == "new" and (self.path / SUMMARY_FILE).exists()):
-                self._clear()
+            anew = overwrite or (found == "new" and (self.path / SUMMARY_FILE).exists())
+            if anew:
+                self._clear_parts()
             if found == "new":
                 text = json.dumps(self.identity, indent=2)
-                replace_file(self.parts / "run.json", (text + "\n").encode())
+                replace_file(self.parts / RUN_FILE, (text + "\n").encode())
+            if anew:  # from here on the folder tells by its parts that it is one of ours
+                self._clear()
         except OSError as error:
             raise ProbeError(
-                f"{self.path} cannot be written ({error.strerror}); give another output folder."
+                f"{refusal(error, self.path)}, or give another output folder."
             ) from error
         return found
 
-    def _look(self, overwrite: bool) -> Literal["new", "continue", "complete"]:
-        if self.path.exists() and not self.path.is_dir():
-            raise ProbeError(f"{self.path} is a file; give a folder as output.")
-        found = self._found()
-        if found == "foreign" and not overwrite:
+    def check(self, *, overwrite: bool = False) -> None:
+        """Refuse an output that could not be written in the end, before the work.
+
+        Args:
+            overwrite: as of :meth:`prepare`.
+
+        Raises:
+            ProbeError: the folder holds what is not results, or cannot be written.
+        """
+        try:
+            self._refuse_foreign(self._found(), overwrite)
+            try_to_write(self.path / SUMMARY_FILE)
+        except OSError as error:
             raise ProbeError(
-                f"{self.path} holds files that are not results; give another output folder."
-            )
+                f"{refusal(error, self.path)}, or give another output folder."
+            ) from error
+
+    def _look(self, overwrite: bool) -> Literal["new", "continue", "complete"]:
+        found = self._found()
+        self._refuse_foreign(found, overwrite)
         if found == "damaged" and not overwrite:
             raise ProbeError(
                 f"{self.path} holds a {SUMMARY_FILE} that cannot be read; give another output or "
@@ -116,6 +133,13 @@ class ResultsFolder:
                     "give another output or overwrite=true."
                 )
         return "new"
+
+    def _refuse_foreign(self, found: object, overwrite: bool) -> None:
+        if found == "foreign":
+            but = ", which --overwrite does not replace" if overwrite else ""
+            raise ProbeError(
+                f"{self.path} holds files that are not results{but}; give another output folder."
+            )
 
     def _lost(self) -> bool:
         files = (SCORES_FILE, PREDICTIONS_FILE, TENSORS_FILE, WORDS_FILE)
@@ -157,9 +181,16 @@ class ResultsFolder:
     def _found(
         self,
     ) -> tuple[Literal["continue", "complete"], Any] | Literal["damaged", "foreign"] | None:
+        if self.path.is_symlink() and not self.path.exists():
+            raise ProbeError(
+                f"{self.path} is a link to {self.path.readlink()}, which is not there; make that "
+                "folder or give another."
+            )
+        if self.path.exists() and not self.path.is_dir():
+            raise ProbeError(f"{self.path} is a file; give a folder as output.")
         if not self.path.exists() or not any(self.path.iterdir()):
             return None
-        summary, run = self.path / SUMMARY_FILE, self.parts / "run.json"
+        summary, run = self.path / SUMMARY_FILE, self.parts / RUN_FILE
         try:
             if summary.exists():
                 try:
@@ -200,21 +231,23 @@ class ResultsFolder:
             REPORT_FILE,
         ):
             (self.path / name).unlink(missing_ok=True)
-        for pattern in ("*.png", "*.csv"):
-            for file in (self.path / FIGURES_FOLDER).glob(pattern):
-                file.unlink()
+        for picture in (self.path / FIGURES_FOLDER).glob("*.png"):
+            if _is_our_figure(picture):
+                picture.unlink()
+                picture.with_suffix(".csv").unlink(missing_ok=True)
+
+    def _clear_parts(self) -> None:
         for file in self._part_files():
             file.unlink()
 
     def _part_files(self) -> list[Path]:
         """All but the lock, and what a killed process had not yet given its name."""
-        found = [*self.parts.glob("*"), *self.path.glob(".*.[0-9]*.tmp")]
-        return [file for file in found if file.name != LOCK_FILE]
+        found = [file for file in self.parts.glob("*") if _PART.fullmatch(file.name)]
+        return [*found, *self.path.glob(".*.[0-9]*.tmp")]
 
     def remove_parts(self) -> None:
         """Remove the work under way, and give the folder free."""
-        for file in self._part_files():
-            file.unlink()
+        self._clear_parts()
         if os.name == "nt":  # where an open file cannot be removed
             self.unlock()
         (self.parts / LOCK_FILE).unlink(missing_ok=True)
@@ -265,6 +298,14 @@ class ResultsFolder:
     def write_summary(self, summary: Summary) -> None:
         """Write ``summary.json``, which makes the folder complete."""
         write_summary(self.path / SUMMARY_FILE, replace(summary, run=self.identity))
+
+
+def _is_our_figure(picture: Path) -> bool:
+    """Whether a PNG file names us as the software that made it, as all our figures do."""
+    if picture.is_symlink() or not picture.is_file():
+        return False
+    with picture.open("rb") as file:
+        return b"tEXtSoftware\0SignBridge" in file.read(4096)
 
 
 def _file_name(name: str) -> str:

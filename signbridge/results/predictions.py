@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,11 +119,17 @@ def write_predictions(
             probabilities, shape (n_features, n_samples, n_classes), and the folds, shape
             (n_samples,).
         group_names: names by group number, if the groups have any.
+
+    Raises:
+        OSError: the system refuses.
     """
     import h5py
 
-    partial = path.with_name(f"{path.name}.tmp")
-    with h5py.File(partial, "w") as file:
+    from signbridge.store.guarded import new_hdf5
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.unlink(missing_ok=True)  # of a killed process of the same number
+    with new_hdf5(partial) as (file, _):
         file.attrs["format"] = "signbridge-predictions"
         file.attrs["version"] = VERSION
         text = h5py.string_dtype()

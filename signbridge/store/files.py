@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
-import secrets
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from signbridge.errors import StoreError
-from signbridge.runtime.files import fsync_folder, publish
+from signbridge.runtime.files import fsync_folder, host_name, publish, refusal, temporary_name
 from signbridge.runtime.words import size
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[^-]*)-(?P<pid>\d+)-[0-9a-f]+\Z")
 # Left free when space is checked: metadata of the file system and of other programs.
 SPACE_RESERVE = 16 << 20
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "host"
-
-
-def temporary_name(path: Path) -> Path:
-    """A name beside ``path`` that no other process uses."""
-    return path.with_name(f"{path.name}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def remove_stale_temporaries(folder: Path, prefix: str, *, everyone: bool = False) -> None:
@@ -43,7 +31,7 @@ def remove_stale_temporaries(folder: Path, prefix: str, *, everyone: bool = Fals
             match = _TEMPORARY.search(path.name)
             if not match or not path.name.startswith(prefix):
                 continue
-            if everyone or (match["host"] == _host() and not _is_alive(int(match["pid"]))):
+            if everyone or (match["host"] == host_name() and not _is_alive(int(match["pid"]))):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -131,26 +119,7 @@ def check_space(path: Path, needed: int) -> None:
 
 def os_error(error: OSError, path: Path, *, finished: str = "") -> StoreError:
     """Say in one sentence what the system refused, and what to do."""
-    keep = f"; {finished}" if finished else ""
-    code = error.errno
-    if code == errno.ENOSPC:
-        what = f"The disk that holds {path} is full: free some space and run the command again"
-    elif code == errno.EDQUOT:
-        what = f"Your disk quota for {path} is used up: free some space and run the command again"
-    elif code == errno.EROFS:
-        what = f"{path} lies on a read-only file system: choose a folder that can be written"
-    elif code in (errno.EACCES, errno.EPERM):
-        what = f"{path} cannot be written or read for lack of permission: change it or its folder"
-    elif code in (errno.ENOENT, errno.ESTALE):
-        what = f"{path} or its folder has vanished: bring it back or run the command again"
-    elif code == errno.ENAMETOOLONG:
-        what = f"The name of {path} is too long for its file system: choose a shorter one"
-    elif code in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-        what = f"{path} cannot be used because a file and a folder are mixed up in its path: check"
-    else:
-        reason = error.strerror or str(error) or type(error).__name__
-        what = f"{path} cannot be written or read ({reason}): check the disk and run it again"
-    return StoreError(f"{what}{keep}.")
+    return StoreError(f"{refusal(error, path)}{f'; {finished}' if finished else ''}.")
 
 
 @contextlib.contextmanager

@@ -14,11 +14,13 @@ import h5py
 import numpy as np
 
 from signbridge.errors import StoreError, first_line
+from signbridge.runtime.files import temporary_name
 from signbridge.runtime.progress import Progress, StageProgress, stage
 from signbridge.store import files, hdf
 from signbridge.store.check import full_problems
 from signbridge.store.checksums import STRUCTURE, ChecksumTable, content_sha256, structure
-from signbridge.store.guarded import GuardedFile, Opener
+from signbridge.store.guarded import GuardedFile, Opener, new_hdf5
+from signbridge.store.output import refuse_link
 from signbridge.store.provenance import canonical_json, provenance_sha256
 from signbridge.store.schema import (
     CHECKSUMS,
@@ -105,9 +107,10 @@ def publish_store(
         StoreError: If there is not enough room, the system refuses, the source finds its rows
             damaged, or the written file does not verify.
     """
-    temporary = files.temporary_name(path)
+    temporary = temporary_name(path)
     try:
         with files.clear_errors(path, finished=finished):
+            refuse_link(path)
             if not content.shards:
                 n_classes = len(content.samples.class_names)
                 needed = shard_space(content.spec, len(content.samples), n_classes)
@@ -141,21 +144,8 @@ def _write_store_file(
         OSError: If the system refuses to write.
         StoreError: If the source finds its rows damaged.
     """
-    file = GuardedFile(target, opener)
-    try:
-        try:
-            with h5py.File(file, "w") as h5:
-                _fill(h5, content, file, progress)
-        except Exception:
-            if file.error is not None:  # the cause, rather than what HDF5 made of it
-                raise file.error from None
-            raise
-        file.finish()
-    except BaseException:
-        file.abandon()
-        with suppress(OSError):
-            target.unlink()
-        raise
+    with new_hdf5(target, opener) as (h5, file):
+        _fill(h5, content, file, progress)
 
 
 def _verify(temporary: Path, path: Path, progress: Progress | None) -> None:

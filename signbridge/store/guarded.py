@@ -7,10 +7,12 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import h5py
 
 from signbridge.store.files import let_go
 
@@ -221,3 +223,31 @@ def _pages(position: int, size: int) -> list[tuple[int, int, int, int]]:
         pieces.append((page, low, high, done))
         done += high - low
     return pieces
+
+
+@contextlib.contextmanager
+def new_hdf5(target: Path, opener: Opener | None = None) -> Iterator[tuple[h5py.File, GuardedFile]]:
+    """Write a new HDF5 file in the block, and fsync it at its end; on any error it is removed.
+
+    Args:
+        target: The file, which must not exist.
+        opener: As of :class:`GuardedFile`.
+
+    Raises:
+        OSError: If the system refuses to write: that error, and not what HDF5 made of it.
+    """
+    file = GuardedFile(target, opener)
+    try:
+        try:
+            with h5py.File(file, "w") as h5:
+                yield h5, file
+        except Exception:
+            if file.error is not None:
+                raise file.error from None
+            raise
+        file.finish()
+    except BaseException:
+        file.abandon()
+        with contextlib.suppress(OSError):
+            target.unlink()
+        raise

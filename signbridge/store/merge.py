@@ -17,6 +17,12 @@ from signbridge.runtime.progress import StageProgress, stage
 from signbridge.runtime.words import some
 from signbridge.store import files
 from signbridge.store.final import Content, publish_store
+from signbridge.store.output import (
+    check_output,
+    is_store,
+    refuse_link,
+    refuse_what_is_no_store,
+)
 from signbridge.store.parts import Parts, spec_identity
 from signbridge.store.provenance import differing_keys, plain
 from signbridge.store.reader import Store, open_store
@@ -55,7 +61,8 @@ def merge_stores(
 
     Raises:
         StoreError: If a store cannot be read or is named twice, stores conflict (named), ``output``
-            is one of them, exists or cannot be written, or another process is writing it.
+            is one of them, exists, is no store to overwrite or cannot be written, or another
+            process is writing it.
     """
     target = Path(output).absolute()
     if len(paths) < 2:
@@ -68,13 +75,11 @@ def merge_stores(
                 "none of them is lost."
             )
     with files.clear_errors(target):
-        folder, there = target.is_dir(), target.exists()
-    if folder:
-        raise StoreError(f"{target} is a folder: give the name of a file for the merged store.")
-    if there and not overwrite:
-        raise StoreError(
-            f"{target} exists already: choose another output file or give --overwrite true."
-        )
+        if refuse_what_is_no_store(target, overwrite=overwrite) and not overwrite:
+            refuse_link(target)
+            replace_it = " or give --overwrite true" if is_store(target) else ""
+            raise StoreError(f"{target} exists already: choose another output file{replace_it}.")
+    check_output(target, overwrite=overwrite)
     _join(paths, target, progress)
     return target
 

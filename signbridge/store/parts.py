@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,13 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 _LARGEST_RECORD = 10_000  # bytes
 PARTS_FORMAT = "signbridge-parts"
 PARTS_VERSION = "1.0"
+_OURS = re.compile(r"(lock|plan\.json|shard-\d{5,}\.(h5|json))(\.tmp-[^/]*)?")
 _GROUP_NAMES = "group_names (SHA-256)"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether what lies in a folder of parts is one, or on its way to be one."""
+    return bool(_OURS.fullmatch(path.name)) and (path.is_symlink() or not path.is_dir())
 
 
 def parts_folder(path: Path) -> Path:
@@ -277,20 +283,20 @@ class Parts:
     # -- the end ----------------------------------------------------------------------------------
 
     def remove(self, keep: Sequence[Path] = ()) -> None:
-        """Remove the folder, or all of it but ``keep``; the plan goes last but the lock."""
+        """Remove the folder, or all of it but ``keep``; the plan goes last but the lock.
+
+        What is not ours stays, and the folder with it.
+        """
         if not self.folder.is_dir():
             return
         kept = {p.name for p in keep}
         last = {self.plan_path.name, "lock"}
         found = sorted(self.folder.iterdir(), key=lambda p: (p.name in last, p.name == "lock"))
         for path in found:
-            if path.name in kept or (path.name == "lock" and kept):
+            if path.name in kept or (path.name == "lock" and kept) or not _is_ours(path):
                 continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
         if not kept:
             with contextlib.suppress(OSError):
                 self.folder.rmdir()

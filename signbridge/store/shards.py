@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import StoreError
+from signbridge.runtime.files import temporary_name
 from signbridge.store import files, hdf
 from signbridge.store.guarded import GuardedFile, Opener
 from signbridge.store.parts import Parts
@@ -165,7 +166,7 @@ def write_shard_file(
             layer and site.
     """
     path = parts.shard_path(shard.index)
-    temporary = files.temporary_name(path)
+    temporary = temporary_name(path)
     file = GuardedFile(temporary, opener)
     try:
         try:

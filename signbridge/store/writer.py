@@ -14,6 +14,7 @@ from signbridge.store import files
 from signbridge.store.final import Content, ShardFile, publish_store
 from signbridge.store.guarded import Opener
 from signbridge.store.leftovers import unfinished
+from signbridge.store.output import is_store, refuse_link, refuse_what_is_no_store
 from signbridge.store.parts import Parts, comparable_samples, samples_identity, spec_identity
 from signbridge.store.provenance import checked_provenance, refuse_difference
 from signbridge.store.reader import Store, open_store
@@ -82,15 +83,14 @@ class StoreWriter:
             self._begin(shard_size, overwrite)
 
     def _begin(self, shard_size: int, overwrite: bool) -> None:
-        if self.path.is_dir():
-            raise StoreError(f"{self.path} is a folder: give the name of a file for the store.")
         if self.rank != 0:
             # What lies at the path is for the first worker to judge; it has laid the plan by now.
             self._shards = self._planned(shard_size, overwrite)
             return
-        there = not overwrite and self.path.exists()
+        there = refuse_what_is_no_store(self.path, overwrite=overwrite) and not overwrite
         if there and self._finish_at_once():
             return
+        refuse_link(self.path)
         self._parts.lock()
         try:
             finished_meanwhile = not overwrite and not there and self.path.exists()
@@ -145,7 +145,9 @@ class StoreWriter:
         except StoreError as error:
             if self._has_shards_to_mend_it():
                 return False
-            advice = "choose another output file or give --overwrite true"
+            advice = "choose another output file"
+            if is_store(self.path):
+                advice += " or give --overwrite true"
             raise StoreError(f"{str(error).rstrip('.')}; to replace it, {advice}.") from error
         self._refuse_another(store)
         self.complete = True

@@ -223,6 +223,57 @@ def test_a_full_disk_under_a_command_is_one_sentence(tmp_path):
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="another system has another limit")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["extract", "--output", "a.h5"],
+        ["extract"],
+        ["run"],
+        ["run", "--output", "new/a.h5", "--results", "new/r"],
+    ],
+)
+def test_no_file_may_be_written_is_said_first(tmp_path, monkeypatch, capsys, command):
+    """As under ``ulimit -f 0``."""
+    import resource
+
+    monkeypatch.chdir(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        assert main(command) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert "File too large" in said.err
+    assert said.err.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", ["extract", "run"])
+def test_an_output_that_is_not_ours_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("mine")
+    arguments = ["--images", "nowhere", "--output", "notes.txt", "--overwrite", "true"]
+    assert main([command, *arguments]) == 2
+    assert "notes.txt is not an activation store" in capsys.readouterr().err
+    assert Path("notes.txt").read_text() == "mine"
+
+
+def test_results_that_could_not_be_written_are_refused_before_the_extraction(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("paper").mkdir()
+    Path("paper/scores.csv").write_text("mine")
+    assert main(["run", "--images", "nowhere", "--results", "paper", "--overwrite", "true"]) == 2
+    assert "paper holds files that are not results" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["paper"]
+
+
 def test_a_current_folder_that_is_gone_is_one_sentence(tmp_path):
     command = f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m signbridge info a.h5"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)

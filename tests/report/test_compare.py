@@ -230,6 +230,12 @@ def test_bad_input_is_one_sentence(two: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ProbeError, match=r"empty has no summary\.json"):
         write_comparison([two[0], tmp_path / "empty"])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "comparison.json").write_text("{}")
+    with pytest.raises(ProbeError, match="holds other files and no comparison"):
+        write_comparison(two, tmp_path / "other")
+    with pytest.raises(ProbeError, match="too long for its file system"):
+        write_comparison(two, tmp_path / ("n" * 300))
     with pytest.raises(ProbeError, match="holds other files and no comparison"):
         write_comparison(two, two[1])
     with pytest.raises(ProbeError, match="is a file"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -245,3 +246,20 @@ def test_names_of_groups_are_kept_beside_their_numbers(tmp_path: Path) -> None:
                 read_predictions(path)
         else:
             assert read_predictions(path).group_names == names
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another system has another limit")
+@pytest.mark.parametrize("most", [0, 1000, 5000])
+def test_predictions_that_find_no_room_leave_nothing(tmp_path: Path, most: int) -> None:
+    import resource
+
+    samples = {"label": [0, 1, 0], "group": [0, 1, 1], "sample_id": ["a", "b", "c"]}
+    splits = {"/": (np.full((1, 3, 2), 0.5, np.float32), np.zeros(3, np.int64))}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_predictions(tmp_path / "predictions.h5", ["pixels"], ["A", "B"], samples, splits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

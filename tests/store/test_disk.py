@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from signbridge.errors import StoreError
+from signbridge.runtime.files import temporary_name
 from signbridge.store import StoreWriter, files, open_store
 from signbridge.store.verify import check_store
 
@@ -179,7 +180,7 @@ def test_an_output_that_cannot_be_a_file(producer, tmp_path):
     with pytest.raises(StoreError, match="mixed up"):
         StoreWriter(tmp_path / "file" / "s.h5", spec, samples, provenance)
     (tmp_path / "text.h5").write_text("mine")
-    with pytest.raises(StoreError, match=r"not an HDF5 file.*--overwrite"):
+    with pytest.raises(StoreError, match=r"not an HDF5 file.*choose another output file"):
         StoreWriter(tmp_path / "text.h5", spec, samples, provenance)
     assert (tmp_path / "text.h5").read_text() == "mine"
 
@@ -216,7 +217,7 @@ def test_temporary_files_of_killed_processes_are_removed(producer, make_store, t
     path = tmp_path / "s.h5"
     dead = subprocess.Popen(["true"])
     dead.wait()
-    left = files.temporary_name(path)
+    left = temporary_name(path)
     stale = left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
     alive = left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{os.getppid()}-"))
     stale.write_text("x")

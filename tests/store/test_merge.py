@@ -208,6 +208,10 @@ def test_outputs_are_not_overwritten_silently(make_store, tmp_path):
     with pytest.raises(StoreError, match="no activation store"):
         merge_stores([a, tmp_path / "x.h5"], tmp_path / "d.h5")
     assert not (tmp_path / "d.h5.parts").exists()
+    with pytest.raises(StoreError, match="is not an activation store, so --overwrite does not"):
+        merge_stores([a, b], tmp_path / "c.h5", overwrite=True)
+    assert (tmp_path / "c.h5").read_text() == "mine"
+    (tmp_path / "c.h5").write_bytes(a.read_bytes())
     merge_stores([a, b], tmp_path / "c.h5", overwrite=True)
     assert open_store(tmp_path / "c.h5", verify="full").n_samples == 40
 

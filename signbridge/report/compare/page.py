@@ -21,7 +21,8 @@ from signbridge.report.template import fill_template, plot_words
 from signbridge.report.text.key_figures import interval_text
 from signbridge.results.comparisons import p_text
 from signbridge.results.features import RESID_POST
-from signbridge.runtime.files import replace_file
+from signbridge.runtime.files import refusal, replace_file, try_to_write
+from signbridge.runtime.reading import read_bytes
 from signbridge.statistics.metrics import COMPARED, measure
 
 __all__ = ["write_comparison"]
@@ -100,10 +101,7 @@ def write_comparison(
             plot.save(folder / "figures")
         replace_file(path, page.encode("utf-8", errors="replace"), durable=False)
     except OSError as error:
-        raise ProbeError(
-            f"The comparison cannot be written into {folder} ({error.strerror or error}): free "
-            "some room or give another --output."
-        ) from error
+        raise _not_written(folder, error) from error
     return path
 
 
@@ -114,13 +112,36 @@ def _folder(runs: Sequence[Run], output: str | Path | None) -> Path:
         names = [run.name.replace("/", "-") for run in runs]
         more = f"-and-{len(names) - 3}-more" if len(names) > 3 else ""
         folder = runs[0].results.path.parent / f"{'-vs-'.join(names[:3])}{more}"
-    if folder.is_file():
+    try:
+        _refuse_other(folder)
+        try_to_write(folder / RECORD)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    return folder
+
+
+def _refuse_other(folder: Path) -> None:
+    """Refuse a folder that holds anything but a comparison, which is written anew."""
+    if folder.is_symlink() and not folder.exists():
+        raise ProbeError(
+            f"{folder} is a link to {folder.readlink()}, which is not there: give --output another "
+            "folder."
+        )
+    if folder.exists() and not folder.is_dir():
         raise ProbeError(f"{folder} is a file: give --output the name of a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    record = folder / RECORD
+    if not (record.is_file() and FORMAT.encode() in read_bytes(record)):
         raise ProbeError(
             f"{folder} holds other files and no comparison: give --output another folder."
         )
-    return folder
+
+
+def _not_written(folder: Path, error: OSError) -> ProbeError:
+    return ProbeError(
+        f"The comparison cannot be written: {refusal(error, folder)}, or give another --output."
+    )
 
 
 def _amount(value: float, metric: str) -> str:
