@@ -158,6 +158,7 @@ def _open_images(config: ExtractConfig) -> Any:
             seed=config.seed,
             max_bad_share=config.max_bad_share,
             groups=config.groups,
+            layout=config.layout,
             progress=progress,
         )
 

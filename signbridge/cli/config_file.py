@@ -14,7 +14,13 @@ from typing import Any, get_args
 import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
-from signbridge.cli.usage import nearest, options_of, unknown_option, wrong_value
+from signbridge.cli.usage import (
+    nearest,
+    options_of,
+    takes_names,
+    unknown_option,
+    wrong_value,
+)
 from signbridge.errors import SignBridgeError, first_line
 from signbridge.runtime.reading import read_text
 
@@ -107,9 +113,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Construct a mapping whose keys are all different."""
+        """Construct a mapping whose keys are all different; names stay as they are written."""
         seen = set()
-        for key, _ in node.value:
+        for key, value in node.value:
+            if isinstance(value, yaml.SequenceNode) and any(
+                takes_names(str(key.value), command) for command in SECTIONS
+            ):
+                for name in value.value:
+                    if isinstance(name, yaml.ScalarNode):
+                        name.tag = "tag:yaml.org,2002:str"
             if not isinstance(key.value, str):
                 continue
             if key.value in seen:

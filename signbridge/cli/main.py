@@ -13,15 +13,17 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, auto_cli
 
 from signbridge import __version__
 from signbridge.cli.commands import COMMANDS
 from signbridge.cli.config_file import ConfigFile
-from signbridge.cli.usage import explain
+from signbridge.cli.usage import explain, takes_names
 from signbridge.errors import Interrupted, SignBridgeError, first_line, refuse_empty
 from signbridge.runtime.files import error_number, refusal
 from signbridge.runtime.processes import is_first_process
@@ -119,10 +121,27 @@ def _check_current_folder() -> None:
 def _run(given: list[str], command: str | None, named: str | None) -> object:
     """Parse and run; what the command returns."""
     if command is not None:
+        given = _names_as_written(given, command)
         return auto_cli(COMMANDS[command], args=given, parser_class=Parser, command=command)
     if named in ("merge", "compare"):
         given = [named, *_listed_arguments(given[1:])]
+    elif named is not None:
+        given = [named, *_names_as_written(given[1:], named)]
     return auto_cli(COMMANDS, args=given, prog="signbridge", parser_class=Parser)
+
+
+def _names_as_written(arguments: list[str], command: str) -> list[str]:
+    """Quote lists of names: to YAML ``[yes,no]`` are truth values, ``[0,1]`` numbers."""
+    written: list[str] = []
+    for word in arguments:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        name = option if equals else written[-1] if written else ""
+        if value.lstrip().startswith("[") and takes_names(name.removeprefix("--"), command):
+            with suppress(yaml.YAMLError):  # the parser says what is wrong with it
+                value = json.dumps(yaml.load(value, yaml.BaseLoader))  # of texts alone
+            word = f"{option}{equals}{value}"
+        written.append(word)
+    return written
 
 
 def _listed_arguments(arguments: list[str]) -> list[str]:

@@ -33,6 +33,12 @@ def options_of(command: str) -> dict[str, Any]:
     }
 
 
+def takes_names(name: str, command: str) -> bool:
+    """Whether an option of a command takes a list of names."""
+    hint = options_of(command).get(name)
+    return list[str] in (hint, *get_args(hint))
+
+
 def allowed(hint: Any) -> str:
     """Say which values a type takes: ``'all' or a list of whole numbers such as '[8,16]'``."""
     origin = get_origin(hint)

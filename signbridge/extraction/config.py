@@ -97,17 +97,23 @@ class ExtractConfig(CaptureConfig):
 
     Args:
         images: 'sample' (bundled), a Kaggle CSV file or a folder with sign_mnist_train.csv and/or
-            sign_mnist_test.csv, or a folder of class folders.
+            sign_mnist_test.csv, or a folder of folders of images.
+        layout: what each level of folders is, from the outermost: 'class', 'signer/class',
+            'split/signer/class', with * for a level that means nothing; a last part with {class},
+            {signer} or {split} reads file names, as 'hand{signer}_{class}_*'. By default the
+            names tell, and what they do not tell is refused.
         model: 'tiny' (bundled), a hub id such as llava-hf/llava-1.5-7b-hf, or a local folder.
         weights: 'pretrained', or 'random' for the same architecture freshly initialised: the
             control that train_probes --control takes.
         weights_seed: seed of random weights.
         classes: the number of most common classes to keep, or their names; all by default.
-        per_class: how many images of each class, chosen by the seed; all by default.
+        per_class: how many images of each class, chosen by the seed, of each signer in turn where
+            signers are known; all by default.
         seed: seed of that choice.
-        groups: which images are not independent: 'near_duplicates' (found), 'none', 'signer' where
-            the folders are CLASS/SIGNER, 'signer/class' where they are SIGNER/CLASS, or a CSV file
-            with sample_id,group.
+        groups: which images are not independent: 'near_duplicates' (found), 'none', 'signer' of
+            whatever layout, 'signer/class' where the folders are SIGNER/CLASS, a CSV file with
+            sample_id,group, or a regular expression that finds the group in the path, as
+            'hand([0-9]+)_'.
         max_bad_share: the largest share of unreadable images that is survived.
 
     Raises:
@@ -116,6 +122,7 @@ class ExtractConfig(CaptureConfig):
     """
 
     images: str = "sample"
+    layout: str | None = None
     model: str = "tiny"
     weights: Weights = "pretrained"
     weights_seed: int = 0

@@ -149,6 +149,8 @@ class StoreOutput(Callback):
 
     def _announce(self, pending: list[Shard]) -> None:
         images, spec = self._images, self._spec
+        if images.layout:
+            self.say(f"folders read as {images.layout}")
         for note in images.notes:
             self.say(note)
         if images.skipped:

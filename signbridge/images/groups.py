@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Hashable, Iterable, Sequence
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import ImagesError
+from signbridge.images.layout import composed
 from signbridge.runtime.reading import read_text
 from signbridge.runtime.tables import unquoted
 
@@ -197,20 +199,55 @@ def _indices(
     return rows + start, columns + other
 
 
-def read_groups(path: Path, sample_ids: Sequence[str]) -> list[str]:
-    """Read the groups of samples from a CSV with the columns ``sample_id,group``.
+def groups_by_pattern(pattern: str, sample_ids: Sequence[str]) -> list[str]:
+    """Take the group of each sample out of its id with a regular expression.
 
     Args:
-        path: The CSV file (UTF-8). Ids that are not asked for are passed over.
+        pattern: Looked for anywhere in the id; its group ``signer`` or ``group`` counts, else its
+            first group.
         sample_ids: The samples, in order.
 
     Returns:
         The name of each sample's group.
 
     Raises:
-        ImagesError: The file cannot be read, lacks a column or a sample, or contradicts itself.
+        ImagesError: It is no regular expression with a group, or does not fit every sample.
     """
-    wanted = set(sample_ids)
+    try:
+        compiled = re.compile(composed(pattern))
+    except re.error as error:
+        raise ImagesError(f"--groups is {pattern!r}, no regular expression ({error}).") from None
+    if not compiled.groups:
+        raise ImagesError(
+            f"--groups is {pattern!r}, which has no group in brackets; give one, such as "
+            "'hand(\\d+)_'."
+        )
+    which = next((name for name in ("signer", "group") if name in compiled.groupindex), 1)
+    found = [compiled.search(composed(sample)) for sample in sample_ids]
+    names = [match[which] if match else None for match in found]
+    for sample, name in zip(sample_ids, names, strict=True):
+        if not name:
+            raise ImagesError(
+                f"--groups {pattern!r} finds nothing in {sample!r}, one of "
+                f"{sum(not name for name in names):,} of {len(names):,} such samples; correct it."
+            )
+    return [name for name in names if name]
+
+
+def read_groups(path: Path, sample_ids: Sequence[str]) -> dict[str, str]:
+    """Read the groups of samples from a CSV with the columns ``sample_id,group``.
+
+    Args:
+        path: The CSV file (UTF-8). Ids that are not asked for are passed over.
+        sample_ids: The samples, of which the file may lack some.
+
+    Returns:
+        The name of the group of each sample that the file names.
+
+    Raises:
+        ImagesError: The file cannot be read, lacks a column, or contradicts itself.
+    """
+    wanted = {composed(sample): sample for sample in sample_ids}
     given: dict[str, str] = {}
     try:
         with io.StringIO(read_text(path), newline="") as file:
@@ -220,18 +257,19 @@ def read_groups(path: Path, sample_ids: Sequence[str]) -> list[str]:
                     f"{path} has no header with the columns sample_id,group; add it as line 1."
                 )
             for row in reader:
-                sample, group = unquoted(row["sample_id"] or ""), row["group"]
-                if sample not in wanted:
+                sample = wanted.get(composed(unquoted(row["sample_id"] or "")))
+                if sample is None:
                     continue
-                if not group or not group.strip():
+                group = composed(row["group"] or "").strip()
+                if not group:
                     raise ImagesError(
                         f"{path}, line {reader.line_num}: sample {sample!r} has no group; "
                         "write one in the column group."
                     )
-                if given.setdefault(sample, group.strip()) != group.strip():
+                if given.setdefault(sample, group) != group:
                     raise ImagesError(
                         f"{path}, line {reader.line_num}: sample {sample!r} has the groups "
-                        f"{given[sample]!r} and {group.strip()!r}; keep one."
+                        f"{given[sample]!r} and {group!r}; keep one."
                     )
     except OSError as error:
         raise ImagesError(
@@ -242,6 +280,20 @@ def read_groups(path: Path, sample_ids: Sequence[str]) -> list[str]:
         raise ImagesError(
             f"The groups file {path} is not a UTF-8 CSV ({error}); save it as one."
         ) from None
+    return given
+
+
+def check_complete(given: Mapping[str, str], path: Path, sample_ids: Sequence[str]) -> list[str]:
+    """Return the group of each sample.
+
+    Args:
+        given: From :func:`read_groups`.
+        path: The file, as the message names it.
+        sample_ids: The samples, in order.
+
+    Raises:
+        ImagesError: The file lacks a sample.
+    """
     missing = [sample for sample in sample_ids if sample not in given]
     if missing:
         raise ImagesError(

@@ -40,6 +40,9 @@ class ImageSet:
         classes: The ``classes`` asked for.
         per_class: The ``per_class`` asked for.
         grouping: How the groups were made, in words.
+        layout: In one line what each level of folders was read as; empty for other sources.
+        signers: How many signers folders, file names or a file of groups name; ``None`` if nothing
+            does.
         skipped: (id, reason) of each image file that was left out as unusable.
         notes: Sentences that the user should see once.
     """
@@ -58,6 +61,8 @@ class ImageSet:
     classes: int | tuple[str, ...] | None = None
     per_class: int | None = None
     grouping: str = "none"
+    layout: str = ""
+    signers: int | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -101,6 +106,9 @@ class ImageSet:
 
         The values are the same wherever the images lie: no path is among them.
         """
+        read: dict[str, str | int] = {"layout": self.layout} if self.layout else {}
+        if self.signers is not None:
+            read["signers"] = self.signers
         return {
             "image_source": self.name,
             "image_fingerprint": self.fingerprint,
@@ -112,4 +120,5 @@ class ImageSet:
             else list(self.classes),
             "per_class": "all" if self.per_class is None else self.per_class,
             "groups": self.grouping,
+            **read,
         }

@@ -3,7 +3,7 @@
 The procedure is the original study's, to the letter: classes in the order of
 ``collections.Counter.most_common`` (ties by first appearance), the first ``classes`` of them, then
 sorted; one ``random.Random(seed)``; each class's list shuffled in sorted class order; the first
-``per_class`` kept.
+``per_class`` kept. Where signers are known, which the study's data do not tell, they take turns.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ def choose_classes(labels: Sequence[str], classes: int | Sequence[str] | None) -
 
 
 def queues(
-    labels: Sequence[str], class_names: Sequence[str], per_class: int | None, seed: int
+    labels: Sequence[str],
+    class_names: Sequence[str],
+    per_class: int | None,
+    seed: int,
+    signers: Sequence[str] | None = None,
 ) -> dict[str, list[int]]:
     """Return, for each class in order, the indices of its samples in the order to take them.
 
@@ -64,6 +68,8 @@ def queues(
         class_names: Classes to use, sorted.
         per_class: Number to be kept of each class; ``None`` keeps the order of the source.
         seed: Seed of the shuffling.
+        signers: Signer of every sample, where they are known: with ``per_class`` one of each signer
+            is taken in turn, so that a class has each of them as often as can be.
 
     Raises:
         ImagesError: ``per_class`` is below 1.
@@ -81,7 +87,19 @@ def queues(
         generator = random.Random(seed)
         for members in lists.values():
             generator.shuffle(members)
+            if signers is not None:
+                members[:] = _in_turn(members, signers)
     return lists
+
+
+def _in_turn(members: Sequence[int], signers: Sequence[str]) -> list[int]:
+    """Order samples so that every signer's first comes before any signer's second, and so on."""
+    seen: Counter[str] = Counter()
+    turn = []
+    for index in members:
+        turn.append(seen[signers[index]])
+        seen[signers[index]] += 1
+    return [index for _, index in sorted(zip(turn, members, strict=True), key=lambda one: one[0])]
 
 
 def notes_on_counts(kept: dict[str, int], per_class: int | None) -> list[str]:

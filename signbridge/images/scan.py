@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +72,7 @@ def scan_files(
     good: dict[str, list[int]] = {name: [] for name in queues}
     taken = dict.fromkeys(queues, 0)
     bad: dict[int, str] = {}
+    clashes = Clashes()
     while True:
         batch: list[int] = []
         for name, queue in queues.items():
@@ -89,14 +90,19 @@ def scan_files(
                 scan.sha256[index], scan.pixels[index], dark = result
                 if dark:
                     scan.dark.add(index)
+                clashes.add(index, found.label[index], scan.sha256[index])
             if progress is not None:
                 progress(done, len(batch))
+        for index, reason in clashes.found(found.sample_id).items():
+            if index not in bad:
+                bad[index] = reason
+                good[found.label[index]].remove(index)
     scan.order = [index for members in good.values() for index in members]
     if per_class is None:
         scan.order.sort()
     scan.skipped = [(found.sample_id[index], bad[index]) for index in sorted(bad)]
     unusable = found.unsupported + scan.skipped
-    _check_share(found.root, unusable, len(scan.order) + len(unusable), max_bad_share)
+    check_share(found.root, unusable, len(scan.order) + len(unusable), max_bad_share)
     for name, members in good.items():
         if not members:
             raise ImagesError(
@@ -106,17 +112,56 @@ def scan_files(
     return scan
 
 
-def _check_share(
-    root: Path, unusable: list[tuple[str, str]], looked_at: int, max_bad_share: float
+class Clashes:
+    """Finds images of equal content under different labels: nobody knows which is right."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, list[int]]] = {}
+
+    def add(self, index: int, label: str, digest: str) -> None:
+        """Note an image: its index, its label and a hash of its content."""
+        self._seen.setdefault(digest, {}).setdefault(label, []).append(index)
+
+    def found(self, sample_id: Sequence[str]) -> dict[int, str]:
+        """Return why each image of several labels cannot be used, by its index, ascending.
+
+        Args:
+            sample_id: Ids by index.
+        """
+        reasons = {}
+        for labels in self._seen.values():
+            for label, indices in labels.items() if len(labels) > 1 else ():
+                other = next(name for name in labels if name != label)
+                reason = f"({label}) is the same image as {sample_id[labels[other][0]]} ({other})"
+                reasons.update(dict.fromkeys(indices, reason))
+        return dict(sorted(reasons.items()))
+
+
+def check_share(
+    root: Path | str,
+    unusable: list[tuple[str, str]],
+    looked_at: int,
+    max_bad_share: float,
+    what: str = "image files",
 ) -> None:
-    if not 0 <= max_bad_share <= 1:
-        raise ImagesError(f"max_bad_share is {max_bad_share}; give a share from 0 to 1.")
+    """Refuse a source of which too much cannot be used.
+
+    Args:
+        root: The source.
+        unusable: (id, reason) of each such image.
+        looked_at: Images that were looked at.
+        max_bad_share: The largest share of them; a single one is survived, unless this is 0.
+        what: What the images are.
+
+    Raises:
+        ImagesError: They are more.
+    """
     allowed = max(1.0, max_bad_share * looked_at) if max_bad_share > 0 else 0
     if len(unusable) > allowed:
         shown = "; ".join(f"{name} {reason}" for name, reason in unusable[:3])
         more = f"; and {len(unusable) - 3:,} more" if len(unusable) > 3 else ""
         raise ImagesError(
-            f"{len(unusable):,} of {looked_at:,} image files in {root} cannot be used, more than "
+            f"{len(unusable):,} of {looked_at:,} {what} in {root} cannot be used, more than "
             f"the share of {max_bad_share:g} allowed by max_bad_share: {shown}{more}."
         )
 

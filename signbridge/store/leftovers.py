@@ -17,6 +17,7 @@ from typing import Any
 
 from signbridge.errors import StoreError
 from signbridge.store.parts import Parts, comparable_samples, samples_identity
+from signbridge.store.provenance import differing_keys
 from signbridge.store.reader import Store, open_store
 
 
@@ -50,7 +51,7 @@ class Unfinished:
     def is_of(self, store: Store) -> bool:
         """Whether it is made of the same samples in the same way."""
         mine, its = comparable_samples(self._plan["samples"], samples_identity(store.samples))
-        return bool(self.provenance == store.provenance and mine == its)
+        return not differing_keys(self.provenance, store.provenance) and bool(mine == its)
 
     def is_within(self, store: Store) -> bool:
         """Whether a finished store holds all that this one would."""

@@ -30,7 +30,16 @@ from signbridge.store.schema import RESID_POST, SampleTable, StoreSpec, Values, 
 
 # Where the images came from may differ between stores of different samples.
 SAMPLE_KEYS = frozenset(
-    {"image_source", "image_fingerprint", "groups", "seed", "classes", "per_class"}
+    {
+        "image_source",
+        "image_fingerprint",
+        "layout",
+        "signers",
+        "groups",
+        "seed",
+        "classes",
+        "per_class",
+    }
 )
 # What was captured may differ between stores of the same samples.
 SITE_KEYS = frozenset({"site"})

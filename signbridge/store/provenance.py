@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,8 @@ _CONTENT = {
     "image_sha256 (SHA-256)": ("from other images under the same names", ""),
     "sample_id (SHA-256)": ("from images with other names", ""),
 }
+# Recorded for the reader alone: what follows from it, labels and groups, is compared.
+_REMARKS = ("layout", "signers")
 _MAX_ATTRIBUTE_BYTES = 60_000  # an HDF5 attribute holds less than 64 KiB
 
 
@@ -141,7 +144,7 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """
     keys = [
         key
-        for key in sorted({*old, *new})
+        for key in sorted({*old, *new} - {*_REMARKS})
         if key not in old or key not in new or canonical_json(old[key]) != canonical_json(new[key])
     ]
     rank = {key: number for number, key in enumerate(_OPTIONS)}
@@ -235,7 +238,11 @@ def grouping(provenance: Mapping[str, Any]) -> Grouping:
         return Grouping(
             "near_duplicates", "a group of near-duplicates", "groups of near-duplicates", found
         )
-    if value in ("class/signer", "signer/class"):
+    if kind == "pattern":
+        signers = "(?P<signer>" in value
+        words = ("signers", "a signer", "signers") if signers else ("given", "a group", "groups")
+        return Grouping(*words, f" (as {threshold} finds them)")
+    if "signer" in re.split(r"[/{}]", value):
         return Grouping("signers", "a signer", "signers", f" (folders {value})")
     if value == "none":
         return Grouping("none", "an image", "images")

@@ -161,6 +161,30 @@ def test_a_text_in_a_configuration_arrives_as_it_is(text, section, tmp_path, mon
     assert taken == [settings]
 
 
+NAMES = [
+    ("[yes,no]", ["yes", "no"]),
+    ("[0, 1,2]", ["0", "1", "2"]),
+    ("[on,null,1.0,2020-01-01]", ["on", "null", "1.0", "2020-01-01"]),
+    ("""["yes",'a b',\xe9]""", ["yes", "a b", "\xe9"]),
+    ("3", 3),
+]
+
+
+@pytest.mark.parametrize(("value", "classes"), NAMES)
+def test_names_in_a_list_are_names_whatever_they_look_like(
+    value, classes, tmp_path, monkeypatch, capsys
+):
+    taken = []
+    monkeypatch.setitem(COMMANDS, "extract", _taking(taken))
+    assert main(["extract", "--classes", value]) == 0
+    assert main([f"--classes={value}"], command="extract") == 0
+    (tmp_path / "c.yaml").write_text(f"extract:\n  classes: {value}\n", "utf-8")
+    assert main(["extract", "--config", str(tmp_path / "c.yaml")]) == 0
+    assert [one["classes"] for one in taken] == [classes] * 3
+    assert main(["extract", "--classes", "[yes"]) == 2
+    assert "--classes is" in capsys.readouterr().err
+
+
 def _taking(taken):
     def extract(model: str = "m", classes: int | list[str] | None = None) -> None:
         """Take two options."""

@@ -13,7 +13,12 @@ from scipy.sparse.csgraph import connected_components
 from signbridge.errors import ImagesError
 from signbridge.images import groups as module
 from signbridge.images import near_duplicate_groups, open_images
-from signbridge.images.groups import consecutive, read_groups
+from signbridge.images.groups import (
+    check_complete,
+    consecutive,
+    groups_by_pattern,
+    read_groups,
+)
 
 
 def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
@@ -184,7 +189,40 @@ def test_consecutive_numbers_by_first_appearance(values: list[int]) -> None:
 def test_groups_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "groups.csv"
     path.write_text("﻿group,sample_id,remark\nBo,x/2,\nAda,x/1,\nBo,x/3,\nCy,unused,\n", "utf-8")
-    assert read_groups(path, ["x/1", "x/2", "x/3"]) == ["Ada", "Bo", "Bo"]
+    assert read_groups(path, ["x/1", "x/2", "x/3"]) == {"x/1": "Ada", "x/2": "Bo", "x/3": "Bo"}
+
+
+def test_ids_and_groups_of_a_file_are_compared_in_composed_form(tmp_path: Path) -> None:
+    path = tmp_path / "groups.csv"
+    path.write_text("sample_id,group\ne\u0301/1,Zoe\u0308\n\u00e9/2,Zo\u00eb\n", "utf-8")
+    ids = ["\u00e9/1", "e\u0301/2"]
+    assert read_groups(path, ids) == dict.fromkeys(ids, "Zo\u00eb")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "groups"),
+    [
+        (r"hand(\d+)_", ["1", "2"]),
+        (r"(\w+)/(?P<signer>hand\d)", ["hand1", "hand2"]),
+        (r"(?P<group>\d)_([ab])", ["1", "2"]),
+    ],
+)
+def test_groups_by_a_pattern(pattern: str, groups: list[str]) -> None:
+    assert groups_by_pattern(pattern, ["a/hand1_a.png", "b/hand2_b.png"]) == groups
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (r"hand(\d", "no regular expression"),
+        (r"hand\(", "has no group in brackets"),
+        (r"hand(\d+)_", r"finds nothing in 'b/2\.png', one of 1 of 2 such samples"),
+        (r"(x?)", "finds nothing in"),
+    ],
+)
+def test_patterns_that_cannot_be_used(pattern: str, message: str) -> None:
+    with pytest.raises(ImagesError, match=message):
+        groups_by_pattern(pattern, ["a/hand1_a.png", "b/2.png"])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +240,7 @@ def test_wrong_groups_file(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "groups.csv"
     path.write_text(text)
     with pytest.raises(ImagesError, match=message):
-        read_groups(path, ["a", "b"])
+        check_complete(read_groups(path, ["a", "b"]), path, ["a", "b"])
 
 
 def test_groups_file_of_other_bytes(tmp_path: Path) -> None:

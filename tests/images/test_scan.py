@@ -113,3 +113,27 @@ def test_no_warning_reaches_the_user(tree: Path) -> None:
     palette.putpalette([1, 2, 3, 4, 5, 6])
     palette.save(tree / "a" / "palette.png", transparency=b"\x00\x80")
     assert len(open_images(tree)) == 19
+
+
+def test_one_image_under_two_classes_is_left_out_or_refused(tree: Path) -> None:
+    (tree / "c" / "copy.png").write_bytes((tree / "a" / "2.png").read_bytes())
+    with pytest.raises(ImagesError, match=r"2 of 19 .*a/2\.png \(a\) is the same image as c/copy"):
+        open_images(tree)
+    images = open_images(tree, max_bad_share=0.2)
+    assert len(images) == 17
+    assert images.skipped == [
+        ("a/2.png", "(a) is the same image as c/copy.png (c)"),
+        ("c/copy.png", "(c) is the same image as a/2.png (a)"),
+    ]
+
+
+def test_an_image_under_two_classes_is_replaced_by_others_of_its_classes(tree: Path) -> None:
+    for number in range(4):
+        (tree / "b" / f"{number}.png").write_bytes((tree / "a" / f"{number}.png").read_bytes())
+    images = open_images(tree, classes=["a", "b"], per_class=2, max_bad_share=0.9)
+    names = set(images.sample_id)
+    read = {name for name, _ in images.skipped} | names
+    assert np.bincount(images.label).tolist() == [2, 2]
+    assert len(images.skipped) % 2 == 0
+    assert not any(f"a/{k}.png" in names and f"b/{k}.png" in read for k in range(4))
+    assert not any(f"b/{k}.png" in names and f"a/{k}.png" in read for k in range(4))

@@ -11,9 +11,9 @@ To add a source:
 from __future__ import annotations
 
 from signbridge.images.sources import folders, kaggle, sample
-from signbridge.images.sources.source import Candidates, Source
+from signbridge.images.sources.source import Asked, Candidates, Source
 
 SOURCES: tuple[Source, ...] = (sample, kaggle, folders)
 """The sources, in the order in which they are asked whether something is theirs."""
 
-__all__ = ["SOURCES", "Candidates", "Source"]
+__all__ = ["SOURCES", "Asked", "Candidates", "Source"]

@@ -1,49 +1,35 @@
-"""A folder of class folders: what lies in it and where.
+"""A folder of folders of images: what lies in it, and which of its levels is what.
 
-Layouts, each optionally below ``train``, ``val`` and ``test`` folders (the source's own split):
-``class/…/image`` (default), ``class/signer/…/image`` and ``signer/class/…/image``.
+See :mod:`signbridge.images.layout` for how that is said or found out.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from signbridge.errors import ImagesError
 from signbridge.images.decode import EXTENSIONS, KINDS, OTHER_IMAGE_EXTENSIONS
-from signbridge.images.sources.source import Candidates
+from signbridge.images.layout import (
+    SPLITS,
+    Layout,
+    UnclearLayoutError,
+    class_in_file_name,
+    composed,
+    differing_in_case,
+    infer_layout,
+    layout_in_words,
+    outer_levels,
+)
+from signbridge.images.sources.source import Asked, Candidates
 from signbridge.runtime.words import listed, some
 
 WHAT = "a folder of class folders"
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Names of split folders, in lower case, and what the split is then called."""
-
-_GROUPS = {"class": "near_duplicates", "class/signer": "signer", "signer/class": "signer/class"}
-"""What ``--groups`` is called that reads a layout."""
-
+_PLAIN = Asked()
 _SYSTEM = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-
-# Names that number people, as hand1, signer_03 and p12 do.
-_PERSON = re.compile(
-    r"(signer|subject|subj|user|person|participant|volunteer|actor|speaker|hand|id|[psu])[ _-]*\d+",
-    re.IGNORECASE,
-)
-# So many different letters are an alphabet. Fewer may be people, and numbers may be either.
-_ALPHABET = 10
-# What stands beside the letters in data sets of finger spelling.
-_BESIDE_LETTERS = frozenset({"space", "del", "delete", "nothing", "blank", "unknown"})
 
 
 def matches(spec: str, path: Path) -> bool:
@@ -51,93 +37,160 @@ def matches(spec: str, path: Path) -> bool:
     return path.is_dir()
 
 
-def read(root: Path, layout: str = "class") -> Candidates:
+def read(root: Path, asked: Asked = _PLAIN) -> Candidates:
     """List the images of a folder, in a fixed order; opens no image.
 
     The order is by split (train, val, test), class and path. Hidden and system files are
     passed over in silence, other files that are no images with a note. Links are followed, except
-    where they lead back to a folder above.
+    where they lead back to a folder above. Names are in Unicode's composed form; ids are the paths
+    as they are. Images of a split that lie in no class folder belong to the class that their names
+    begin with, where that is so of all of them.
 
     Args:
-        root: Folder that holds the class folders.
-        layout: ``"class"``, ``"class/signer"`` or ``"signer/class"``.
+        root: Folder that holds the images.
+        asked: The layout, if it is given, and what is to be grouped by.
 
     Raises:
-        ImagesError: No class folders with images, or not the layout asked for.
+        ImagesError: No images of classes, not the layout asked for, or none that the names tell.
     """
     name = os.fsencode(root.resolve().name).decode("utf-8", "backslashreplace")
-    found = Candidates(name=name or "images", root=root)
+    found = Candidates(name=composed(name) or "images", root=root)
     walk = _Walk(root, found)
-    levels = layout.split("/")
-    if len(levels) == 2:
-        found.signer = []
-    tops = _split_folders(walk)
-    seen: dict[str, set[str]] = defaultdict(set)  # by name of the first level, those below it
-    for split, top in tops:
-        for parts in walk.files(top):
-            folders = parts[len(top) : -1]
-            if len(folders) < len(levels):
-                if not folders:
-                    walk.loose.append("/".join(parts))
-                    continue
-                raise ImagesError(
-                    f"{'/'.join(parts)} in {root} has no signer folder, as {layout} asks for; "
-                    "move it into one or choose other groups."
-                )
-            seen[folders[0]].add(folders[1] if len(folders) > 1 else "")
-            found.sample_id.append("/".join(parts))
-            found.source_split.append(split)
-            found.label.append(folders[levels.index("class")])
-            if found.signer is not None:
-                found.signer.append(folders[levels.index("signer")])
-    if layout == "signer/class":
-        _sort_by_class(found)
+    paths = list(walk.files(()))
+    folders = [tuple(composed(part) for part in path[:-1]) for path in paths]
+    layout = _layout(root, folders, asked)
+    if layout is None:
+        walk.loose += ["/".join(path) for path in paths]
+    else:
+        _fill(found, walk, layout, paths)
     walk.add_notes()
-    _check_layout(root, found, walk)
-    if seen and not any("" in below for below in seen.values()):
-        _check_levels(root, layout, seen)
-        found.notes.insert(0, _levels_in_words(layout, seen, is_below_split=tops[0][1] != ()))
+    _check_images(root, found, walk)
+    assert layout is not None
+    found.layout += _not_looked_at(layout, folders)
+    for role, names in (("class", found.label), ("signer", found.signer or [])):
+        for same in differing_in_case(names):
+            noun = "classes" if role == "class" else "signers"
+            found.notes.append(f"The {noun} {same} differ in case alone: each is one of its own.")
     return found
 
 
-def _split_folders(walk: _Walk) -> list[tuple[str, tuple[str, ...]]]:
-    """Return (split, path parts) of the folders that hold class folders."""
-    names = walk.folders(())
-    splits = [name for name in names if name.lower() in SPLITS]
-    if not any(walk.folders((name,)) for name in splits):
-        return [("", ())]  # a class may be called "test"
-    for name in names:
-        beside = _Walk(walk.root, Candidates(name=""))  # keeps its remarks to itself
-        if name not in splits and any(True for _ in beside.files((name,))):
+def _layout(root: Path, folders: Sequence[tuple[str, ...]], asked: Asked) -> Layout | None:
+    """The layout that was asked for, or that the names tell."""
+    if asked.layout is not None:
+        given = Layout.parse(asked.layout)
+        if asked.groups == "signer/class" or (
+            asked.groups == "signer" and "signer" not in given.roles
+        ):
             raise ImagesError(
-                f"{walk.root} holds the split folder {splits[0]!r} beside images in {name!r}; "
-                "keep either split folders (train, val, test) or class folders there."
+                f"--layout {asked.layout} and --groups {asked.groups} do not go together; name the "
+                "level of the signers in --layout and give --groups signer."
             )
-    order = list(SPLITS)
-    splits.sort(key=lambda name: (order.index(name.lower()), name))
-    return [(SPLITS[name.lower()], (name,)) for name in splits]
+        return given
+    inside = [levels for levels in folders if levels]
+    layout: Layout | None = None
+    try:
+        layout = infer_layout(inside, signers_wanted=asked.groups in ("signer", "signer/class"))
+    except UnclearLayoutError as error:
+        if asked.groups != "signer/class":
+            raise ImagesError(f"{root} {error}") from None
+    if asked.groups == "signer/class" and inside:
+        outer = ["*" if level == "signer" else level for level in outer_levels(inside)]
+        ordered = Layout((*outer, "signer", "class"))
+        if layout is not None and layout.without_splits != "signer/class":
+            raise ImagesError(
+                f"{root} does not look like signer/class but like {layout}: "
+                f"{_levels_in_words(layout, inside)}; leave --groups signer/class out or give "
+                f"--groups signer, or if it is as you say give --layout '{ordered}' too."
+            )
+        return layout or ordered
+    if layout is not None and asked.groups == "signer" and "signer" not in layout.roles:
+        raise ImagesError(
+            f"--groups is 'signer', but the folders of {root} name no signers: they are read as "
+            f"{layout} ({_levels_in_words(layout, inside)}); say with --layout where they are, "
+            "or give other groups."
+        )
+    return layout
 
 
-def _sort_by_class(found: Candidates) -> None:
-    """Bring signer/class into the order of the other layouts: split, class, path."""
-    order = list(dict.fromkeys(found.source_split))
-    rows = sorted(
-        range(len(found.sample_id)),
-        key=lambda i: (order.index(found.source_split[i]), found.label[i]),
+def _levels_in_words(layout: Layout, folders: Sequence[tuple[str, ...]]) -> str:
+    most = max(map(len, folders), default=0)
+    return ", ".join(
+        f"level {k + 1} is {some(sorted({f[k] for f in folders if len(f) > k}))}"
+        for k in range(min(most, len(layout.levels) + 1))
     )
-    found.sample_id = [found.sample_id[i] for i in rows]
-    found.source_split = [found.source_split[i] for i in rows]
-    found.label = [found.label[i] for i in rows]
-    found.signer = [found.signer[i] for i in rows] if found.signer is not None else None
 
 
-def _check_layout(root: Path, found: Candidates, walk: _Walk) -> None:
+def _not_looked_at(layout: Layout, folders: Sequence[tuple[str, ...]]) -> str:
+    """Name the first level below the layout's, and those within it that mean nothing."""
+    unread = [k for k, level in enumerate(layout.levels) if level == "*"] + [len(layout.levels)]
+    said = []
+    for k in unread:
+        names = sorted({f[k] for f in folders if len(f) > k})
+        if names and (k == len(layout.levels) or len(names) > 1):
+            said.append(f"level {k + 1} ({some(names)})")
+    return f"; not looked at: {listed(said)}" if said else ""
+
+
+def _fill(found: Candidates, walk: _Walk, layout: Layout, paths: Sequence[tuple[str, ...]]) -> None:
+    """Read each path by the layout and bring the images into their order."""
+    rows: list[tuple[str, str, str, tuple[str, ...]]] = []  # split, class, signer, path
+    without: dict[str, list[tuple[dict[str, str], tuple[str, ...]]]] = defaultdict(list)
+    wanted = layout.roles - {"split"}
+    misnamed = []
+    for path in paths:
+        fields = layout.fields(path)
+        if isinstance(fields, str):
+            misnamed.append(("/".join(path), fields))
+        elif wanted <= fields.keys():
+            row = fields.get("split", ""), fields["class"], fields.get("signer", "")
+            rows.append((*row, path))
+        elif wanted & fields.keys():
+            missing = "signer" if "class" in fields else "class"
+            raise ImagesError(
+                f"{'/'.join(path)} in {walk.root} has no {missing} folder, as {layout} asks for; "
+                f"move it into one or say with --layout where the {missing} is named."
+            )
+        else:
+            without[fields.get("split", "")].append((fields, path))
+    if misnamed and not rows:
+        name, reason = misnamed[0]
+        raise ImagesError(f"{name} in {walk.root} {reason}, nor is any other; correct --layout.")
+    found.unsupported += misnamed
+    classes = {row[1] for row in rows}
+    named: list[str] = []
+    for split, images in without.items():
+        of_names = [class_in_file_name(path[-1], classes) for _, path in images]
+        if split and wanted == {"class"} and None not in of_names:
+            named.append(split)
+            rows += [
+                (split, label or "", "", path)
+                for (_, path), label in zip(images, of_names, strict=True)
+            ]
+        else:
+            walk.loose += ["/".join(path) for _, path in images]
+    order = list(dict.fromkeys(SPLITS.values()))
+    # Without a split, "" has no place in that order; a layout gives all images one or none.
+    rows.sort(key=lambda row: (order.index(row[0]) if row[0] else 0, row[1], row[3]))
+    found.sample_id = ["/".join(row[3]) for row in rows]
+    found.source_split, found.label = [row[0] for row in rows], [row[1] for row in rows]
+    found.signer = [row[2] for row in rows] if "signer" in layout.roles else None
+    found.grouping = layout.without_splits
+    names = {"class": found.label, "signer": found.signer or [], "split": found.source_split}
+    found.layout = layout_in_words(
+        layout,
+        {role: set(values) for role, values in names.items()},
+        f"; the classes of {listed(named)} by the beginning of the file name" if named else "",
+    )
+
+
+def _check_images(root: Path, found: Candidates, walk: _Walk) -> None:
     kinds = f"{listed(KINDS, 'or')} images"
     if not found.sample_id:
         if walk.loose:
             raise ImagesError(
                 f"{root} holds images but no class folders; put the images of each class into a "
-                "folder named after it."
+                "folder named after it, or if the file names tell the class say how, such as "
+                "--layout 'hand{signer}_{class}_*'."
             )
         if found.unsupported:
             name, reason = found.unsupported[0]
@@ -151,72 +204,6 @@ def _check_layout(root: Path, found: Candidates, walk: _Walk) -> None:
                 f"sign_mnist_test.csv; to read {tables[0]} give its own path."
             )
         raise ImagesError(f"{root} holds no {kinds} in class folders; check the path.")
-    names = set(found.label)
-    if len(names) == 1 and found.signer is None:
-        (name,) = names
-        below = {sample.rpartition("/")[0] for sample in found.sample_id}
-        if all("/" in path for path in below) and len(below) > 1 and not found.source_split[0]:
-            raise ImagesError(
-                f"{root} holds the single class folder {name!r}, which holds folders itself; give "
-                f"{root / name} if those are the classes."
-            )
-
-
-def _check_levels(root: Path, layout: str, seen: dict[str, set[str]]) -> None:
-    """Refuse a layout that the names of its levels contradict.
-
-    Where every signer has signed every class, both levels repeat their names, so their kind alone
-    can tell: people who are numbered above names that are not, or an alphabet where the signers
-    should be.
-    """
-    first, second = set(seen), set().union(*seen.values())
-    if layout == "class":
-        return
-    labels, signers = (first, second) if layout == "class/signer" else (second, first)
-    everywhere = all(2 * len(below) >= len(second) for below in seen.values())
-    people_as_classes = _are_people(labels) and not _are_people(signers)
-    if (people_as_classes and everywhere) or (_is_alphabet(signers) and not _are_short(labels)):
-        other = "signer/class" if layout == "class/signer" else "class/signer"
-        raise ImagesError(
-            f"{root} does not look like {layout}, as --groups {_GROUPS[layout]} reads it: its "
-            f"first level of folders is {some(sorted(first))}, its second "
-            f"{some(sorted(second))}; give --groups {_GROUPS[other]}, or if it is as you say, "
-            "a CSV file with the columns sample_id,group."
-        )
-
-
-def _are_people(names: Iterable[str]) -> bool:
-    return all(_PERSON.fullmatch(name) for name in names)
-
-
-def _are_short(names: Iterable[str]) -> bool:
-    """Whether all are single letters or digits, or what stands beside them."""
-    return all(
-        (len(name) == 1 and name.isalnum()) or name.lower() in _BESIDE_LETTERS for name in names
-    )
-
-
-def _is_alphabet(names: set[str]) -> bool:
-    letters = {name.lower() for name in names if len(name) == 1 and name.isalpha()}
-    return len(letters) >= _ALPHABET and _are_short(names)
-
-
-def _levels_in_words(layout: str, seen: dict[str, set[str]], *, is_below_split: bool) -> str:
-    """Say which level was taken as what, with its first names."""
-    where = " below the split folders" if is_below_split else ""
-    first, second = sorted(seen), sorted(set().union(*seen.values()))
-    if layout == "class":
-        return (
-            f"Classes are the first level of folders{where} ({some(first)}); the folders in "
-            f"them ({some(second)}) are not looked at: if they are the classes or the signers, "
-            f"give --groups signer/class or --groups signer."
-        )
-    labels, signers = ("first", "second") if layout == "class/signer" else ("second", "first")
-    names = {"first": first, "second": second}
-    return (
-        f"Classes are the {labels} level of folders{where} ({some(names[labels])}), signers the "
-        f"{signers} ({some(names[signers])})."
-    )
 
 
 class _Walk:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import ImagesError
-from signbridge.images.sources.source import Candidates
+from signbridge.images.sources.source import Asked, Candidates
 from signbridge.runtime.words import counted
 
 NAME = "sign-language-mnist"
@@ -34,7 +34,7 @@ def matches(spec: str, path: Path) -> bool:
     return path.is_file() or bool(_official_files(path))
 
 
-def read(path: Path, layout: str = "class") -> Candidates:
+def read(path: Path, asked: Asked | None = None) -> Candidates:
     """Read one CSV file, or the official files of a folder.
 
     The split of a file is the word "train" or "test" in its name, if there is one. Other CSV files

@@ -17,7 +17,7 @@ from PIL import Image
 
 from signbridge.images.decode import GREY_SIDE
 from signbridge.images.sources.kaggle import LETTERS, PIXELS, read_csv
-from signbridge.images.sources.source import Candidates
+from signbridge.images.sources.source import Asked, Candidates
 
 NAME = "sample"
 WHAT = f"{NAME!r}"
@@ -29,7 +29,7 @@ def matches(spec: str, path: Path) -> bool:
     return spec == NAME
 
 
-def read(path: Path = Path(NAME), layout: str = "class") -> Candidates:
+def read(path: Path = Path(NAME), asked: Asked | None = None) -> Candidates:
     """Return the bundled sample; ids are ``sample/0`` and so on, in the order of its rows."""
     folder = files("signbridge.assets") / "sample"
     letters = (folder / _LABELS).read_text(encoding="utf-8").split()[1:]

@@ -10,6 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the user says of a source's folders.
+
+    Attributes:
+        layout: What each level is, as :meth:`signbridge.images.layout.Layout.parse` takes it.
+        groups: What images are to be grouped by; ``signer`` and ``signer/class`` concern folders.
+    """
+
+    layout: str | None = None
+    groups: str = ""
+
+
 @dataclass
 class Candidates:
     """All samples of a source, in its order.
@@ -21,7 +34,9 @@ class Candidates:
         source_split: The source's own part, or ``""``.
         pixels: uint8 (samples, 784) where the source is a table of pixels, else ``None``.
         root: Folder of the files, else ``None``.
-        signer: Signer of each sample, where the folder's layout was read with one, else ``None``.
+        signer: Signer of each sample, where the folders or file names tell it, else ``None``.
+        layout: In one line what was read where; empty for sources without levels.
+        grouping: The levels that tell the signers, as the provenance names them.
         unsupported: (id, reason) of images in formats that are not read.
         notes: Sentences that the user should see once.
     """
@@ -33,6 +48,8 @@ class Candidates:
     pixels: NDArray[np.uint8] | None = None
     root: Path | None = None
     signer: list[str] | None = None
+    layout: str = ""
+    grouping: str = ""
     unsupported: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -52,13 +69,12 @@ class Source(Protocol):
             path: the same as a path, which need not exist.
         """
 
-    def read(self, path: Path, layout: str) -> Candidates:
+    def read(self, path: Path, asked: Asked) -> Candidates:
         """List all that the source holds.
 
         Args:
             path: the source.
-            layout: how the levels of its folders are meant, where it has such: ``"class"``,
-                ``"class/signer"`` or ``"signer/class"``.
+            asked: what is said of the levels of its folders, where it has such.
 
         Raises:
             ImagesError: It cannot be read, or is not what it looks like.

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from signbridge.errors import ImagesError
 from signbridge.images import open_images
-from signbridge.images.sources import folders
+from signbridge.images.sources import Asked, folders
 
 Writer = Callable[..., Path]
 
@@ -66,9 +66,9 @@ def test_any_tree_is_listed_as_rglob_lists_it(
         and path.name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
     }
     try:
-        found = folders.read(root)
+        found = folders.read(root, Asked(layout="class"))
     except ImagesError:
-        assert len({path.split("/")[0] for path in expected}) < 2
+        assert not expected
         return
     assert set(found.sample_id) == expected
     assert len(found.sample_id) == len(expected)
@@ -140,7 +140,6 @@ def test_formats_that_are_not_read_are_listed(tmp_path: Path) -> None:
         (["1.png", "2.png"], "holds images but no class folders"),
         (["a/1.heic"], "a/1.heic is a .heic file, .* convert the images first"),
         (["mine.csv"], "neither class folders nor sign_mnist_train.csv .* mine.csv give its own"),
-        (["images/0/1.png", "images/1/1.png", "LICENSE"], "single class folder 'images', which"),
     ],
 )
 def test_folders_without_classes(paths: list[str], message: str, tmp_path: Path) -> None:
@@ -192,17 +191,24 @@ def test_a_name_that_is_not_utf8_is_skipped(tmp_path: Path) -> None:
 
 def test_signer_levels(tmp_path: Path, write_image: Writer) -> None:
     for first in ("a", "b"):
-        for second in ("ben", "ada"):
+        for second in ("P2", "P1"):
             write_image(tmp_path / "by-class" / first / second / "1.png")
             write_image(tmp_path / "by-signer" / second / first / "1.png")
     by_class = open_images(tmp_path / "by-class", groups="signer")
-    assert by_class.sample_id == ["a/ada/1.png", "a/ben/1.png", "b/ada/1.png", "b/ben/1.png"]
+    assert by_class.sample_id == ["a/P1/1.png", "a/P2/1.png", "b/P1/1.png", "b/P2/1.png"]
     assert by_class.group.tolist() == [0, 1, 0, 1]
     assert by_class.class_names == ("a", "b")
+    assert by_class.group_names == ("P1", "P2")
+    assert by_class.describe()["groups"] == "class/signer"
     by_signer = open_images(tmp_path / "by-signer", groups="signer/class")
-    assert by_signer.sample_id == ["ada/a/1.png", "ben/a/1.png", "ada/b/1.png", "ben/b/1.png"]
+    assert by_signer.sample_id == ["P1/a/1.png", "P2/a/1.png", "P1/b/1.png", "P2/b/1.png"]
     assert by_signer.group.tolist() == [0, 1, 0, 1]
     assert by_signer.label.tolist() == [0, 0, 1, 1]
+    whatever = open_images(tmp_path / "by-signer", groups="signer")
+    assert whatever.group.tolist() == by_signer.group.tolist()
+    assert whatever.fingerprint == by_signer.fingerprint
+    with pytest.raises(ImagesError, match="not look like signer/class but like class/signer"):
+        open_images(tmp_path / "by-class", groups="signer/class")
 
 
 def test_signer_levels_below_splits(tmp_path: Path, write_image: Writer) -> None:
@@ -218,78 +224,89 @@ def test_signer_levels_below_splits(tmp_path: Path, write_image: Writer) -> None
 def test_a_missing_signer_level_is_named(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/ada/1.png", "b/2.png")
     with pytest.raises(ImagesError, match=r"b/2\.png in .* has no signer folder"):
-        folders.read(root, "class/signer")
+        folders.read(root, Asked(layout="class/signer"))
 
 
-LETTERS, DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
-HANDS = [f"hand{number}" for number in range(1, 6)]
+def test_images_of_a_split_without_class_folders_go_by_their_names(tmp_path: Path) -> None:
+    """Kaggle's ASL Alphabet as it unpacks."""
+    inner = "asl_alphabet_train/asl_alphabet_train"
+    root = touch(tmp_path, *(f"{inner}/{name}/{name}1.jpg" for name in ("D", "del", "space")))
+    touch(root, *(f"asl_alphabet_test/asl_alphabet_test/{x}_test.jpg" for x in ("del", "space")))
+    found = folders.read(root)
+    assert found.label == ["D", "del", "space", "del", "space"]
+    assert found.source_split == ["train"] * 3 + ["test"] * 2
+    assert found.layout == (
+        "split/*/class: 3 classes (level 3: D, del, space), 2 splits (level 1: test, train); the "
+        "classes of test by the beginning of the file name; not looked at: level 2 "
+        "(asl_alphabet_test, asl_alphabet_train)"
+    )
+    touch(root, "asl_alphabet_test/asl_alphabet_test/unlike.jpg")
+    found = folders.read(root)
+    assert set(found.source_split) == {"train"}
+    assert any("outside any class folder: asl_alphabet_test/" in note for note in found.notes)
 
 
-def levels(root: Path, first: Sequence[str], second: Sequence[str]) -> Path:
-    return touch(root, *(f"{a}/{b}/1.png" for a in first for b in second))
+def test_signer_and_class_out_of_file_names(tmp_path: Path) -> None:
+    """The Massey photographs."""
+    names = [f"hand{k}_{c}_bot_seg_{j}_cropped.jpeg" for k in (1, 2) for c in "ab" for j in (1, 2)]
+    found = folders.read(touch(tmp_path, *names), Asked("hand{signer}_{class}_*", "signer"))
+    assert found.label == list("aaaabbbb")
+    assert found.signer == list("11221122")
+    assert found.layout == (
+        "hand{signer}_{class}_*: 2 classes (file name: a, b), 2 signers (file name: 1, 2)"
+    )
+    touch(tmp_path, "other.jpeg")
+    found = folders.read(tmp_path, Asked("hand{signer}_{class}_*"))
+    assert found.unsupported == [("other.jpeg", "is not named as hand{signer}_{class}_* says")]
+    with pytest.raises(ImagesError, match=r"is not named as x\{class\} says, nor is any other"):
+        folders.read(tmp_path, Asked("x{class}"))
+
+
+def test_names_are_composed_and_files_open_by_the_names_they_have(
+    tmp_path: Path, write_image: Writer
+) -> None:
+    composed, decomposed = "\u00e9", "e\u0301"
+    for path in (f"train/{composed}/1.png", f"test/{decomposed}/{decomposed}.png", "train/o/1.png"):
+        write_image(tmp_path / path)
+    write_image(tmp_path / "test/O/1.png")
+    images = open_images(tmp_path, groups="none")
+    assert images.class_names == ("O", "o", composed)
+    assert [images.load(i).mode for i in range(len(images))] == ["RGB"] * 4
+    assert "The classes O and o differ in case alone: each is one of its own." in images.notes
 
 
 @pytest.mark.parametrize(
-    ("labels", "signers"),
+    ("asked", "message"),
     [
-        (LETTERS + DIGITS, HANDS),
-        (DIGITS, HANDS),
-        ("abc", ["signer_1", "signer_2"]),
-        (["hello", "thanks"], ["P01", "P02", "P12"]),
-        (["hello", "thanks"], ["User 3", "Subject-4"]),
-        (LETTERS.upper(), ["anna", "ben"]),
-        ([*LETTERS, "space", "del", "nothing"], ["anna", "ben"]),
+        (Asked("class/class"), "name the level of the classes, and each level once"),
+        (Asked("signer"), "name the level of the classes"),
+        (Asked("person/class"), "'person' is no level; give split, signer, class or *"),
+        (Asked("{person}_{class}"), r"\{person\} is no level"),
+        (Asked("{class}*"), "nothing stands between two unknown parts"),
+        (Asked("{class}_{class}"), "one is named twice"),
+        (Asked(""), "'' is no level"),
+        (Asked("class", "signer"), "--layout class and --groups signer do not go together"),
+        (Asked("split/class"), "a/1.png in .* names no split"),
+        (Asked("class/{signer}_x/*.png"), "has no signer folder"),
     ],
 )
-@pytest.mark.parametrize("split", ["", "train"])
-def test_levels_the_wrong_way_round_are_refused(
-    tmp_path: Path, labels: Sequence[str], signers: Sequence[str], split: str
-) -> None:
-    """The names seen and the other spelling are named; the right way round passes."""
-    by_class, by_signer = tmp_path / "by-class", tmp_path / "by-signer"
-    levels(by_class / split, labels, signers)
-    levels(by_signer / split, signers, labels)
-    for root, wrong, other in (
-        (by_class, "signer/class", "--groups signer,"),
-        (by_signer, "class/signer", "--groups signer/class,"),
-    ):
-        with pytest.raises(ImagesError, match=f"does not look like {wrong}") as error:
-            folders.read(root, wrong)
-        assert other in str(error.value)
-        assert sorted(labels)[0] in str(error.value)
-        assert sorted(signers)[0] in str(error.value)
-    assert set(folders.read(by_class, "class/signer").label) == set(labels)
-    assert set(folders.read(by_signer, "signer/class").label) == set(labels)
+def test_layouts_that_cannot_be_are_refused(asked: Asked, message: str, tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.png", "b/1.png")
+    with pytest.raises(ImagesError, match=message):
+        folders.read(root, asked)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (["rock", "paper"], [str(number) for number in range(1, 13)]),  # numbered signers
-        (["hello", "thanks"], "ABC"),  # or signers by letter
-        ("ABCDE", LETTERS),
-        (["ada", "ben"], ["hello", "thanks"]),
-        (HANDS, HANDS),
-    ],
-)
-def test_levels_that_can_be_either_are_said(
-    tmp_path: Path, first: Sequence[str], second: Sequence[str]
-) -> None:
-    root = levels(tmp_path, first, second)
-    (note,) = folders.read(root, "class/signer").notes
-    assert note.startswith(f"Classes are the first level of folders ({sorted(first)[0]}, ")
-    assert f"signers the second ({sorted(second)[0]}, " in note
-    (note,) = folders.read(root, "signer/class").notes
-    assert note.startswith(f"Classes are the second level of folders ({sorted(second)[0]}, ")
+def test_an_order_of_levels_that_the_names_do_not_contradict_is_taken(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"{a}/{b}/1.png" for a in ("ada", "ben") for b in ("bye", "hello")))
+    found = folders.read(root, Asked(groups="signer/class"))
+    assert set(found.label) == {"bye", "hello"}
+    for groups in ("", "signer"):
+        with pytest.raises(ImagesError, match="can be read in two ways") as error:
+            folders.read(root, Asked(groups=groups))
+        assert "--layout class/signer or --layout signer/class" in str(error.value)
 
 
-def test_numbered_hands_may_be_classes_where_what_is_below_does_not_repeat(tmp_path: Path) -> None:
-    root = touch(tmp_path, *(f"hand{k}/clip-{k}{j}/1.png" for k in range(4) for j in range(3)))
-    assert set(folders.read(root, "class/signer").label) == {f"hand{k}" for k in range(4)}
-
-
-def test_a_level_that_is_not_looked_at_is_said(tmp_path: Path) -> None:
-    (note,) = folders.read(levels(tmp_path, HANDS, LETTERS)).notes
-    assert "Classes are the first level of folders (hand1, hand2, hand3 and 2 more)" in note
-    assert "(a, b, c and 23 more) are not looked at" in note
-    assert "--groups signer/class" in note
+def test_signers_that_nothing_names_are_refused(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.png", "b/1.png")
+    with pytest.raises(ImagesError, match="name no signers: they are read as class"):
+        folders.read(root, Asked(groups="signer"))
