@@ -1,6 +1,5 @@
 import pytest
 import torch
-from PIL import Image
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -109,13 +108,16 @@ def llava_next(tiny):
     return LlavaNextForConditionalGeneration(config).eval(), processor
 
 
-def test_llava_next_with_different_numbers_of_tiles(llava_next, images):
+SIZES = [
+    *[(1, 1), (1, 300), (300, 1), (2, 3), (950, 1256), (1256, 950), (28, 28), (27, 29)],
+    *[(56, 56), (20, 60), (60, 20), (57, 28), (640, 480), (100, 7), (3, 299), (224, 224)],
+]
+"""Widths and heights, some of a single pixel, that are cut into different numbers of tiles."""
+
+
+def test_llava_next_in_batches_of_any_sizes(llava_next, images):
     model, processor = llava_next
-    pictures = [
-        images.load(0).resize((56, 56)),
-        images.load(1).resize((20, 60)),
-        Image.new("RGB", (28, 28), "red"),
-    ]
+    pictures = [images.load(i).resize(size) for i, size in enumerate(SIZES)]
 
     def run(some):
         inputs = processor(
@@ -131,11 +133,13 @@ def test_llava_next_with_different_numbers_of_tiles(llava_next, images):
             CaptureRequest((0, 1, 2), sites=tuple(SITES)),
         )
 
-    together = run(pictures)
-    for slot, picture in enumerate(pictures):
-        alone = run([picture])
-        for ours, wanted in (
-            (together.resid_post, alone.resid_post),
-            *((together.sites[name], alone.sites[name]) for name in SITES),
-        ):
-            torch.testing.assert_close(ours[slot], wanted[0], rtol=1e-4, atol=3e-5)
+    alone = [run([picture]) for picture in pictures]
+    for batch in (4, 16):
+        for start in range(0, len(pictures), batch):
+            together = run(pictures[start : start + batch])
+            for slot, wanted in enumerate(alone[start : start + batch]):
+                for ours, one in (
+                    (together.resid_post, wanted.resid_post),
+                    *((together.sites[name], wanted.sites[name]) for name in SITES),
+                ):
+                    torch.testing.assert_close(ours[slot], one[0], rtol=1e-4, atol=3e-5)
