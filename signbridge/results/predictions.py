@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.errors import ProbeError
+from signbridge.errors import ProbeError, first_line
 from signbridge.results.format import AGAIN, VERSION, require_file
 from signbridge.runtime.files import publish
+from signbridge.store.hdf import DAMAGE
+from signbridge.store.opening import open_plain
 
 if TYPE_CHECKING:
     import h5py
@@ -57,23 +59,23 @@ class Predictions:
         Raises:
             ProbeError: The file does not hold this feature, or cannot be read.
         """
-        import h5py
-
         if feature not in self.feature_names:
             raise ProbeError(
                 f"{self.path} has no predictions for {feature!r}, it has: "
                 f"{', '.join(self.feature_names)}."
             )
         try:
-            with h5py.File(self.path, "r") as file:
+            with open_plain(self.path) as file:
                 dataset = file["probability"]
                 probability = np.asarray(
                     dataset[self.feature_names.index(feature)], dtype=np.float32
                 )
-        except (OSError, KeyError) as error:
-            raise ProbeError(f"{self.path} cannot be read ({error}): {AGAIN}.") from error
-        finite = probability[np.isfinite(probability)]
-        if finite.size and (finite.min() < -1e-3 or finite.max() > 1 + 1e-3):
+        except DAMAGE as error:
+            raise ProbeError(
+                f"{self.path} cannot be read ({first_line(error)}): {AGAIN}."
+            ) from error
+        given = probability[~np.isnan(probability)]
+        if given.size and (given.min() < -1e-3 or given.max() > 1 + 1e-3):
             raise ProbeError(
                 f"{self.path} holds values outside 0..1 in the probabilities of {feature!r}: "
                 f"{AGAIN}."
@@ -176,21 +178,26 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         ProbeError: The file is missing, damaged or contradicts itself.
     """
-    import h5py
-
     require_file(path)
     try:
-        with h5py.File(path, "r") as file:
+        with open_plain(path) as file:
             return _predictions(file, path)
-    except (OSError, KeyError, RuntimeError, UnicodeDecodeError, TypeError) as error:
-        raise ProbeError(f"{path} is not a whole predictions file ({error}): {AGAIN}.") from error
+    except DAMAGE as error:
+        raise ProbeError(
+            f"{path} is not a whole predictions file ({first_line(error)}): {AGAIN}."
+        ) from error
 
 
 def _predictions(file: h5py.File, path: Path) -> Predictions:
     def strings(name: str) -> tuple[str, ...]:
-        return tuple(str(s) for s in file[name].asstr()[...])
+        texts = tuple(str(s) for s in file[name].asstr()[...])
+        if len(set(texts)) != len(texts):
+            raise ValueError(f"{name} holds a text twice")
+        return texts
 
     def integers(name: str) -> npt.NDArray[np.int64]:
+        if file[name].dtype.kind not in "iu":
+            raise ValueError(f"{name} holds {file[name].dtype}, not whole numbers")
         return np.asarray(file[name][...], dtype=np.int64)
 
     predictions = Predictions(
@@ -216,6 +223,8 @@ def _predictions(file: h5py.File, path: Path) -> Predictions:
     for name in ("label", "fold", "group"):
         if getattr(predictions, name).shape != (n,):
             raise ProbeError(f"{path} does not hold one {name} for each sample: {AGAIN}.")
+    if predictions.group.min() < 0 or predictions.fold.min() < -1:
+        raise ProbeError(f"{path} holds a negative group or fold: {AGAIN}.")
     names = predictions.group_names
     if names is not None and not 0 <= predictions.group.min() <= predictions.group.max() < len(
         names

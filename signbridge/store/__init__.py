@@ -5,9 +5,9 @@ Importing this needs h5py and NumPy only; neither torch nor transformers is touc
 
 from __future__ import annotations
 
-from signbridge.store.check import Problem
 from signbridge.store.merge import merge_stores
 from signbridge.store.reader import Store, open_store
+from signbridge.store.rules import Problem
 from signbridge.store.schema import (
     CHUNK_ROWS,
     FORMAT,

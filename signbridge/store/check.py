@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +13,33 @@ import numpy as np
 
 from signbridge.errors import first_line
 from signbridge.runtime.progress import Progress
+from signbridge.runtime.reading import parse_json
 from signbridge.store import hdf
 from signbridge.store.checksums import (
-    DIMENSION_ONLY,
     STRUCTURE,
     block_sha256,
     content_sha256,
     structure,
 )
-from signbridge.store.provenance import provenance_sha256
+from signbridge.store.rules import (
+    REQUIRED,
+    SMALL,
+    Problem,
+    is_dimension_only,
+    is_utf8,
+    layout_problems,
+    shard_problems,
+    value_problems,
+)
 from signbridge.store.schema import (
     CHECKSUMS,
-    CLASS_VARIABLE,
     FORMAT,
     FORMAT_MAJOR,
     FORMAT_MINOR,
     FORMAT_VERSION,
-    GROUP_VARIABLE,
-    LAYER_VARIABLE,
-    RESID_POST,
-    SAMPLE_VARIABLES,
-    SHARDS,
     Values,
 )
 from signbridge.store.shards import all_finite
-
-_REQUIRED = (
-    RESID_POST,
-    LAYER_VARIABLE.name,
-    CLASS_VARIABLE.name,
-    *(v.name for v in SAMPLE_VARIABLES),
-)
-_SMALL = {*_REQUIRED, GROUP_VARIABLE.name} - {RESID_POST}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with a store.
-
-    Attributes:
-        where: Variable, attribute or file concerned.
-        what: What is wrong, one clause.
-    """
-
-    where: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}" if self.where else self.what
 
 
 def foreign_problem(h5: h5py.File, name: str) -> str | None:
@@ -124,7 +101,8 @@ def quick_problems(
 ) -> list[Problem]:
     """Check attributes, types, shapes and dimensions, and that no shard is missing.
 
-    Takes milliseconds whatever the size of the store.
+    Takes milliseconds whatever the size of the store. What must hold between the values is for
+    :func:`signbridge.store.rules.value_problems`.
 
     Args:
         h5: The open store.
@@ -133,17 +111,19 @@ def quick_problems(
     """
     problems: list[Problem] = []
     try:
-        stored = json.loads(h5[CHECKSUMS][STRUCTURE].asstr(errors="surrogateescape")[()])
+        stored = parse_json(h5[CHECKSUMS][STRUCTURE].asstr(errors="surrogateescape")[()])
         assert isinstance(stored, dict)
     except hdf.DAMAGE:
         return [Problem(f"{CHECKSUMS}/{STRUCTURE}", "missing or unreadable")]
     found = structure(h5) if described is None else described
     for place in sorted({*stored, *found}):
         problems += _differences(place, stored.get(place), found.get(place))
-    problems += [Problem(name, "the variable is missing") for name in _REQUIRED if name not in h5]
-    if not problems:
-        problems += _shard_problems(h5, path)
-    return problems
+    problems += [Problem(name, "the variable is missing") for name in REQUIRED if name not in h5]
+    if problems:  # the rest cannot be relied upon
+        return problems
+    problems += layout_problems(h5, found)
+    problems += _coverage_problems(found, dict(_tables(h5[CHECKSUMS])))
+    return problems or list(shard_problems(h5, path))
 
 
 def _differences(place: str, stored: Any, found: Any) -> Iterator[Problem]:
@@ -165,26 +145,6 @@ def _differences(place: str, stored: Any, found: Any) -> Iterator[Problem]:
                 yield Problem(f"attribute '{name}' of {shown}", what)
 
 
-def shard_sizes(h5: h5py.File, path: Path) -> list[tuple[Path, int]]:
-    """The shard files that a store of virtual datasets refers to, with their sizes."""
-    if SHARDS not in h5:
-        return []
-    names = hdf.get_rows(h5[SHARDS]["name"], 0, len(h5[SHARDS]["name"]))
-    sizes = h5[SHARDS]["size"][:]
-    return [(path.parent / str(name), int(n)) for name, n in zip(names, sizes, strict=True)]
-
-
-def _shard_problems(h5: h5py.File, path: Path) -> Iterator[Problem]:
-    for shard, size in shard_sizes(h5, path):
-        try:
-            found = shard.stat().st_size
-        except OSError:
-            yield Problem(str(shard), "this shard of the store is missing")
-            continue
-        if found != size:
-            yield Problem(str(shard), f"this shard has {found} bytes instead of {size}")
-
-
 def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -> Iterator[Problem]:
     """Check every value against its checksum, and what must hold between the values.
 
@@ -199,10 +159,6 @@ def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -
     if problems:  # sizes cannot be relied upon
         return
     tables = dict(_tables(h5[CHECKSUMS]))
-    problems = list(_coverage_problems(described, tables))
-    yield from problems
-    if problems:
-        return
     done, total = 0, sum(table.size for table in tables.values())
     values: dict[str, Any] = {}
     with ThreadPoolExecutor(max_workers=2) as pool:  # reading and hashing at the same time
@@ -213,7 +169,7 @@ def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -
             for where in np.ndindex(checksums.shape):
                 label, block = _read_block(dataset, name, rows, where)
                 waiting.append((label, pool.submit(_block_problem, block, checksums[where])))
-                if not isinstance(block, Exception) and name in _SMALL:
+                if not isinstance(block, Exception) and name in SMALL:
                     values.setdefault(name, []).extend(block)
                 while len(waiting) > 8:
                     yield from _finished(*waiting.popleft())
@@ -222,23 +178,17 @@ def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -
                     progress(done, total)
         for label, future in waiting:
             yield from _finished(label, future)
-    yield from _value_problems(h5, values)
+    yield from value_problems(values)
     tables_read = {name: table[()] for name, table in tables.items()}
     if content_sha256(described, tables_read) != h5[CHECKSUMS].attrs.get("content_sha256"):
         yield Problem("attribute 'content_sha256' of checksums", "does not match the checksums")
-    provenance = {
-        key: hdf.read_attribute(h5.attrs[key])
-        for key in hdf.read_attribute(h5.attrs["provenance_keys"])
-    }
-    if provenance_sha256(provenance) != h5.attrs["provenance_sha256"]:
-        yield Problem("attribute 'provenance_sha256'", "does not match the provenance")
 
 
 def _coverage_problems(
     described: dict[str, Any], tables: dict[str, h5py.Dataset]
 ) -> Iterator[Problem]:
     """Every dataset that holds values must have a checksum for each block of them."""
-    values = {p for p, e in described.items() if "shape" in e and not _is_dimension_only(e)}
+    values = {p for p, e in described.items() if "shape" in e and not is_dimension_only(e)}
     for path in sorted(values ^ set(tables)):
         known = path in values
         yield Problem(path, "has no checksums" if known else "has checksums but no values")
@@ -251,10 +201,6 @@ def _coverage_problems(
             yield Problem(f"{CHECKSUMS}/{path}", "does not cover all values")
 
 
-def _is_dimension_only(entry: dict[str, Any]) -> bool:
-    return str(entry["attrs"].get("NAME", ["", ""])[1]).startswith(DIMENSION_ONLY)
-
-
 def _block_problem(block: Values | Exception, checksum: bytes) -> str | None:
     if isinstance(block, Exception):
         return f"cannot be read ({first_line(block)})"
@@ -262,6 +208,8 @@ def _block_problem(block: Values | Exception, checksum: bytes) -> str | None:
         return "its values do not match their checksum"
     if isinstance(block, np.ndarray) and not all_finite(block):
         return "holds NaN or infinity"
+    if isinstance(block, list) and not is_utf8(block):
+        return "holds a text that is not UTF-8"
     return None
 
 
@@ -297,29 +245,3 @@ def _read_block(
         return label, hdf.get_rows(dataset, start, stop, layer)
     except hdf.DAMAGE as error:
         return label, error
-
-
-def _value_problems(h5: h5py.File, values: dict[str, Any]) -> Iterator[Problem]:
-    n = h5[RESID_POST].shape[0]
-    for variable in SAMPLE_VARIABLES:
-        length = h5[variable.name].shape[0]
-        if length != n:
-            yield Problem(variable.name, f"has {length} values for {n} samples")
-    ids = values.get("sample_id", [])
-    if len(set(ids)) != len(ids):
-        yield Problem("sample_id", "an id occurs more than once")
-    n_classes = h5[CLASS_VARIABLE.name].shape[0]
-    labels = np.asarray(values.get("label", []), np.int64)
-    if ((labels < 0) | (labels >= n_classes)).any():
-        yield Problem("label", f"a label is not between 0 and {n_classes - 1}")
-    if (np.asarray(values.get("group", []), np.int64) < 0).any():
-        yield Problem("group", "a group number is negative")
-    names = values.get(GROUP_VARIABLE.name)
-    if names is not None:
-        if len(set(names)) != len(names) or "" in names:
-            yield Problem(GROUP_VARIABLE.name, "a name is empty or occurs more than once")
-        if max(values.get("group", []), default=-1) >= len(names):
-            yield Problem("group", f"a group number is above {len(names) - 1}, the last name")
-    layers = list(values.get("layer", []))
-    if len(set(layers)) != len(layers):
-        yield Problem("layer", "a layer number occurs more than once")

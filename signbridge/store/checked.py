@@ -15,6 +15,7 @@ from signbridge.errors import StoreError
 from signbridge.store import hdf
 from signbridge.store.checksums import block_sha256
 from signbridge.store.schema import CHECKSUMS, Values
+from signbridge.store.shards import all_finite
 
 # Blocks that are read at once while those before are hashed.
 _PIECE = 8
@@ -58,6 +59,8 @@ class CheckedBlocks:
         for block, digest in enumerate(digests, first):
             if digest.encode() != bytes(expected[block]):
                 raise self._damaged(h5, name, layer, block * rows, dataset.shape[0], rows)
+        if isinstance(values, np.ndarray) and not all_finite(values):
+            raise self._damaged(h5, name, layer, low, high, high - low, "hold NaN or infinity")
         right[first:last] = True
         return values[start - low : stop - low]
 
@@ -76,7 +79,14 @@ class CheckedBlocks:
         return self._tables[name]
 
     def _damaged(
-        self, h5: h5py.File, name: str, layer: int | None, start: int, n: int, rows: int
+        self,
+        h5: h5py.File,
+        name: str,
+        layer: int | None,
+        start: int,
+        n: int,
+        rows: int,
+        what: str = "do not match their checksum",
     ) -> StoreError:
         where = name
         if layer is not None:
@@ -85,7 +95,7 @@ class CheckedBlocks:
                 where = f"{name} at layer {int(h5['layer'][layer])}"
         return StoreError(
             f"{self._path} is damaged: the values of {where}, rows {start} to "
-            f"{min(start + rows, n) - 1}, do not match their checksum; run 'signbridge verify "
+            f"{min(start + rows, n) - 1}, {what}; run 'signbridge verify "
             f"{self._path}' for all that is wrong, and restore the file or make it again."
         )
 

@@ -71,7 +71,7 @@ def dimension_names(dataset: h5py.Dataset) -> list[str]:
     """Names of a dataset's dimensions, ``""`` where one has no scale."""
     names = []
     for dimension in dataset.dims:
-        scales = [scale.name.lstrip("/") for scale in dimension.values()]
+        scales = [(scale.name or "").lstrip("/") for scale in dimension.values()]
         names.append(scales[0] if scales else "")
     return names
 

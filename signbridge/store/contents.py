@@ -23,10 +23,10 @@ from signbridge.store.check import (
     identity_problem,
     is_newer_minor,
     quick_problems,
-    shard_sizes,
 )
 from signbridge.store.checked import CheckedBlocks
 from signbridge.store.checksums import dimension_names, dtype_name
+from signbridge.store.rules import SMALL, shard_sizes, value_problems
 from signbridge.store.schema import (
     CHECKSUMS,
     CLASS_LOGPROB,
@@ -72,6 +72,7 @@ class StoreFile:
             )
         self.path = Path(path)
         self._checks = CheckedBlocks(self.path) if verify in ("read", "full") else None
+        self._columns: dict[str, Values] = {}  # what is small and has been read
         self._opened: str | None = None  # the content that this object speaks of
         self._absolute = self.path.absolute()  # the working directory may change
         self._lock = threading.Lock()  # for opening; HDF5 itself has one for reading
@@ -104,6 +105,8 @@ class StoreFile:
                 from signbridge.store.verify import verify_store
 
                 found = verify_store(self.path, progress)
+            elif not found:
+                found = list(value_problems({n: self._column(n) for n in SMALL if n in h5}))
             if found:
                 raise StoreError(
                     f"{self.path} is damaged: {found[0]}; run 'signbridge verify {self.path}' for "
@@ -200,7 +203,12 @@ class StoreFile:
 
     def _column(self, name: str) -> Values:
         with self._reading():
-            return self._rows(name, 0, int(self._handle()[name].shape[0]))
+            if name not in self._columns:
+                dataset = self._handle()[name]
+                if dataset.is_virtual:
+                    self._refuse_missing_shards()
+                self._columns[name] = self._rows(name, 0, int(dataset.shape[0]))
+            return self._columns[name]
 
     def _numbers(self, name: str) -> NDArray[np.int64]:
         with self._reading():

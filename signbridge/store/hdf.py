@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Mapping
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 from signbridge.errors import StoreError
 from signbridge.store.checksums import DIMENSION_ONLY
 from signbridge.store.files import os_error
+from signbridge.store.opening import ForeignPartError, open_reading, refuse_foreign_parts
 from signbridge.store.parts import parts_folder
 from signbridge.store.provenance import plain
-from signbridge.store.schema import CHUNK_ROWS, INFO, Values, Variable
+from signbridge.store.schema import CHUNK_ROWS, FORMAT, INFO, Values, Variable
 
 STRING = h5py.string_dtype("utf-8")
 
@@ -68,11 +68,20 @@ def open_hdf5(path: Path) -> h5py.File:
     if empty:
         raise StoreError(f"{path} is empty, not an activation store: make it again.")
     try:
-        return open_reading(path)
+        h5 = open_reading(path)
+        if read_attribute(h5.attrs.get("format")) == FORMAT:  # else it is refused for what it is
+            refuse_foreign_parts(h5, in_shards=True)
+        return h5
     except BlockingIOError as error:
         raise StoreError(
             f"{path} is open for writing in another program: close it there first; a finished "
             "store is not to be edited."
+        ) from error
+    except ForeignPartError as error:
+        h5.close()
+        raise DamagedFileError(
+            f"{path} is not a store that can be trusted: {error}, which no store does; make it "
+            "again, or ask for it as it was written."
         ) from error
     except DAMAGE as error:
         reason = str(error)
@@ -83,27 +92,6 @@ def open_hdf5(path: Path) -> h5py.File:
         else:
             what = "cannot be opened as HDF5, it is damaged or not an activation store: check it"
         raise DamagedFileError(f"{path} {what}.") from error
-
-
-def open_reading(path: Path) -> h5py.File:
-    """Open a finished file for reading, also where the file system has no locks.
-
-    A finished file is never written to, so it can do without a lock, which read-only and network
-    file systems may not have. It is no default, since the library refuses to open a file twice in
-    one process, here and by the user, with and without.
-
-    Raises:
-        BlockingIOError: If another program has the file open for writing.
-        OSError: If it cannot be opened as HDF5.
-    """
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
-            raise BlockingIOError(error.errno, os.strerror(error.errno), str(path)) from error
-        if "lock" not in str(error):
-            raise
-        return h5py.File(path, "r", locking=False)
 
 
 def create_dimensions(h5: h5py.File, sizes: Mapping[str, int]) -> None:

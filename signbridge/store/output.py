@@ -9,6 +9,7 @@ from stat import S_ISDIR, S_ISLNK, S_ISREG
 from signbridge.errors import StoreError
 from signbridge.runtime.files import try_to_write
 from signbridge.store import files, hdf
+from signbridge.store.opening import open_reading
 from signbridge.store.parts import parts_folder
 from signbridge.store.schema import FORMAT
 
@@ -93,7 +94,7 @@ def is_store(path: Path) -> bool:
     if not head.startswith(_HDF5):
         return False
     try:
-        with hdf.open_reading(path) as h5:
+        with open_reading(path) as h5:
             return bool(h5.attrs["format"] == FORMAT)
     except hdf.DAMAGE:  # cut off, say, so that only its bytes tell
         return FORMAT.encode() in head

@@ -20,6 +20,7 @@ from signbridge.runtime.files import file_sha256, fsync_folder
 from signbridge.runtime.reading import read_json
 from signbridge.store import files
 from signbridge.store.checksums import block_sha256
+from signbridge.store.opening import open_plain
 from signbridge.store.provenance import plain, refuse_difference
 from signbridge.store.schema import SampleTable, Shard, StoreSpec, block_edges
 
@@ -268,16 +269,15 @@ class Parts:
             return None
 
     def is_whole(self, shard: Shard) -> bool:
-        """Whether a shard is there with the recorded size and SHA-256."""
+        """Whether a shard is there with the recorded size and SHA-256, and holds all its values."""
         record = self.record(shard)
         path = self.shard_path(shard.index)
         try:
-            return (
-                record is not None
-                and path.stat().st_size == record[0]
-                and file_sha256(path) == record[1]
-            )
-        except OSError:
+            if record is None or path.stat().st_size != record[0] or file_sha256(path) != record[1]:
+                return False
+            open_plain(path).close()  # the record may be as foreign as the file
+            return True
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
             return False
 
     # -- the end ----------------------------------------------------------------------------------

@@ -41,8 +41,8 @@ StoreDtype = Literal["float16", "float32"]
 Baseline = tuple[int, str, Mapping[str, Any]]
 """A baseline feature: its dimension, its dtype, and attributes recorded with the variable."""
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-_BASELINE_DTYPES = ("float16", "float32", "uint8")
+BASELINE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+BASELINE_DTYPES = ("float16", "float32", "uint8")
 
 
 @dataclass(frozen=True)
@@ -155,15 +155,15 @@ class StoreSpec:
                 f"The store dtype '{self.store_dtype}' is not known: use float16 or float32."
             )
         for name, (size, dtype, _attrs) in self.baselines.items():
-            if not _NAME.match(name) or name in RESERVED_VARIABLES:
+            if not BASELINE_NAME.match(name) or name in RESERVED_VARIABLES:
                 raise StoreError(
                     f"The baseline name '{name}' cannot be used: take lower-case letters, digits "
                     "and underscores, and no name that the store uses itself."
                 )
-            if size < 1 or dtype not in _BASELINE_DTYPES:
+            if size < 1 or dtype not in BASELINE_DTYPES:
                 raise StoreError(
                     f"The baseline '{name}' ({size} values of {dtype}) cannot be stored: give at "
-                    f"least 1 value of {', '.join(_BASELINE_DTYPES)}."
+                    f"least 1 value of {', '.join(BASELINE_DTYPES)}."
                 )
 
     @property

@@ -15,6 +15,7 @@ from signbridge.errors import StoreError
 from signbridge.runtime.files import temporary_name
 from signbridge.store import files, hdf
 from signbridge.store.guarded import GuardedFile, Opener
+from signbridge.store.opening import open_plain
 from signbridge.store.parts import Parts
 from signbridge.store.schema import (
     SampleTable,
@@ -288,7 +289,7 @@ class ShardRows:
                 if not self._verification(number).result():
                     raise self._damaged(shard)
                 path = self._parts.shard_path(shard.index)
-                self._files[number] = hdf.open_reading(path)
+                self._files[number] = open_plain(path)
                 if number + 1 < len(self._shards):
                     self._verification(number + 1)
             self._datasets[number, name] = self._files[number][name]

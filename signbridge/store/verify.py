@@ -19,13 +19,13 @@ from typing import IO
 from signbridge.errors import StoreError, first_line
 from signbridge.runtime.progress import Progress
 from signbridge.store.check import (
-    Problem,
     foreign_problem,
     full_problems,
     identity_problem,
 )
 from signbridge.store.files import os_error
 from signbridge.store.hdf import DAMAGE, DamagedFileError, open_hdf5
+from signbridge.store.rules import Problem
 from signbridge.store.schema import FORMAT
 
 _MAX_PROBLEMS = 1000

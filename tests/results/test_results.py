@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from fixtures import hostile
 
 from signbridge.errors import ProbeError
 from signbridge.results.predictions import read_predictions, write_predictions
@@ -209,6 +211,15 @@ def test_truncated_predictions(make_results: Callable[..., Path]) -> None:
         ("label", np.full(288, 24), "label that names no class"),
         ("fold", np.zeros(5, int), "one fold for each sample"),
         ("group", None, "not a whole predictions file"),
+        ("group", np.full(288, -1), "negative group or fold"),
+        ("fold", np.full(288, -2), "negative group or fold"),
+        ("label", np.full(288, 1.5), "label holds float64, not whole numbers"),
+        ("class_name", [b"A"] * 24, "class_name holds a text twice"),
+        ("sample_id", [b"A"] * 288, "sample_id holds a text twice"),
+        ("feature_name", np.zeros(8), "not a whole predictions file"),
+        ("probability", h5py.SoftLink("/label"), "probability is a link to another place"),
+        ("probability", h5py.ExternalLink("o.h5", "/x"), "is a link to another file"),
+        ("sample_id", h5py.SoftLink("/sample_id"), "sample_id is a link to another place"),
     ],
 )
 def test_contradicting_predictions(
@@ -263,3 +274,15 @@ def test_predictions_that_find_no_room_leave_nothing(tmp_path: Path, most: int) 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_over_themselves_do_not_end_the_process(
+    make_results: Callable[..., Path],
+) -> None:
+    folder = make_results()
+    with h5py.File(folder / "predictions.h5", "r+") as file:
+        hostile.over_itself(file, "probability")
+    code = "import sys, signbridge.results.results as r; r.load_results(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the values of probability lie elsewhere, as a virtual dataset" in done.stderr

@@ -78,7 +78,8 @@ def test_a_flipped_bit_is_found_where_it_is_read_and_nowhere_else(damaged, produ
     ],
 )
 def test_every_variable_is_compared(name, read, damaged):
-    with open_store(damaged(name, 190)) as store, pytest.raises(StoreError, match=f"of {name},"):
+    path = damaged(name, 190)
+    with pytest.raises(StoreError, match=f"of {name},"), open_store(path) as store:
         read(store)
 
 
@@ -94,7 +95,7 @@ def test_texts_and_layers_are_compared(name, whole, tmp_path):
         "response": "responses",
         "layer": "layers",
     }[name]
-    with open_store(copy) as store, pytest.raises(StoreError, match=f"of {name}, rows 0"):
+    with pytest.raises(StoreError, match=f"of {name}, rows 0"), open_store(copy) as store:
         getattr(store, attribute)
 
 
@@ -117,13 +118,15 @@ def test_a_block_is_hashed_once(whole, monkeypatch):
     original = checked_module.block_sha256
     monkeypatch.setattr(checked_module, "block_sha256", count)
     with open_store(whole) as store:
+        assert sorted(hashed) == [3, 4, N, N, N]  # layer, class_name, label, group, sample_id
+        hashed.clear()
         for _ in range(3):
             store.layer(2, [3, 70])
             store.layer(2, slice(1, 5))
-        assert hashed == [3, 64, 64]  # the layer numbers, then blocks 0 and 1
+        assert hashed == [64, 64]  # blocks 0 and 1
         store.layer(2)
         store.layer(2)
-    assert sorted(hashed) == [3, 8, 64, 64, 64, 64, 64]
+    assert sorted(hashed) == [8, 64, 64, 64, 64, 64]
 
 
 def test_many_blocks_are_read_in_pieces(make_store, producer):
@@ -168,12 +171,16 @@ def test_checksums_that_do_not_cover_the_values(whole, tmp_path):
         shutil.copyfile(whole, copy)
         with h5py.File(copy, "r+") as h5:
             h5["checksums/resid_post"].attrs["rows_per_block"] = rows
-        with open_store(copy) as store, pytest.raises(StoreError, match="do not cover"):
-            store.layer(0)
+        with pytest.raises(StoreError, match="does not cover all values"):
+            open_store(copy)
+        with open_store(copy, verify="none") as store:
+            store.__setstate__({**store.__getstate__(), "checks": True})  # as in a worker
+            with pytest.raises(StoreError, match="do not cover"):
+                store.layer(0)
     with h5py.File(copy, "r+") as h5:
         del h5["checksums/resid_post"]
-    with open_store(copy) as store, pytest.raises(StoreError, match="cannot be read"):
-        store.layer(0)
+    with pytest.raises(StoreError, match="resid_post: has no checksums"):
+        open_store(copy)
 
 
 def test_damage_in_kept_shards_is_found(make_store):
