@@ -6,13 +6,14 @@ typing error is refused before torch is loaded.
 """
 
 # Annotations are not postponed: the parser reads those of inherited fields too.
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from signbridge.errors import ModelError, StoreError, refuse_empty
 from signbridge.model import ComputeDtype, Position, Quantization, Weights
 from signbridge.model.prompts import DEFAULT_TEMPLATE, check_prompt
+from signbridge.runtime.commands import command_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,3 +138,12 @@ class ExtractConfig(CaptureConfig):
         from signbridge.model.files import check_weights
 
         check_weights(self.weights, self.weights_seed)
+
+    @property
+    def command(self) -> str:
+        """A command that makes the store again."""
+        given = {one.name: getattr(self, one.name) for one in fields(ExtractConfig)}
+        defaults = {one.name: one.default for one in fields(ExtractConfig)}
+        del given["overwrite"]
+        told = {name: value for name, value in given.items() if value != defaults[name]}
+        return command_line("extract", {"images": self.images, "model": self.model} | told)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from signbridge.errors import ModelError, StoreError, first_line
 from signbridge.extraction.batch_size import BatchLimit
-from signbridge.extraction.config import CaptureConfig
+from signbridge.extraction.config import CaptureConfig, ExtractConfig
 from signbridge.extraction.data import ExtractionDataModule
 from signbridge.extraction.module import ExtractionModule
 from signbridge.extraction.output import StoreOutput, how_to_continue, layers_to_extract
@@ -145,6 +145,7 @@ def run_extraction(
         spec,
         provenance=provenance,
         info={
+            "command": config.command if isinstance(config, ExtractConfig) else None,
             "batch_size": config.batch_size,
             "device": device.type,
             "processes": trainer.world_size,

@@ -2,7 +2,6 @@
 
 # Annotations are not postponed: the parser reads those of inherited fields too.
 import math
-import shlex
 from dataclasses import KW_ONLY, dataclass
 from inspect import signature
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal, get_args
 
 from signbridge.errors import ProbeError, refuse_empty
 from signbridge.probes.sgd import LEARNING_RATES
+from signbridge.runtime.commands import command_line
 
 SolverName = Literal["exact", "sgd"]
 SplitName = Literal["grouped", "random", "source", "file"]
@@ -181,18 +181,14 @@ class SweepConfig(Protocol):
     @property
     def command(self) -> str:
         """A command that makes the results again."""
-        words = ["signbridge", "train_probes"]
+        given = {}
         for name, option in signature(type(self)).parameters.items():
             value, default = getattr(self, name), option.default
             if name == "split":
                 default = _choose_split(None, self.split_file)
-            if (name != "store" and value == default) or name == "overwrite":
-                continue
-            if isinstance(value, (list, tuple)):
-                value = str(list(value)).replace(" ", "")
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            words += [f"--{name}", shlex.quote(text)]
-        return " ".join(words)
+            if (name == "store" or value != default) and name != "overwrite":
+                given[name] = value
+        return command_line("train_probes", given)
 
 
 def _listed(values: float | list[float]) -> list[float]:

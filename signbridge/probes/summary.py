@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def write_results(
         notes += _negative_bits(best, found["usable_information"].value)
     top = found["accuracy"]
     summary = Summary(
-        store=_store_record(store, plan),
+        store=_store_record(sweep),
         protocol=_protocol(sweep),
         versions=_versions(),
         best_layer=BestLayer(
@@ -129,7 +130,11 @@ def _write_predictions(
     )
 
 
-def _store_record(store: Store, plan: Plan) -> StoreRecord:
+def _store_record(sweep: Sweep) -> StoreRecord:
+    store, plan, control = sweep.store, sweep.plan, sweep.control
+    made = commands_of(store.info, str(store.path))
+    if control is not None:
+        made += commands_of(control.info, str(control.path))
     return StoreRecord(
         path=str(store.path),
         name=store.path.stem,
@@ -140,7 +145,40 @@ def _store_record(store: Store, plan: Plan) -> StoreRecord:
         class_names=store.class_names,
         layers=tuple(store.layers),
         provenance=store.provenance,
+        commands=tuple(dict.fromkeys(made)),
     )
+
+
+def commands_of(info: Mapping[str, Any], path: str) -> list[str]:
+    """The commands that make a store, as it and what it was merged from record them.
+
+    Args:
+        info: what the store records besides its provenance.
+        path: where it lies.
+
+    Returns:
+        Empty where they are not known.
+    """
+    if isinstance(info.get("command"), str):
+        return [info["command"]]
+    parts = [info[f"info_{k}"] for k in range(len(info)) if f"info_{k}" in info]
+    found = [commands_of(part, "") for part in parts if isinstance(part, Mapping)]
+    if not all(found):
+        return []  # an older store, or one of another program
+    places = [_output(one[-1]) for one in found]
+    commands = [command for one in found for command in one]
+    if len(set(places)) > 1:
+        if not path or not all(places):
+            return []
+        words = " ".join(shlex.quote(place) for place in (*places, "-o", path))
+        commands.append(f"signbridge merge {words}")
+    return commands
+
+
+def _output(command: str) -> str:
+    """Where a command writes, empty where it is the default."""
+    words = shlex.split(command)
+    return words[words.index("--output") + 1] if "--output" in words else ""
 
 
 def _protocol(sweep: Sweep) -> Protocol:

@@ -151,7 +151,7 @@ def pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (str(key).replace("_", " "), words(value))
         for key, value in values.items()
-        if value is not None and value != ""
+        if value is not None and value not in ("", [], {}, ())
     ]
 
 

@@ -66,6 +66,7 @@ class StoreRecord:
         class_names: Names of the classes, in the order of the labels.
         layers: Decoder layers that it holds.
         provenance: Model, prompt, images and so on, as the store records them.
+        commands: The commands that make it, and the control beside it; empty where not recorded.
     """
 
     path: str = ""
@@ -77,6 +78,7 @@ class StoreRecord:
     class_names: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from signbridge.errors import ProbeError, StoreError
 from signbridge.probes import load_probes, train_probes
 from signbridge.probes import sweep as sweep_module
 from signbridge.probes.engines import ExactEngine, HeldOut
+from signbridge.probes.summary import commands_of
 from signbridge.statistics.bootstrap import ClusterBootstrap
 from signbridge.statistics.metrics import METRICS, score
 from signbridge.store import open_store
@@ -124,6 +125,23 @@ def test_summary_holds_what_the_report_needs(finished, planted, read):
     assert f"--store {planted}" in summary["command"]
     assert "--bootstrap 100" in summary["command"]
     assert not (finished / ".parts").exists()
+
+
+def test_the_commands_of_a_store_are_those_of_its_parts():
+    one = {"command": "signbridge extract --layers '[0]' --output 'a b.h5'"}
+    more = {"command": "signbridge extract --layers '[1]' --output 'a b.h5'"}
+    other = {"command": "signbridge extract --images x --output c.h5"}
+    assert commands_of(one, "a b.h5") == [one["command"]]
+    extended = {"merged_from": ["a b.h5", "d"], "info_0": one, "info_1": more}
+    assert commands_of(extended, "a b.h5") == [one["command"], more["command"]]
+    merged = {"merged_from": ["a b.h5", "c.h5"], "info_0": extended, "info_1": other}
+    assert commands_of(merged, "e f.h5") == [
+        *(one["command"], more["command"], other["command"]),
+        "signbridge merge 'a b.h5' c.h5 -o 'e f.h5'",
+    ]
+    # An older part did not record its command: what is left would make something else.
+    assert commands_of({"info_0": one, "info_1": {"device": "cpu"}}, "a.h5") == []
+    assert commands_of({"device": "cpu"}, "a.h5") == []
 
 
 def test_differences_from_baselines_are_paired(finished, planted, read, value):

@@ -292,3 +292,18 @@ def test_report_needs_neither_torch_nor_transformers(make_results: Callable[...,
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
+def test_the_page_makes_everything_again_and_lists_no_empty_option(
+    make_results: Callable[..., Path],
+) -> None:
+    folder = make_results()
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["store"]["commands"] = ["signbridge extract --images 'my images'"]
+    summary["store"]["provenance"] |= {"quantized_modules": [], "processor_backend": ""}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    text = Page(write_report(folder).read_text(encoding="utf-8")).text
+    again = text.partition("Make it again")[2].strip().splitlines()
+    assert again[:2] == ["signbridge extract --images 'my images'", summary["command"]]
+    assert "quantized modules" not in text
+    assert "processor backend" not in text

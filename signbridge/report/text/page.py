@@ -81,7 +81,7 @@ def render_page(
         heads=heads,
         rows=rows,
         provenance=_provenance(results),
-        command=results.summary.command,
+        command="\n".join(filter(None, (*results.store.commands, results.summary.command))),
         created=results.summary.created,
         sheet=sheet,
     )
