@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from signbridge.errors import ModelError, ProbeError
-from signbridge.model import Position
+from signbridge.model import ComputeDtype, Position, Quantization
 from signbridge.model.answers import ClassAnswers, class_answers
 from signbridge.model.description import ModelDescription, describe_model
 from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch
@@ -24,6 +25,17 @@ from signbridge.probes.controls.answers import names_class, zero_shot_shares
 from signbridge.results.probes import Probes, load_probes
 
 MAX_NEW_TOKENS = 20
+_REPEATED: Mapping[str, Any] = {
+    "model": str,
+    "weights_sha256": str,
+    "prompt": str,
+    "store_dtype": ("float16", "float32"),
+    "position": get_args(Position),
+    "max_new_tokens": range(100_000),
+    "quantization": get_args(Quantization),
+    "compute_dtype": get_args(ComputeDtype),
+}
+"""What the demo does as it was done for the probes, and what that may be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +103,7 @@ class Reader:
         self.probes = load_probes(probes)
         if not self.probes.layers:
             raise ProbeError(f"the probes in {probes} read no decoder layer; train them again.")
-        store = self.probes.provenance.get("store", {})
-        made = store.get("provenance", {})
+        made = _how_made(self.probes, probes)
         self.description = describe_model(model)
         _check_same(self.description, self.probes, made, model, probes)
         processor = self.description.processor
@@ -157,6 +168,27 @@ class Reader:
         return Reading(
             answer.strip(), self.class_names, self.layers, probability, choice, self.best
         )
+
+
+def _how_made(probes: Probes, folder: str | Path) -> Mapping[str, Any]:
+    """How the vectors were made that the probes were trained on, as far as the demo repeats it.
+
+    Raises:
+        ProbeError: it is recorded as nothing that could have been done.
+    """
+    store = probes.provenance.get("store", {})
+    made = store.get("provenance", {}) if isinstance(store, Mapping) else None
+    if not isinstance(made, Mapping):
+        raise ProbeError(f"the probes in {folder} do not say how they were made; train again.")
+    for key, allowed in _REPEATED.items():
+        value = made.get(key)
+        wrong = not isinstance(value, str) if allowed is str else value not in allowed
+        if value is not None and wrong:
+            raise ProbeError(
+                f"the probes in {folder} were made with {key} {value!r:.80}, which there is not; "
+                "train again."
+            )
+    return made
 
 
 def _device() -> torch.device:

@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.errors import ProbeError
+from signbridge.errors import ProbeError, first_line
 from signbridge.results.features import RESID_POST, Feature
+from signbridge.results.records import from_json
 from signbridge.runtime.files import replace_file
+from signbridge.runtime.reading import read_bytes, read_json
 
 FORMAT = "signbridge-probes"
 VERSION = "1.0"
 TENSORS_FILE = "probes.safetensors"
 WORDS_FILE = "probes.json"
+_LARGEST = 1 << 36  # bytes of the tensors
 PARTS = ("weight", "bias", "mean", "deviation")
 
 
@@ -185,38 +188,94 @@ def load_probes(folder: str | os.PathLike[str]) -> Probes:
     from safetensors.numpy import load
 
     path = Path(folder)
+    file = path / WORDS_FILE
     try:
-        words = json.loads((path / WORDS_FILE).read_text(encoding="utf-8"))
-        data = (path / TENSORS_FILE).read_bytes()
+        content = read_json(file)
+        data = read_bytes(path / TENSORS_FILE, _LARGEST)
     except FileNotFoundError as error:
         raise ProbeError(
             f"{error.filename} does not exist; give a results folder made by train_probes."
         ) from error
-    except (ValueError, OSError) as error:
-        raise ProbeError(f"the probes in {path} cannot be read ({error}); train again.") from error
-    if not isinstance(words, dict) or words.get("format") != FORMAT:
-        raise ProbeError(f"{path / WORDS_FILE} does not describe probes; train again.")
-    if str(words.get("version")).split(".")[0] != VERSION.split(".")[0]:
+    except OSError as error:
+        raise ProbeError(f"{error.filename} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise ProbeError(f"{file} cannot be read ({first_line(error)}); train again.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ProbeError(f"{file} does not describe probes; train again.")
+    if str(content.get("version")).split(".")[0] != VERSION.split(".")[0]:
         raise ProbeError(
-            f"{path / WORDS_FILE} has format version {words.get('version')} and this SignBridge "
-            f"reads {VERSION}; use the SignBridge that wrote it."
+            f"{file} has format version {content.get('version')} and this SignBridge reads "
+            f"{VERSION}; use the SignBridge that wrote it."
         )
-    if hashlib.sha256(data).hexdigest() != words.get("sha256"):
+    try:
+        words = from_json(_Words, content)
+    except ValueError as error:
+        raise ProbeError(f"{file} {error}; train again.") from error
+    if hashlib.sha256(data).hexdigest() != words.sha256:
         raise ProbeError(f"{path / TENSORS_FILE} is not what {WORDS_FILE} records; train again.")
     try:
         tensors = load(data)
-        probes = tuple(
-            Probe(
-                Feature.parse(entry["name"]),
-                C=float(entry["C"]),
-                **{part: tensors[f"{entry['name']}.{part}"] for part in PARTS},
-            )
-            for entry in words["features"]
-        )
-        names = tuple(str(name) for name in words["class_names"])
+        probes = tuple(_probe(entry, tensors, len(words.class_names)) for entry in words.features)
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ProbeError(f"the probes in {path} are incomplete ({error}); train again.") from error
-    return Probes(probes, names, words.get("provenance", {}))
+        raise ProbeError(
+            f"the probes in {path} are incomplete ({first_line(error)}); train again."
+        ) from error
+    for what, names in (
+        ("class", words.class_names),
+        ("feature", tuple(entry.name for entry in words.features)),
+    ):
+        if not names or len(set(names)) != len(names):
+            raise ProbeError(f"{file} names no {what}, or one twice; train again.")
+    return Probes(probes, words.class_names, words.provenance)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What ``probes.json`` says of one probe."""
+
+    name: str
+    C: float
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What is read of ``probes.json``."""
+
+    sha256: str
+    class_names: tuple[str, ...]
+    features: tuple[_Entry, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _probe(entry: _Entry, tensors: Mapping[str, npt.NDArray[Any]], n_classes: int) -> Probe:
+    """One probe of the file.
+
+    Raises:
+        KeyError: a tensor is missing.
+        ValueError: one has another shape than the class names and the others say, or holds what no
+            fit gives.
+    """
+    try:
+        feature = Feature.parse(entry.name)
+    except ProbeError as error:
+        raise ValueError(str(error)) from error
+    parts = {part: tensors[f"{entry.name}.{part}"] for part in PARTS}
+    width = parts["weight"].shape[-1:]
+    shapes = {"weight": (n_classes, *width), "bias": (n_classes,)}
+    for part, values in parts.items():
+        expected = shapes.get(part, width)
+        if values.shape != expected or values.dtype != np.float64:
+            raise ValueError(
+                f"{part} of {entry.name} is {values.dtype} of shape {values.shape}, not float64 of "
+                f"{expected}"
+            )
+        # A class that was not trained on has the bias -inf.
+        finite = np.isfinite(values) | ((values == -np.inf) & (part == "bias"))
+        if not finite.all() or (part == "deviation" and (values <= 0).any()):
+            raise ValueError(f"{part} of {entry.name} holds what no fit gives, such as NaN")
+    if not np.isfinite(parts["bias"]).any():
+        raise ValueError(f"{entry.name} knows no class")
+    return Probe(feature, C=entry.C, **parts)
 
 
 def _layers(probes: Sequence[Probe]) -> tuple[int, ...]:

@@ -32,10 +32,13 @@ def read_bytes(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise _refused(path, "it is a pipe or a device")
-        # A size that is told may be wrong, so one byte more than is allowed is asked for.
-        content = file.read(largest + 1) if found.st_size <= largest else b""
-        if max(found.st_size, len(content)) > largest:
-            size = max(found.st_size, len(content))
+        # A size that is told may be wrong, so what comes after it is asked for too.
+        size = found.st_size
+        content = file.read(size + 1) if size <= largest else b""
+        while size < len(content) <= largest and (more := file.read(1 << 20)):
+            content += more
+        if max(size, len(content)) > largest:
+            size = max(size, len(content))
             raise _refused(path, f"it has {size:,} bytes and {largest:,} are the most")
         return content
 

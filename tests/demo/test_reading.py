@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from signbridge.demo.reading import Reader, said_and_known
 from signbridge.errors import ModelError, ProbeError
 from signbridge.images import open_images
-from signbridge.results.probes import load_probes
+from signbridge.results.features import Feature
+from signbridge.results.probes import Probe, load_probes, save_probes
 from signbridge.store import open_store
 
 
@@ -40,8 +42,6 @@ def test_the_line_says_what_was_said_and_what_is_known(reader):
 
 
 def test_an_answer_cannot_smuggle_markup_into_the_page(reader):
-    from dataclasses import replace
-
     images = open_images("sample", per_class=4, groups="none")
     reading = replace(reader.read(images.load(0)), answer="<img src=x onerror=alert(1)>")
     assert "<img" not in said_and_known(reading, 0)
@@ -67,3 +67,28 @@ def test_probes_of_other_weights_are_refused(probes_folder, tmp_path):
 def test_a_folder_without_probes_is_named(tmp_path):
     with pytest.raises(ProbeError, match=r"probes.json does not exist; give a results folder"):
         Reader("tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("prompt", ["USER"]),
+        ("store_dtype", "object"),
+        ("position", "middle"),
+        ("max_new_tokens", 10**12),
+        ("max_new_tokens", "many"),
+        ("quantization", {"nf4": 1}),
+        ("compute_dtype", 3),
+    ],
+)
+def test_probes_that_were_made_as_none_can_be_are_refused(key, value, tmp_path):
+    probe = Probe(Feature("resid_post", 0), np.ones((2, 3)), *np.ones((3, 3)), C=1.0)
+    probe = replace(probe, bias=np.ones(2))
+    record = {"store": {"provenance": {key: value}}}
+    save_probes(tmp_path, [probe], ["A", "B"], record)
+    with pytest.raises(ProbeError, match=f"were made with {key} .* train again"):
+        Reader("tiny", tmp_path)
+    for store in ("s", {"provenance": [1]}):
+        save_probes(tmp_path, [probe], ["A", "B"], {"store": store})
+        with pytest.raises(ProbeError, match="do not say how they were made"):
+            Reader("tiny", tmp_path)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -114,12 +116,76 @@ def test_damaged_files(saved):
         ({"format": "else"}, "does not describe probes"),
         ({"version": "2.0"}, "format version 2.0"),
         ({"features": [{"name": "resid_post/9", "C": 1}]}, "are incomplete"),
-        ({"class_names": None}, "are incomplete"),
+        ({"features": [{"name": "resid_post/x", "C": 1}]}, "needs a layer number"),
+        ({"features": []}, "names no feature"),
+        ({"features": [{"name": "pixels", "C": 1}] * 2}, "no feature, or one twice"),
+        ({"features": [{"name": "pixels"}]}, r"lacks 'features\[0\].C'"),
+        ({"features": [{"name": 5, "C": 1}]}, r"gives 5 as features\[0\].name, not a text"),
+        ({"features": {"name": "pixels"}}, "as features, not a list"),
+        ({"features": "pixels"}, "gives 'pixels' as features, not a list"),
+        ({"features": [["pixels"]]}, r"as features\[0\], not an object"),
+        ({"class_names": None}, "lacks 'class_names'"),
+        ({"class_names": [1, 2, 3]}, r"gives 1 as class_names\[0\], not a text"),
+        ({"class_names": ["A", "B"]}, r"of shape \(3, 7\), not float64 of \(2, 7\)"),
+        ({"class_names": ["A", "B", "C", "D"]}, r"of shape \(3, 7\), not float64 of \(4, 7\)"),
+        ({"class_names": ["A", "B", "A"]}, "names no class, or one twice"),
+        ({"class_names": []}, "are incomplete"),
+        ({"provenance": [1]}, "as provenance, not an object"),
+        ({"sha256": 3}, "gives 3 as sha256, not a text"),
     ],
 )
 def test_words_that_do_not_fit(saved, change, message):
     folder, _ = saved
     path = folder / "probes.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ProbeError, match=message):
+    with pytest.raises(ProbeError, match=message) as error:
         load_probes(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"null", b"[]", b"\xff", b'{"format": 1e999}'])
+def test_words_that_are_none(content, saved):
+    (saved[0] / "probes.json").write_bytes(content)
+    with pytest.raises(ProbeError, match=r"probes\.json (cannot be read|does not describe)"):
+        load_probes(saved[0])
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("weight", np.nan, "weight of resid_post/5 holds what no fit gives"),
+        ("weight", np.inf, "weight of resid_post/5 holds what no fit gives"),
+        ("mean", np.nan, "mean of resid_post/5 holds what no fit gives"),
+        ("deviation", 0, "deviation of resid_post/5 holds what no fit gives"),
+        ("deviation", -1, "deviation of resid_post/5 holds what no fit gives"),
+        ("bias", np.nan, "bias of resid_post/5 holds what no fit gives"),
+        ("bias", np.inf, "bias of resid_post/5 holds what no fit gives"),
+        ("bias", -np.inf, "resid_post/5 knows no class"),
+    ],
+)
+def test_numbers_that_no_fit_gives(part, value, message, tmp_path):
+    probe = a_probe()
+    getattr(probe, part)[:] = value
+    save_probes(tmp_path, [probe], ["A", "B", "C"])
+    with pytest.raises(ProbeError, match=message):
+        load_probes(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["weight", "bias", "mean", "deviation"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda a: a[:-1], lambda a: a[None], lambda a: a.astype(np.float16), lambda a: a[..., :0]],
+)
+def test_tensors_of_another_shape_or_type(part, change, saved):
+    folder, _ = saved
+    file, words = folder / "probes.safetensors", folder / "probes.json"
+    tensors = safetensors.numpy.load_file(file)
+    key = f"resid_post/5.{part}"
+    tensors[key] = np.ascontiguousarray(change(tensors[key]))
+    safetensors.numpy.save_file(tensors, file)
+    content = json.loads(words.read_text())
+    content["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    words.write_text(json.dumps(content))
+    with pytest.raises(ProbeError, match="are incomplete") as error:
+        load_probes(folder)
+    assert "\n" not in str(error.value)

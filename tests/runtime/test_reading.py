@@ -1,6 +1,7 @@
 """Files that a user names: read with a bound, and no device."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,13 @@ def test_a_text_is_read_as_it_is(tmp_path):
     assert read_bytes(file) == b"\xef\xbb\xbfa,b\r\n\xc3\xa9\n"
     assert read_text(file) == "a,b\r\né\n"
     assert read_bytes(file, largest=11) == file.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux has such files")
+def test_a_file_that_does_not_tell_its_size_is_read_whole():
+    assert "[stack]" in read_text("/proc/self/maps")
+    with pytest.raises(OSError, match="and 100 are the most"):
+        read_text("/proc/self/maps", largest=100)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such files there")
