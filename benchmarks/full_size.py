@@ -56,7 +56,7 @@ from signbridge.extraction.data import BatchDataset, split_rows
 from signbridge.extraction.extract import extract_activations
 from signbridge.images import open_images
 from signbridge.model.description import ModelDescription, describe_model
-from signbridge.model.families import decoder_layers, position_ids
+from signbridge.model.families import decoder_layers
 from signbridge.model.load import load_model
 from signbridge.model.prompts import DEFAULT_PROMPT
 
@@ -168,9 +168,8 @@ class Bench:
     def bare(self, batches: list[dict[str, torch.Tensor]]) -> None:
         """Nothing but the forward pass."""
         for inputs in batches:
-            with torch.inference_mode():
-                positions = position_ids(self.model, inputs["attention_mask"])
-                self.model.model(**inputs, **positions, use_cache=False)
+            with torch.inference_mode():  # prompts of one length, so nothing is padded
+                self.model.model(**inputs, use_cache=False)
 
     def generated(self, batches: list[dict[str, torch.Tensor]]) -> None:
         """Nothing but the answers."""

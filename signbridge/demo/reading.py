@@ -17,9 +17,11 @@ from PIL import Image
 from signbridge.errors import ModelError, ProbeError
 from signbridge.model import ComputeDtype, Position, Quantization
 from signbridge.model.answers import ClassAnswers, class_answers
+from signbridge.model.certificate import certify
 from signbridge.model.description import ModelDescription, describe_model
-from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch
+from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch, to_model
 from signbridge.model.load import load_model
+from signbridge.model.processor import answer_context, prepare
 from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
 from signbridge.probes.controls.answers import names_class, zero_shot_shares
 from signbridge.results.probes import Probes, load_probes
@@ -107,8 +109,9 @@ class Reader:
         self.description = describe_model(model)
         _check_same(self.description, self.probes, made, model, probes)
         processor = self.description.processor
-        text = resolve_prompt(str(made.get("prompt", DEFAULT_TEMPLATE)), processor)
-        self.prompt = prompt_for_processor(text, processor.image_token)
+        asked = str(made.get("prompt", DEFAULT_TEMPLATE))
+        text = resolve_prompt(asked, processor, self.description.config.model_type)
+        self.prompt = prompt_for_processor(text, processor)
         self.class_names = self.probes.class_names
         self.layers = tuple(sorted(self.probes.layers))
         self._store_dtype = str(made.get("store_dtype", "float16"))
@@ -116,7 +119,8 @@ class Reader:
         self._length = int(made.get("max_new_tokens") or MAX_NEW_TOKENS)
         self._answers: ClassAnswers | None
         try:
-            self._answers = class_answers(processor.tokenizer, self.prompt, self.class_names)
+            context = answer_context(processor, self.description.config, self.prompt)
+            self._answers = class_answers(processor.tokenizer, context, self.class_names)
         except ModelError:
             self._answers = None
         device = _device()
@@ -127,6 +131,15 @@ class Reader:
                 quantization=made.get("quantization", "nf4"),
                 compute_dtype=made.get("compute_dtype", "auto") if device.type == "cpu" else "auto",
             )
+            request = CaptureRequest(
+                layers=self.layers,
+                position=self._position,
+                max_new_tokens=self._length,
+                answers=self._answers,
+            )
+            picture = Image.effect_noise((64, 64), 64).convert("RGB")
+            found = certify(self._model, self.description, self.prompt, picture, request)
+            self._request = found.request
         # Hooks belong to the model, so two pictures at once would read each other's layers.
         self._lock = threading.Lock()
         best = self.probes.provenance.get("best_layer")
@@ -139,20 +152,10 @@ class Reader:
             picture: in mode RGB, any size.
         """
         processor = self.description.processor
-        inputs: dict[str, Any] = dict(
-            processor(text=[self.prompt], images=[picture], padding=True, return_tensors="pt")
-        )
-        for name, tensor in inputs.items():
-            tensor = tensor.to(self._model.device)
-            inputs[name] = tensor.to(self._model.dtype) if tensor.is_floating_point() else tensor
-        request = CaptureRequest(
-            layers=self.layers,
-            position=self._position,
-            max_new_tokens=self._length,
-            answers=self._answers,
-        )
+        inputs = to_model(prepare(processor, [self.prompt], [picture]), self._model)
+        token = self.description.image_token_id
         with self._lock, cpu_threads_for(self.description.hidden_size, self._model.device):
-            captured = run_batch(self._model, inputs, self.description.image_token_id, request)
+            captured = run_batch(self._model, inputs, token, self._request)
         # As the store rounds them, so that a picture of the store reads as it did there.
         vectors = captured.resid_post[0].float().cpu().numpy().astype(self._store_dtype)
         probability = np.concatenate(

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
+from signbridge.errors import ModelError
 from signbridge.runtime.words import counted
 
 BatchSize = int | Literal["auto"]
@@ -59,6 +60,20 @@ class BatchLimit:
         room = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
         self.images = images_that_fit(peak, int(_SHARE * room), min(most, MOST_IMAGES))
         self._say(f"batches of {counted(self.images, 'image')}, by the memory of {device}")
+
+    def one_by_one(self, spec: str) -> None:
+        """Take one image at a time, for a model whose vectors depend on a batch's padding.
+
+        Raises:
+            ModelError: if more were asked for.
+        """
+        if self._asked not in ("auto", 1):
+            raise ModelError(
+                f"{spec} gives an image other vectors in a padded batch than alone: use "
+                "--batch_size 1."
+            )
+        self._asked = self.images = 1
+        self._say(f"one image at a time: {spec} gives other vectors in a padded batch")
 
     def lower(self, failed: int) -> None:
         """Halve the limit after a batch of ``failed`` images did not fit."""

@@ -15,6 +15,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from signbridge.errors import ModelError, SignBridgeError, first_line
 from signbridge.extraction.batch_size import BatchLimit
 from signbridge.images import ImageSet
+from signbridge.model.certificate import Certificate, certify
+from signbridge.model.description import ModelDescription
+from signbridge.model.forward import CaptureRequest
+from signbridge.model.processor import prepare
 from signbridge.store import Shard
 
 # Below this many images, starting worker processes costs more than they save: a GPU waits for every
@@ -93,28 +97,23 @@ class BatchDataset(Dataset[Any]):
     """
 
     def __init__(self, images: ImageSet, processor: Any, prompt: str) -> None:
-        self._images = images
+        self.images = images
         self._processor = processor
-        self._prompt = prompt
+        self.prompt = prompt
 
     def __getitem__(self, rows: range) -> Batch | SignBridgeError:
         try:
-            pictures = [self._images.load(row) for row in rows]
+            pictures = [self.images.load(row) for row in rows]
         except SignBridgeError as error:
             return error
         try:
-            inputs = self._processor(
-                text=[self._prompt] * len(pictures),
-                images=pictures,
-                padding=True,
-                return_tensors="pt",
-            )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            inputs = prepare(self._processor, [self.prompt] * len(pictures), pictures)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             return ModelError(
-                f"The model's processor cannot prepare {self._images.sample_id[rows.start]} "
+                f"The model's processor cannot prepare {self.images.sample_id[rows.start]} "
                 f"({first_line(error)}): fetch its processor files again, or give another model."
             )
-        return Batch(rows, dict(inputs))
+        return Batch(rows, inputs)
 
 
 class ExtractionDataModule(LightningDataModule):
@@ -181,6 +180,13 @@ class ExtractionDataModule(LightningDataModule):
             SignBridgeError: if an image cannot be read or prepared.
         """
         return self.transfer_batch_to_device(self._dataset[rows], device, 0)
+
+    def certify(
+        self, model: Any, description: ModelDescription, request: CaptureRequest
+    ) -> Certificate:
+        """Try a loaded model on the first image of this process, see ``model/certificate.py``."""
+        picture = self._dataset.images.load(self.shards[0].start)
+        return certify(model, description, self._dataset.prompt, picture, request)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

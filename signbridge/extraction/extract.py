@@ -27,7 +27,9 @@ from signbridge.images import ImageSet
 from signbridge.model import Quantization
 from signbridge.model.answers import class_answers
 from signbridge.model.description import ModelDescription
+from signbridge.model.families import is_encoder_decoder
 from signbridge.model.forward import CaptureRequest, cpu_threads_for
+from signbridge.model.processor import answer_context
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import (
     compute_dtype_for,
@@ -91,12 +93,19 @@ def run_extraction(
     output = Path(config.output or f"activations/{description.name}-{images.name}.h5")
     position, max_new_tokens = config.position, config.max_new_tokens
     _check_answer_length(max_new_tokens, description.context_length)
+    encoder = is_encoder_decoder(description.config)
+    if encoder and position == "last_generated":
+        raise ModelError(
+            f"Position last_generated cannot be had of {description.spec}: image and prompt are in "
+            "its encoder, which sees no answer; give another --position."
+        )
     wanted = resolve_layers(config.layers, description.n_layers)
-    prompt = resolve_prompt(config.prompt, description.processor)
-    asked = prompt_for_processor(prompt, description.processor.image_token)
+    prompt = resolve_prompt(config.prompt, description.processor, description.config.model_type)
+    asked = prompt_for_processor(prompt, description.processor)
     answers = None
     if config.forced_choice:
-        answers = class_answers(description.processor.tokenizer, asked, images.class_names)
+        context = answer_context(description.processor, description.config, asked)
+        answers = class_answers(description.processor.tokenizer, context, images.class_names)
     trainer = _trainer(config.accelerator, config.devices, config.num_nodes, config.strategy)
     device = trainer.strategy.root_device
     compute_dtype = str(compute_dtype_for(config.compute_dtype, device)).removeprefix("torch.")
@@ -107,6 +116,8 @@ def run_extraction(
         "compute_dtype": compute_dtype,
         "prompt": prompt,
         "site": "resid_post",
+        # Only of an encoder-decoder, whose encoder takes image and prompt.
+        "stack": "encoder" if encoder else None,
         "position": position,
         "max_new_tokens": max_new_tokens,
         # Only where asked for, so that stores without it are what they were.
@@ -177,7 +188,8 @@ def run_extraction(
                 trainer.predict(module, datamodule=data, return_predictions=False)
             trainer.strategy.barrier("all shards are written")
             if trainer.is_global_zero:
-                store.finish({"batch_size": limit.images} if data.shards else {})
+                found = {} if module.certificate is None else module.certificate.record()
+                store.finish({"batch_size": limit.images, **found} if data.shards else {})
     except RuntimeError as error:
         raise _in_one_sentence(error, trainer, output) from error
     finally:

@@ -15,8 +15,9 @@ from signbridge.errors import ModelError, first_line
 from signbridge.extraction.batch_size import BatchLimit, is_out_of_memory
 from signbridge.extraction.data import Batch, ExtractionDataModule, split_rows
 from signbridge.model import ComputeDtype, Quantization
+from signbridge.model.certificate import Certificate
 from signbridge.model.description import ModelDescription
-from signbridge.model.forward import CaptureRequest, run_batch
+from signbridge.model.forward import CaptureRequest, run_batch, to_model
 from signbridge.model.load import load_model
 
 
@@ -65,6 +66,9 @@ class ExtractionModule(LightningModule):
         limit: the most images of a forward pass; lowered when memory runs out.
         quantization: ``nf4`` or ``none``.
         compute_dtype: dtype of the forward pass.
+
+    Attributes:
+        certificate: what the loaded model was found to do, or None before.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class ExtractionModule(LightningModule):
         self._limit = limit
         self._quantization = quantization
         self._compute_dtype = compute_dtype
+        self.certificate: Certificate | None = None
         # In a tuple, so that Lightning does not move a quantised model about as its submodule.
         self._loaded: tuple[Any, ...] = ()
 
@@ -103,6 +108,10 @@ class ExtractionModule(LightningModule):
         )
         self._loaded = (model,)
         first = self._data.shards[0]
+        self.certificate = self._data.certify(model, self._description, self._request)
+        self._request = self.certificate.request
+        if not self.certificate.pads:
+            self._limit.one_by_one(self._description.spec)
         self._limit.choose(
             lambda images: self._run(
                 self._data.prepare(range(first.start, first.start + images), device)
@@ -170,17 +179,14 @@ class ExtractionModule(LightningModule):
 
     def _run(self, batch: Batch) -> HostCopy:
         (model,) = self._loaded
-        inputs = {
-            name: tensor.to(model.dtype) if tensor.is_floating_point() else tensor
-            for name, tensor in batch.inputs.items()
-        }
         try:
+            inputs = to_model(batch.inputs, model)
             captured = run_batch(model, inputs, self._description.image_token_id, self._request)
         except ValueError as error:
             raise ModelError(
                 f"{self._description.spec} cannot take what its own processor makes of an image "
                 f"({first_line(error)}): fetch its configuration and processor files again, or "
-                "give another model of the LLaVA family."
+                "give another model."
             ) from error
         tensors = {"resid_post": captured.resid_post, **captured.sites}
         if captured.class_logprob is not None:

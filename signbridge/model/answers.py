@@ -9,20 +9,28 @@ name's probability holds that of another it begins ("A", "AB").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
-from transformers import DynamicCache
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
 from signbridge.errors import ModelError
-from signbridge.model.families import position_ids
+from signbridge.model.families import PER_TOKEN, followed_by
 
 ClassAnswers = tuple[tuple[int, ...], ...]
 """For each class the ids of its name's tokens as they follow the prompt."""
 
+# Rows of a pass that continues a prompt with names: more would need more memory for their caches.
+_MOST_ROWS = 64
 
-def class_answers(tokenizer: Any, prompt: str, class_names: Sequence[str]) -> ClassAnswers:
+Scoring = Literal["one_pass", "continued", "forced"]
+"""How the names are scored, fastest first; see the functions of those names here."""
+
+
+def class_answers(tokenizer: Any, prompt: str | None, class_names: Sequence[str]) -> ClassAnswers:
     """Tokenise class names as they continue a prompt.
 
     A name follows the prompt after a space, or directly where the prompt ends in white space (as
@@ -30,7 +38,8 @@ def class_answers(tokenizer: Any, prompt: str, class_names: Sequence[str]) -> Cl
 
     Args:
         tokenizer: the model's tokenizer.
-        prompt: the prompt as text, with one image token.
+        prompt: the prompt as text, with one image token, or None where the answer is a text of its
+            own (that of an encoder-decoder).
         class_names: the names, in the order of the labels.
 
     Raises:
@@ -40,14 +49,15 @@ def class_answers(tokenizer: Any, prompt: str, class_names: Sequence[str]) -> Cl
     close = tokenizer.eos_token_id
 
     def tokens(text: str) -> tuple[int, ...]:
-        ids = tuple(tokenizer(text)["input_ids"])
+        marks = {} if prompt is not None else {"add_special_tokens": False}
+        ids = tuple(tokenizer(text, **marks)["input_ids"])
         return ids[:-1] if ids[-1:] == (close,) else ids  # some tokenizers close every text
 
-    before = tokens(prompt)
-    gap = "" if prompt[-1:].isspace() else " "
+    before = tokens(prompt) if prompt else ()
+    gap = "" if not prompt or prompt[-1:].isspace() else " "
     found: list[tuple[int, ...]] = []
     for name in class_names:
-        whole = tokens(prompt + gap + name)
+        whole = tokens((prompt or "") + gap + name)
         answer = whole[len(before) :]
         if whole[: len(before)] != before or not answer:
             raise ModelError(
@@ -70,44 +80,181 @@ def class_answers(tokenizer: Any, prompt: str, class_names: Sequence[str]) -> Cl
     return tuple(found)
 
 
+def generates_itself(model: Any) -> bool:
+    """Whether the model answers by its own forward pass, not by ``generate`` of a part of it."""
+    return type(model).generate is GenerationMixin.generate
+
+
 def end_ids(model: Any) -> list[int]:
     """Return the ids of the tokens that end an answer; none where the model knows none."""
-    ids = model.generation_config.eos_token_id
+    inner = None if generates_itself(model) else getattr(model, "language_model", None)
+    ids = (inner if inner is not None else model).generation_config.eos_token_id
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
+def name_logprob(logits: torch.Tensor, name: Sequence[int], ends: Sequence[int]) -> torch.Tensor:
+    """Return the log-probability of one name from the logits before each of its tokens.
+
+    Args:
+        logits: shape (batch, tokens of the name + 1, vocabulary); the last ones follow the name.
+        name: ids of the name's tokens.
+        ends: ids of the tokens that end an answer.
+
+    Returns:
+        float32, shape (batch,).
+    """
+    steps = logits.float().log_softmax(-1)
+    total = sum(steps[:, place, token] for place, token in enumerate(name))
+    assert isinstance(total, torch.Tensor)
+    return total + steps[:, -1, list(ends)].logsumexp(-1) if ends else total
+
+
+class _Force(LogitsProcessor):
+    """Makes generation write the given tokens, a row of them for each row, whatever it would say.
+
+    Behind a row's own tokens it writes what it likes.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self._rows = rows
+        self._place = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        for row, tokens in enumerate(self._rows):
+            if self._place < len(tokens):
+                scores[row] = -torch.inf
+                scores[row, tokens[self._place]] = 0
+        self._place += 1
+        return scores
+
+
+def _logits_of(model: Any, rows: Sequence[Sequence[int]], **inputs: Any) -> list[torch.Tensor]:
+    """The raw logits before each of the rows' tokens, and after the longest row's last."""
+    steps = max(len(tokens) for tokens in rows) + 1
+    made = model.generate(
+        **inputs,
+        max_new_tokens=steps,
+        min_new_tokens=steps,
+        do_sample=False,
+        num_beams=1,
+        logits_processor=LogitsProcessorList([_Force(rows)]),
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return list(made.logits)
+
+
 @torch.inference_mode()
-def score_answers(
+def forced(model: Any, inputs: dict[str, torch.Tensor], answers: ClassAnswers) -> torch.Tensor:
+    """Score every class name by letting the model generate it: a prompt's pass for each.
+
+    Nothing but ``generate`` is used, so it holds for every family that can generate.
+
+    Args:
+        model: the model.
+        inputs: the processor's tensors of the batch.
+        answers: the class names' tokens.
+
+    Returns:
+        Natural logarithms of the probabilities, float32, shape (batch, classes).
+    """
+    ends, batch = end_ids(model), len(inputs["input_ids"])
+    scores = []
+    for name in answers:
+        logits = torch.stack(_logits_of(model, [name] * batch, **inputs), dim=1)
+        scores.append(name_logprob(logits, name, ends))
+    return torch.stack(scores, dim=1)
+
+
+@contextmanager
+def _position_offsets_of(model: Any, rows: torch.Tensor) -> Iterator[None]:
+    """Repeat what a model with positions along several axes keeps of each row beside its cache."""
+    inner = getattr(model, "model", None)
+    kept = getattr(inner, "rope_deltas", None)
+    if not isinstance(kept, torch.Tensor):
+        yield
+        return
+    assert inner is not None
+    inner.rope_deltas = kept[rows]
+    try:
+        yield
+    finally:
+        inner.rope_deltas = kept
+
+
+@torch.inference_mode()
+def continued(
     model: Any,
-    cache: DynamicCache,
+    inputs: dict[str, torch.Tensor],
+    cache: Any,
+    next_logits: torch.Tensor,
+    answers: ClassAnswers,
+) -> torch.Tensor:
+    """Score the class names by generating them from copies of the prompt's cache.
+
+    The model's own ``generate`` numbers the positions and masks of what follows.
+
+    Args:
+        model: the model.
+        inputs: the processor's tensors of the batch.
+        cache: what the model kept of the prompt, of every row. It is left as it was.
+        next_logits: logits after the prompt, shape (batch, vocabulary).
+        answers: the class names' tokens.
+
+    Returns:
+        Natural logarithms of the probabilities, float32, shape (batch, classes).
+    """
+    ends, batch, device = end_ids(model), len(next_logits), next_logits.device
+    scores = torch.empty((batch, len(answers)), device=device)
+    # As many names at once as do not make more rows than a batch may have; of one length first.
+    order = sorted(range(len(answers)), key=lambda k: len(answers[k]))
+    together = max(1, _MOST_ROWS // batch)
+    for start in range(0, len(order), together):
+        chosen = order[start : start + together]
+        rows = torch.arange(batch, device=device).repeat_interleave(len(chosen))
+        names = [answers[k] for k in chosen] * batch
+        copied = copy.deepcopy(cache)
+        copied.reorder_cache(rows)
+        # What is one value a token goes along; the image is in the cache.
+        prompt = {name: inputs[name][rows] for name in PER_TOKEN if name in inputs}
+        first = torch.tensor([name[:1] for name in names], device=device)
+        longer = followed_by(model, prompt, first)
+        with _position_offsets_of(model, rows):
+            rest = _logits_of(model, [name[1:] for name in names], **longer, past_key_values=copied)
+        logits = torch.stack([next_logits[rows], *rest], dim=1)
+        for place, k in enumerate(chosen):
+            own = logits[place :: len(chosen), : len(answers[k]) + 1]
+            scores[:, k] = name_logprob(own, answers[k], ends)
+    return scores
+
+
+@torch.inference_mode()
+def one_pass(
+    model: Any,
+    cache: Any,
     next_logits: torch.Tensor,
     attention_mask: torch.Tensor,
+    last_position: torch.Tensor,
     answers: ClassAnswers,
 ) -> torch.Tensor:
     """Score every class name as the answer, all in one forward pass over the prompt's cache.
 
     The names stand one after the other in that pass; an attention mask lets each token see the
     prompt and the tokens of its own name before it, at the position it would have as the answer.
-    The cache is left as it was.
+    The cache is left as it was. It holds for models whose tokens see all that came before, and
+    whose positions go on by one a token.
 
     Args:
         model: the model.
         cache: keys and values of the prompt, of every row.
         next_logits: logits after the prompt, shape (batch, vocabulary).
         attention_mask: of the prompt, shape (batch, tokens), 1 for a real token.
+        last_position: position of each row's last token, shape (batch, 1), or (axes, batch, 1).
         answers: the class names' tokens.
 
     Returns:
         Natural logarithms of the probabilities, float32, shape (batch, classes).
-
-    Raises:
-        ModelError: if the model numbers its positions in a way that cannot be continued so.
     """
-    if not position_ids(model, attention_mask):
-        raise ModelError(
-            f"Forced choice is not available for {type(model).__name__}, which numbers its "
-            "positions along several axes: use --forced_choice false."
-        )
     device, batch = attention_mask.device, len(attention_mask)
     flat = torch.tensor([token for name in answers for token in name], device=device)
     owner = torch.tensor([k for k, name in enumerate(answers) for _ in name], device=device)
@@ -127,7 +274,7 @@ def score_answers(
     logits = model(
         input_ids=flat.expand(batch, count),
         attention_mask=mask,
-        position_ids=attention_mask.long().sum(-1, keepdim=True) + depth,
+        position_ids=last_position + 1 + depth,
         past_key_values=cache,
         use_cache=True,
     ).logits

@@ -19,14 +19,13 @@ from signbridge.model import Weights
 from signbridge.model.families import decoder_layers, image_token_id
 from signbridge.model.files import (
     check_model_folder,
-    check_processor_files,
     check_weights,
     local_files,
     weights_sha256,
 )
+from signbridge.model.processor import load_processor
 from signbridge.model.random_weights import initialiser, model_skeleton
 from signbridge.runtime.files import file_sha256
-from signbridge.runtime.terminal import quiet_transformers
 
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).parents[1] / "assets" / "tiny"
@@ -44,7 +43,8 @@ class ModelDescription:
         folder: where its files lie on this disk.
         revision: the hub's commit hash, or an empty string.
         config: its transformers configuration.
-        processor: its transformers processor, with the PIL image backend and left padding.
+        processor: its transformers processor, see
+            :func:`~signbridge.model.processor.load_processor`.
         skeleton: the model on the ``meta`` device: modules and shapes, no values.
         weights: ``pretrained``, those of its files, or ``random``.
         weights_seed: seed of random weights.
@@ -150,7 +150,7 @@ def describe_model(
         folder=folder,
         revision=revision,
         config=config,
-        processor=_processor(spec, folder),
+        processor=load_processor(spec, folder, config),
         skeleton=skeleton,
         weights=weights,
         weights_seed=weights_seed,
@@ -175,35 +175,8 @@ def _skeleton(spec: str, config: Any) -> PreTrainedModel:
     except ValueError as error:
         raise ModelError(
             f"{spec} is a {config.model_type!r} model, which is no vision-language model: give one "
-            "of the LLaVA family such as llava-hf/llava-1.5-7b-hf."
+            "such as llava-hf/llava-1.5-7b-hf."
         ) from error
     decoder_layers(skeleton)
     image_token_id(config)
     return skeleton
-
-
-def _processor(spec: str, folder: Path) -> Any:
-    from transformers import AutoProcessor
-
-    auto: Any = AutoProcessor
-    check_processor_files(folder)
-    try:
-        with quiet_transformers():
-            # Without a pinned backend, pixels would depend on whether torchvision is installed.
-            processor = auto.from_pretrained(folder, backend="pil", trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{spec} has no processor that transformers can load ({first_line(error)}): fetch its "
-            "preprocessor_config.json and the tokenizer's files again."
-        ) from error
-    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
-        raise ModelError(f"{spec} has no processor for images and text together.")
-    if processor.tokenizer.pad_token is None:
-        if processor.tokenizer.eos_token is None:
-            raise ModelError(
-                f"The tokenizer of {spec} has no padding token: its folder needs "
-                "tokenizer_config.json, which names it."
-            )
-        processor.tokenizer.pad_token = processor.tokenizer.eos_token  # the mask hides it
-    processor.tokenizer.padding_side = "left"
-    return processor

@@ -9,12 +9,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from signbridge.model import Position
-from signbridge.model.answers import ClassAnswers, end_ids, score_answers
+from signbridge.model.answers import (
+    ClassAnswers,
+    Scoring,
+    continued,
+    end_ids,
+    forced,
+    one_pass,
+)
 from signbridge.model.capture import ResidualCapture
-from signbridge.model.families import decoder_layers, position_ids
+from signbridge.model.families import decoder_layers
 from signbridge.model.sites import SITES
 from signbridge.runtime.threads import cpu_threads
 
@@ -33,6 +40,7 @@ class CaptureRequest:
             the layers above the deepest wanted one are computed.
         sites: names of the :data:`~signbridge.model.sites.SITES` to read besides.
         answers: the class names to score as answers (forced choice), or None.
+        scoring: how they are scored, as tried by :mod:`~signbridge.model.certificate`.
     """
 
     layers: tuple[int, ...]
@@ -40,6 +48,7 @@ class CaptureRequest:
     max_new_tokens: int = 0
     sites: tuple[str, ...] = ()
     answers: ClassAnswers | None = None
+    scoring: Scoring = "one_pass"
 
 
 @dataclass(frozen=True)
@@ -83,32 +92,51 @@ class _ForcedChoice(AbstractContextManager["_ForcedChoice"]):
     def __init__(
         self,
         model: Any,
+        inputs: dict[str, torch.Tensor],
         capture: ResidualCapture,
-        attention_mask: torch.Tensor,
         answers: ClassAnswers,
+        scoring: Scoring,
     ) -> None:
         self._model = model
+        self._inputs = inputs
         self._capture = capture
-        self._mask = attention_mask
         self._answers = answers
-        self.cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+        self._scoring = scoring
+        self._last_position: torch.Tensor | None = None
         self.class_logprob: torch.Tensor | None = None
 
     def __enter__(self) -> _ForcedChoice:
-        self._handle = self._model.register_forward_hook(self._score)
+        decoder = self._model.get_decoder()
+        self._handles = [
+            self._model.register_forward_hook(self._score),
+            decoder.register_forward_pre_hook(self._number, with_kwargs=True),
+        ]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
+
+    def _number(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        """Note how the model numbers the prompt: some count from 1, or along several axes."""
+        positions = kwargs.get("position_ids")
+        if self._last_position is None and positions is not None:
+            self._last_position = positions[..., -1:]
 
     def _score(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         if self._capture.paused or self.class_logprob is not None:
             return
         self._capture.paused = True
         # With left padding, as the processor pads, the last token of every row is real.
-        self.class_logprob = score_answers(
-            self._model, self.cache, output.logits[:, -1], self._mask, self._answers
-        )
+        after, cache = output.logits[:, -1], output.past_key_values
+        if self._scoring == "one_pass":
+            mask = self._inputs["attention_mask"]
+            last = self._last_position
+            if last is None:
+                last = mask.long().sum(-1, keepdim=True) - 1
+            self.class_logprob = one_pass(self._model, cache, after, mask, last, self._answers)
+        else:
+            self.class_logprob = continued(self._model, self._inputs, cache, after, self._answers)
         self._capture.paused = False
 
 
@@ -150,43 +178,41 @@ def run_batch(
     )
     readings = {name: SITES[name].read(model, inputs, image_mask) for name in request.sites}
     choice: _ForcedChoice | None = None
-    kept: dict[str, Any] = {"use_cache": answering}
-    if request.answers is not None:
-        choice = _ForcedChoice(model, capture, mask, request.answers)
-        kept = {"use_cache": True, "past_key_values": choice.cache}
+    if request.answers is not None and request.scoring != "forced":
+        choice = _ForcedChoice(model, inputs, capture, request.answers, request.scoring)
     answer_ids = None
     with ExitStack() as hooks:
         for part in (*readings.values(), capture, choice):
             if part is not None:
                 hooks.enter_context(part)
+        # The model's own way to a first token numbers positions and masks the padding.
+        made = model.generate(
+            **inputs,
+            max_new_tokens=max(1, request.max_new_tokens),
+            use_cache=answering or choice is not None,
+            do_sample=False,
+            num_beams=1,
+            stopping_criteria=StoppingCriteriaList([_MarkFinished(capture, end_ids(model))]),
+            output_logits=answering,  # as many as there are new tokens
+            return_dict_in_generate=True,
+        )
         if answering:
-            answer_ids = _generate(model, inputs, capture, request.max_new_tokens, kept)
-        elif choice is not None:
-            model(**inputs, **position_ids(model, mask), **kept, logits_to_keep=1)
-        else:
-            model(**inputs, **position_ids(model, mask), **kept)
+            answer_ids = made.sequences[:, -len(made.logits) :]
+    class_logprob = None if choice is None else choice.class_logprob
+    if request.answers is not None and request.scoring == "forced":
+        class_logprob = forced(model, inputs, request.answers)
     return Captured(
         resid_post=capture.vectors(),
         sites={name: part.value for name, part in readings.items() if part.value is not None},
         answer_ids=answer_ids,
-        class_logprob=None if choice is None else choice.class_logprob,
+        class_logprob=class_logprob,
     )
 
 
-def _generate(
-    model: Any,
-    inputs: dict[str, torch.Tensor],
-    capture: ResidualCapture,
-    max_new_tokens: int,
-    kept: dict[str, Any],
-) -> torch.Tensor:
-    sequences = model.generate(
-        **inputs,
-        **kept,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        stopping_criteria=StoppingCriteriaList([_MarkFinished(capture, end_ids(model))]),
-    )
-    assert isinstance(sequences, torch.Tensor)
-    return sequences[:, inputs["input_ids"].shape[1] :]
+def to_model(inputs: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
+    """Return the processor's tensors on the model's device, numbers with a point in its dtype."""
+    return {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        for name, tensor in inputs.items()
+        if isinstance(tensor, torch.Tensor)
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from signbridge.errors import ModelError
+from signbridge.model.processor import image_text
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -20,23 +21,34 @@ TEMPLATES = {
 DEFAULT_TEMPLATE = "sign"
 
 
-def llava_turns(question: str) -> str:
-    """Return a question in the turn format that LLaVA-1.5 was trained with."""
-    return f"USER: {IMAGE_PLACEHOLDER}\n{question}\nASSISTANT:"
+# How each family without a chat template was trained to be asked, from its published card. (Chat
+# templates lie in the model's own folder.)
+_LLAVA = f"USER: {IMAGE_PLACEHOLDER}\n{{}}\nASSISTANT:"  # llava-hf/llava-1.5-7b-hf
+_FORMS = {
+    "vipllava": (  # llava-hf/vip-llava-7b-hf
+        "A chat between a curious human and an artificial intelligence assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the human's questions.###Human: "
+        f"{IMAGE_PLACEHOLDER}\n{{}}###Assistant:"
+    ),
+    "paligemma": f"{IMAGE_PLACEHOLDER}answer en {{}}",  # google/paligemma-3b-mix-224
+    "blip-2": f"{IMAGE_PLACEHOLDER}Question: {{}} Answer:",  # Salesforce/blip2-opt-2.7b
+    "instructblip": f"{IMAGE_PLACEHOLDER}{{}}",  # Salesforce/instructblip-vicuna-7b
+    "florence2": f"{IMAGE_PLACEHOLDER}{{}}",  # microsoft/Florence-2-large, a text of its own
+}
 
-
-DEFAULT_PROMPT = llava_turns(TEMPLATES[DEFAULT_TEMPLATE])
+DEFAULT_PROMPT = _LLAVA.format(TEMPLATES[DEFAULT_TEMPLATE])
 """The default question for a model whose processor has no chat template, and the study's text."""
 
 
-def resolve_prompt(prompt: str, processor: Any) -> str:
+def resolve_prompt(prompt: str, processor: Any, model_type: str = "llava") -> str:
     """Return the text put to the model, with ``<image>`` once where the image belongs.
 
     Args:
         prompt: such a text itself, which is used as it is, or the name of a bundled question. The
             question is put in the turns of the processor's chat template, or, where it has none,
-            in LLaVA-1.5's.
+            in its family's published form, which is LLaVA-1.5's for a family not known here.
         processor: the model's processor.
+        model_type: the family, as the model's configuration calls it.
 
     Raises:
         ModelError: if the text names the image never or more than once, the name is not known, or
@@ -44,7 +56,7 @@ def resolve_prompt(prompt: str, processor: Any) -> str:
     """
     check_prompt(prompt)
     if prompt in TEMPLATES:
-        return _in_turns(TEMPLATES[prompt], processor)
+        return _in_turns(TEMPLATES[prompt], processor, model_type)
     return prompt
 
 
@@ -62,27 +74,37 @@ def check_prompt(prompt: str) -> None:
         )
 
 
-def prompt_for_processor(prompt: str, image_token: str) -> str:
-    """Return ``prompt`` with its one ``<image>`` written as the processor's own image token.
+def prompt_for_processor(prompt: str, processor: Any) -> str:
+    """Return ``prompt`` with its one ``<image>`` written as the model's processor wants it.
 
     Args:
         prompt: a text from :func:`resolve_prompt`.
-        image_token: the token that the processor expands into one token per image patch.
+        processor: the model's processor.
+
+    Raises:
+        ModelError: if the processor puts the image before the text itself, and the prompt has it
+            elsewhere.
     """
-    return prompt.replace(IMAGE_PLACEHOLDER, image_token)
+    marks = image_text(processor)
+    if not marks and not prompt.startswith(IMAGE_PLACEHOLDER):
+        raise ModelError(
+            f"{type(processor).__name__} puts the image before the text, so the prompt must begin "
+            f"with {IMAGE_PLACEHOLDER}; it is {prompt!r}."
+        )
+    return prompt.replace(IMAGE_PLACEHOLDER, marks)
 
 
-def _in_turns(question: str, processor: Any) -> str:
+def _in_turns(question: str, processor: Any, model_type: str) -> str:
     if not getattr(processor, "chat_template", None):
-        return llava_turns(question)
+        return _FORMS.get(model_type, _LLAVA).format(question)
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    token = processor.image_token
-    if text.count(token) != 1:
+    token = image_text(processor)
+    if not token or text.count(token) != 1:
         raise ModelError(
-            f"The chat template of {type(processor).__name__} writes the image token {token!r} "
-            f"{text.count(token)} times for one image: give --prompt a text with "
-            f"{IMAGE_PLACEHOLDER} instead."
+            f"The chat template of {type(processor).__name__} writes the image token "
+            f"{str(processor.image_token)!r} {text.count(str(processor.image_token))} times for "
+            f"one image: give --prompt a text with {IMAGE_PLACEHOLDER} instead."
         )
     tokenizer = processor.tokenizer
     start = tokenizer.bos_token

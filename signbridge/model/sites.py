@@ -19,7 +19,13 @@ from torch import nn
 
 from signbridge.errors import ModelError
 from signbridge.model.capture import masked_mean
-from signbridge.model.families import decoder_layers, projector, tiles_per_image, vision_size
+from signbridge.model.families import (
+    decoder_layers,
+    image_tokens_enter,
+    projector,
+    tiles_per_image,
+    vision_size,
+)
 
 Inputs = dict[str, torch.Tensor]
 
@@ -83,13 +89,19 @@ class PatchFeatures(Reading):
             return
         features = args[0].to(torch.float32)
         per_row = features.flatten(1, -2).mean(dim=1)
-        counts = tiles_per_image(self._model, self._inputs) or [1] * self._batch
+        counts = tiles_per_image(self._model, self._inputs) or self._by_tokens(len(per_row))
         if sum(counts) != len(per_row):
             raise ModelError(
                 f"The projector of this model takes {len(per_row)} rows of patches for "
                 f"{self._batch} images, so they cannot be told apart: try --batch_size 1."
             )
         self.value = torch.stack([rows.mean(dim=0) for rows in per_row.split(counts)])
+
+    def _by_tokens(self, rows: int) -> list[int]:
+        """Rows of patches of each image, where every row becomes as many image tokens."""
+        tokens = self._image_mask.sum(dim=1)
+        each = int(tokens.sum()) // rows
+        return [int(count) for count in tokens // max(1, each)]
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,9 @@ class Site:
 SITES = {
     "projector": Site(
         "mean of the image tokens entering the decoder",
-        lambda model: int(model.config.get_text_config().hidden_size),
+        lambda model: (
+            int(model.config.get_text_config().hidden_size) if image_tokens_enter(model) else None
+        ),
         ImageTokensIn,
     ),
     "vision": Site("mean of the vision tower's patch features", vision_size, PatchFeatures),

@@ -3,7 +3,7 @@ import torch
 
 from signbridge.errors import ModelError
 from signbridge.model.capture import ResidualCapture, last_token_index, masked_mean
-from signbridge.model.families import decoder_layers, position_ids
+from signbridge.model.families import decoder_layers
 from signbridge.model.forward import CaptureRequest, run_batch
 
 ALL = tuple(range(8))
@@ -18,12 +18,7 @@ def batch(prepare):
 def hidden_states(model, batch):
     """Transformers' own record: the embeddings, then each layer, the last one after the norm."""
     with torch.inference_mode():
-        return model(
-            **batch,
-            **position_ids(model, batch["attention_mask"]),
-            output_hidden_states=True,
-            use_cache=False,
-        ).hidden_states
+        return model(**batch, output_hidden_states=True, use_cache=False).hidden_states
 
 
 def capture(model, tiny, batch, **request):

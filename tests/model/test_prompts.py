@@ -36,7 +36,9 @@ def test_a_question_is_put_in_the_processors_own_turns(chatting, name):
 
 def test_a_text_is_used_as_it_is(chatting):
     assert resolve_prompt("see <image> now", chatting) == "see <image> now"
-    assert prompt_for_processor("see <image> now", "[IMG]") == "see [IMG] now"
+    assert prompt_for_processor("see <image> now", chatting) == "see <image> now"
+    chatting.chat_template = LLAVA_TEMPLATE.replace("<image>", "[START][IMG][END]")
+    assert prompt_for_processor("see <image> now", chatting) == "see [START][IMG][END] now"
 
 
 @pytest.mark.parametrize("prompt", ["", "no picture", "<image> and <image>", "Sign"])

@@ -1,0 +1,244 @@
+"""A model's processor, put together from its parts, and how a prompt holds an image.
+
+A processor of transformers loads every part that its class names, video and sound included. Stills
+need the image processor and the tokenizers alone, so those are loaded and the rest is left out: a
+video processor asks for torchvision, which nothing here does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers.utils.hub import PushToHubMixin
+
+from signbridge.errors import ModelError, first_line
+from signbridge.model.families import is_encoder_decoder
+from signbridge.model.files import check_processor_files
+from signbridge.runtime.terminal import quiet_transformers
+
+Inputs = dict[str, Any]
+
+_NAMING = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+
+
+class _LeftOut(PushToHubMixin):  # what a processor's own to_dict asks of its parts
+    """Stands where a processor keeps a part that stills do not need."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {}
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):  # what Python itself looks for
+            raise AttributeError(name)
+
+
+def load_processor(spec: str, folder: Path, config: Any) -> Any:
+    """Load the image processor (with the pillow backend) and the tokenizers of a model folder.
+
+    Args:
+        spec: what named the model, for messages.
+        folder: the model folder.
+        config: the model's configuration.
+
+    Returns:
+        An object of the model's processor class, which pads on the left, or on the right for an
+        encoder-decoder.
+
+    Raises:
+        ModelError: if the folder lacks a part, or this version of transformers cannot load it.
+    """
+    check_processor_files(folder)
+    try:
+        with quiet_transformers():
+            processor = _assembled(spec, folder, config)
+    except ImportError as error:
+        raise ModelError(
+            f"The processor of {spec} needs a package that is missing or does not fit "
+            f"({first_line(error)}): install {error.name or 'it'} in the version that goes with "
+            "the others."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelError(
+            f"{spec} has no processor that transformers can load ({first_line(error)}): fetch its "
+            "preprocessor_config.json and the tokenizer's files again."
+        ) from error
+    if processor.tokenizer.pad_token is None:
+        if processor.tokenizer.eos_token is None:
+            raise ModelError(
+                f"The tokenizer of {spec} has no padding token: its folder needs "
+                "tokenizer_config.json, which names it."
+            )
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token  # the mask hides it
+    # An encoder counts the padding before a text as positions; a decoder goes by the mask.
+    processor.tokenizer.padding_side = "right" if is_encoder_decoder(config) else "left"
+    return processor
+
+
+def _assembled(spec: str, folder: Path, config: Any) -> Any:
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    cls = _processor_class(spec, folder, config)
+    if not {"image_processor", "tokenizer"} <= set(cls.get_attributes()):
+        raise ModelError(f"{spec} has no processor for images and text together.")
+    images: Any = AutoImageProcessor
+    words: Any = AutoTokenizer
+    parts: list[Any] = []
+    for name in cls.get_attributes():
+        if name == "image_processor":
+            # Without a pinned backend, pixels would depend on whether torchvision is installed.
+            parts.append(images.from_pretrained(folder, backend="pil", trust_remote_code=False))
+        elif name == "tokenizer":
+            parts.append(words.from_pretrained(folder, trust_remote_code=False))
+        elif "tokenizer" in name:
+            parts.append(words.from_pretrained(folder / name, trust_remote_code=False))
+        else:
+            parts.append(_LeftOut())
+    settings, unused = cls.get_processor_dict(folder)
+    if any(isinstance(part, _LeftOut) for part in parts):
+        cls = _without_check(cls)
+    return cls.from_args_and_dict(parts, settings, **unused)
+
+
+def _without_check(cls: Any) -> Any:
+    """The class, with no objection to a part that is left out."""
+
+    def check(self: Any, name: str, part: Any) -> Any:
+        if not isinstance(part, _LeftOut):
+            return cls.check_argument_for_proper_class(self, name, part)
+        return None
+
+    def reduce(self: Any) -> Any:  # for the processes that prepare images
+        return _rebuilt, (cls, self.__dict__)
+
+    members = {
+        "check_argument_for_proper_class": check,
+        "__module__": cls.__module__,
+        "__reduce__": reduce,
+    }
+    return type(cls.__name__, (cls,), members)
+
+
+def _rebuilt(cls: Any, state: dict[str, Any]) -> Any:
+    made = object.__new__(_without_check(cls))
+    made.__dict__.update(state)
+    return made
+
+
+def _processor_class(spec: str, folder: Path, config: Any) -> Any:
+    """The class that the folder names, or else that of the model's type."""
+    package: Any = importlib.import_module("transformers")
+    auto: Any = importlib.import_module("transformers.models.auto.processing_auto")
+    named = [_named_class(folder / file) for file in _NAMING]
+    name = next(filter(None, named), None) or auto.PROCESSOR_MAPPING_NAMES.get(config.model_type)
+    if isinstance(name, (tuple, list)):
+        name = name[0]
+    # From its own module: the package itself hands out a stand-in for some classes where
+    # torchvision is missing, although their stills need none.
+    home = package._class_to_module.get(name)
+    if name is not None and home is not None:
+        return getattr(importlib.import_module(f"transformers.{home}"), name)
+    raise ModelError(
+        f"{spec} names {name or 'no processor class'}, which this version of transformers does "
+        "not have: fetch its processor_config.json again, or give another model."
+    )
+
+
+def _named_class(file: Path) -> str | None:
+    if not file.is_file():
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    name = content.get("processor_class") if isinstance(content, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def prepare(processor: Any, prompts: Sequence[str], pictures: Sequence[Image.Image]) -> Inputs:
+    """Make the tensors of a batch: one picture a prompt.
+
+    Args:
+        processor: the model's processor.
+        prompts: as :func:`~signbridge.model.prompts.prompt_for_processor` writes them.
+        pictures: one for each prompt, in mode RGB.
+
+    Returns:
+        ``input_ids`` and ``attention_mask``, shape (batch, tokens), ``pixel_values``, and whatever
+        else the processor gives, but for the labels that some make for training.
+    """
+    # One list a prompt: a flat list means one prompt's images to some processors.
+    with quiet_transformers():
+        made = dict(
+            processor(
+                text=list(prompts),
+                images=[[picture] for picture in pictures],
+                padding=True,
+                return_tensors="pt",
+            )
+        )
+    made.pop("labels", None)
+    return made
+
+
+def answer_context(processor: Any, config: Any, prompt: str) -> str | None:
+    """Return the text that an answer follows, as the model sees its end.
+
+    Some processors write more behind the prompt (PaliGemma's a line feed).
+
+    Args:
+        processor: the model's processor.
+        config: the model's configuration.
+        prompt: as :func:`~signbridge.model.prompts.prompt_for_processor` writes it.
+
+    Returns:
+        The prompt and what follows it; None for an encoder-decoder, whose answer is a text of its
+        own.
+    """
+    if is_encoder_decoder(config):
+        return None
+    tokenizer = processor.tokenizer
+    own = tokenizer(prompt, add_special_tokens=False)["input_ids"][-3:]
+    seen = prepare(processor, [prompt], [_black()])["input_ids"][0].tolist()
+    for more in range(1, 4):
+        if seen[-len(own) :] != own and seen[-len(own) - more : -more] == own:
+            return prompt + str(tokenizer.decode(seen[-more:]))
+    return prompt
+
+
+def image_text(processor: Any) -> str:
+    """Return what a prompt holds for one image, in the words of the model's processor.
+
+    It is what the chat template writes for an image, with the marks around it; without a template
+    it is the image token, or nothing where the processor puts the image before the text itself.
+    """
+    token = str(getattr(processor, "boi_token", None) or processor.image_token)
+    if not getattr(processor, "chat_template", None):
+        return "" if _puts_the_image_itself(processor) else token
+    question = {"type": "text", "text": "?"}
+    whole, bare = (
+        processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        for content in ([{"type": "image"}, question], [question])
+    )
+    start = next((k for k, (a, b) in enumerate(zip(whole, bare, strict=False)) if a != b), 0)
+    written = whole[start : start + len(whole) - len(bare)]
+    if whole != bare[:start] + written + bare[start:]:
+        return token
+    return str(written.strip()) or token
+
+
+def _puts_the_image_itself(processor: Any) -> bool:
+    try:
+        ids = prepare(processor, ["?"], [_black()])["input_ids"]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
+        return False
+    token = processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))
+    return bool((ids == token).any())
+
+
+def _black() -> Image.Image:
+    return Image.fromarray(np.zeros((32, 32, 3), dtype=np.uint8))

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from fixtures.families import family_folder
+
+from signbridge.errors import ModelError
+from signbridge.extraction.batch_size import BatchLimit
+from signbridge.model.answers import class_answers
+from signbridge.model.certificate import certify
+from signbridge.model.description import describe_model
+from signbridge.model.forward import CaptureRequest
+from signbridge.model.load import load_model
+from signbridge.model.processor import answer_context
+from signbridge.model.prompts import DEFAULT_PROMPT, prompt_for_processor, resolve_prompt
+from signbridge.model.sites import SITES
+
+
+def loaded(name, folder):
+    description = describe_model(str(family_folder(name, folder)))
+    return description, load_model(description, "cpu", quantization="none")
+
+
+def certificate(description, model, picture, **request):
+    kind = description.config.model_type
+    text = resolve_prompt("sign", description.processor, kind)
+    prompt = prompt_for_processor(text, description.processor)
+    context = answer_context(description.processor, description.config, prompt)
+    answers = class_answers(description.processor.tokenizer, context, ["A", "letter B"])
+    return certify(
+        model, description, prompt, picture, CaptureRequest((0,), answers=answers, **request)
+    )
+
+
+def test_the_bundled_model_keeps_the_fastest_way(tiny, model, images):
+    request = CaptureRequest(
+        (3,), sites=tuple(SITES), answers=((5, 6), (7,)), position="image_mean"
+    )
+    found = certify(model, tiny, DEFAULT_PROMPT, images.load(0), request)
+    assert found.request == request  # one pass over all names, and what was asked for
+    assert found.pads
+    assert found.padding < 1e-4
+    assert found.names < 1e-4
+    assert found.head > 0.9999
+    assert found.image > 0.01
+    assert found.record()["forced_choice_by"] == "one_pass"
+
+
+@pytest.mark.parametrize(
+    ("name", "scoring"),
+    [
+        ("llava-next", "one_pass"),
+        ("qwen2-vl", "one_pass"),  # positions along three axes
+        ("paligemma", "one_pass"),  # positions counted from 1
+        ("gemma3", "continued"),  # a window shorter than the prompt
+        ("qwen3.5", "continued"),  # layers of linear attention
+        ("blip2-opt", "forced"),  # a part of the model generates
+        ("florence2", "forced"),  # an encoder-decoder
+    ],
+)
+def test_names_are_scored_in_the_fastest_way_that_is_right(name, scoring, tmp_path, images):
+    found = certificate(*loaded(name, tmp_path), images.load(0))
+    assert found.request.scoring == scoring
+    assert found.names < 1e-4
+
+
+def test_a_model_that_does_not_see_the_image_is_refused(tmp_path, images):
+    description, model = loaded("mllama", tmp_path)
+    for part, value in model.named_parameters():
+        if part.endswith("gate"):
+            torch.nn.init.zeros_(value)
+    with pytest.raises(ModelError, match="same vectors for different images"):
+        certificate(description, model, images.load(0))
+
+
+def test_padding_that_changes_the_vectors_is_found(tmp_path, images):
+    """BART counts its positions from the row's beginning, padding included."""
+    description, model = loaded("florence2", tmp_path)
+    description.processor.tokenizer.padding_side = "left"
+    found = certificate(description, model, images.load(0))
+    assert not found.pads
+    assert found.padding > 0.01
+    said = []
+    limit = BatchLimit("auto", said.append)
+    limit.one_by_one("it")
+    assert limit.images == 1
+    assert "one image at a time" in said[0]
+    with pytest.raises(ModelError, match="use --batch_size 1"):
+        BatchLimit(4).one_by_one("it")
+
+
+def test_a_last_layer_that_does_not_lead_to_the_logits_is_refused(model, tiny, images, monkeypatch):
+    other = torch.nn.Linear(128, model.config.get_text_config().vocab_size)
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: other)
+    with pytest.raises(ModelError, match=r"does not lead to its logits \(cosine"):
+        certify(model, tiny, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,)))
+
+
+def test_names_that_no_way_scores_rightly_are_refused(model, tiny, images, monkeypatch):
+    monkeypatch.setattr(
+        "signbridge.model.certificate._plain_logprob", lambda *_: torch.tensor(-1.0)
+    )
+    with pytest.raises(ModelError, match=r"no way agrees .* use --forced_choice false"):
+        certify(model, tiny, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,), answers=((5,),)))

@@ -1,0 +1,95 @@
+"""Each family's numbers against transformers' own plain forward pass, on tiny models."""
+
+import numpy as np
+import pytest
+import torch
+from fixtures.families import FAMILIES, NEEDS_TORCHVISION, family_folder, plain
+from PIL import Image
+
+from signbridge.errors import ModelError
+from signbridge.model.answers import class_answers
+from signbridge.model.certificate import certify
+from signbridge.model.description import describe_model
+from signbridge.model.forward import CaptureRequest, run_batch, to_model
+from signbridge.model.load import load_model
+from signbridge.model.processor import answer_context, prepare
+from signbridge.model.prompts import prompt_for_processor, resolve_prompt
+from signbridge.model.sites import site_widths
+
+TRIED = sorted(FAMILIES.keys() - NEEDS_TORCHVISION)
+NAMES = ("A", "letter", "two words")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    sizes = [(40, 60), (64, 30)]
+    return [Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)) for size in sizes]
+
+
+@pytest.fixture(scope="module", params=TRIED)
+def family(request, tmp_path_factory):
+    folder = family_folder(request.param, tmp_path_factory.mktemp(request.param))
+    description = describe_model(str(folder))
+    return description, load_model(description, "cpu", quantization="none")
+
+
+@pytest.fixture(scope="module")
+def asked(family):
+    description, _ = family
+    text = resolve_prompt("letter", description.processor, description.config.model_type)
+    return prompt_for_processor(text, description.processor)
+
+
+def answers_of(description, asked):
+    context = answer_context(description.processor, description.config, asked)
+    return class_answers(description.processor.tokenizer, context, NAMES)
+
+
+def test_a_padded_batch_gives_what_one_plain_pass_an_image_gives(family, asked, pictures):
+    description, model = family
+    prompts = [asked, asked + " Now answer it."]
+    batch = to_model(prepare(description.processor, prompts, pictures), model)
+    layers = tuple(range(description.n_layers))
+    request = CaptureRequest(layers, sites=tuple(site_widths(model)))
+    read = run_batch(model, batch, description.image_token_id, request)
+    for row, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
+        alone = to_model(prepare(description.processor, [prompt], [picture]), model)
+        _, states = plain(model, alone)
+        assert len(states) == len(layers) + 1
+        for layer in layers[:-1]:  # transformers hands the last one on after the final norm
+            torch.testing.assert_close(
+                read.resid_post[row, layer], states[layer + 1][0, -1], rtol=1e-3, atol=1e-4
+            )
+        if "projector" in read.sites:
+            marks = alone["input_ids"][0] == description.image_token_id
+            torch.testing.assert_close(
+                read.sites["projector"][row], states[0][0, marks].mean(0), rtol=1e-3, atol=1e-4
+            )
+
+
+def test_names_score_and_answers_read_as_in_plain_passes(family, asked, pictures):
+    description, model = family
+    answers = answers_of(description, asked)
+    request = CaptureRequest((0,), answers=answers, max_new_tokens=4)
+    found = certify(model, description, asked, pictures[0], request)
+    batch = to_model(prepare(description.processor, [asked, asked], pictures), model)
+    read = run_batch(model, batch, description.image_token_id, found.request)
+    ends = model.generation_config.eos_token_id
+    for row, picture in enumerate(pictures):
+        alone = to_model(prepare(description.processor, [asked], [picture]), model)
+        for k, name in enumerate(answers):
+            logits = plain(model, alone, name)[0][-len(name) - 1 :].double().log_softmax(-1)
+            wanted = sum(logits[place, token] for place, token in enumerate([*name, ends]))
+            assert read.class_logprob[row, k].item() == pytest.approx(wanted.item(), abs=1e-4)
+        written: list[int] = []
+        # Without the last token: some families' own settings make it the end.
+        while len(written) < read.answer_ids.shape[1] - 1 and ends not in written:
+            written.append(int(plain(model, alone, written)[0][-1].argmax()))
+        assert read.answer_ids[row, : len(written)].tolist() == written
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_TORCHVISION))
+def test_a_family_whose_processor_needs_torchvision_says_so(name, tmp_path):
+    with pytest.raises(ModelError, match=r"needs a package .*: install torchvision in the version"):
+        describe_model(str(family_folder(name, tmp_path)))
