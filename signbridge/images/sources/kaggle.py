@@ -2,15 +2,17 @@
 
 A header ``label,pixel1,...,pixel784``, then one grey 28 × 28 image a row: its label (the letter's
 place in the alphabet, from 0) and 784 grey levels, 0 to 255. J (9) and Z (25) never occur, because
-those letters need motion.
+those letters need motion. Numbers may be in quotes or end in ``.0``, as other programs write them.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,11 @@ PIXELS = 784
 _COLUMNS = ["label", *(f"pixel{number}" for number in range(1, PIXELS + 1))]
 _ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
 _MOTION = {LETTERS.index("J"): "J", LETTERS.index("Z"): "Z"}
+
+
+# A whole cell in quotes, and the end of a whole number written as a fraction.
+_QUOTED = re.compile(r'(?<![^,])"([+-]?[0-9]{1,1000}(?:\.0+)?)"(?![^,])')
+_POINT = re.compile(r"(?<=[0-9])\.0+(?![^,])")
 
 
 def matches(spec: str, path: Path) -> bool:
@@ -75,12 +82,20 @@ def _official_files(folder: Path) -> list[tuple[str, Path]]:
 
 def _candidates(name: str, files: list[tuple[str, str, Path]]) -> Candidates:
     tables = [(split, prefix, *read_csv(path)) for split, prefix, path in files]
+    least = min(int(y.min()) for _, _, y, _ in tables)
+    notes = []
+    if least > 0:
+        notes.append(
+            f"No label is 0: label {least} is read as {LETTERS[least]}, counting from A = 0; if "
+            "the labels count from A = 1, subtract 1 from each."
+        )
     return Candidates(
         name=name,
         sample_id=[f"{prefix}/{row}" for _, prefix, y, _ in tables for row in range(len(y))],
         label=[LETTERS[number] for _, _, y, _ in tables for number in y],
         source_split=list(chain.from_iterable([split] * len(y) for split, _, y, _ in tables)),
         pixels=np.concatenate([pixels for *_, pixels in tables]),
+        notes=notes,
     )
 
 
@@ -99,9 +114,12 @@ def read_csv(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     try:
         with path.open(encoding=_ENCODING, errors="replace") as file:
             _check_header(path, file.readline(100_000))
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # no rows; integers written as floats
-                table = np.loadtxt(file, dtype=np.uint8, delimiter=",", comments=None, ndmin=2)
+            begin = file.tell()
+            try:
+                table = _table(file)
+            except (ValueError, OverflowError, Warning):
+                file.seek(begin)
+                table = _table(_plain_lines(file))
     except OSError as error:
         raise ImagesError(
             f"{path} cannot be read ({error.strerror}); check the file and its permissions."
@@ -114,6 +132,32 @@ def read_csv(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     if np.any((labels >= len(LETTERS)) | np.isin(labels, list(_MOTION))):
         raise _explain(path)
     return labels, np.ascontiguousarray(table[:, 1:])
+
+
+def _table(lines: TextIO | Iterator[str]) -> NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no rows; integers written as floats
+        return np.loadtxt(lines, dtype=np.uint8, delimiter=",", comments=None, ndmin=2)
+
+
+def _plain_lines(lines: TextIO) -> Iterator[str]:
+    for line in lines:
+        yield _POINT.sub("", _QUOTED.sub(r"\1", line.rstrip("\n")))
+
+
+def _counting(path: Path) -> str:
+    """What a set of labels that cannot be right gives away about how they were numbered."""
+    with path.open(encoding=_ENCODING, errors="replace") as file:
+        next(file)
+        first = {line.partition(",")[0].strip() for line in _plain_lines(file)} - {""}
+    if not all(re.fullmatch("[0-9]{1,4}", label) for label in first):
+        return ""
+    labels = {int(label) for label in first}
+    if 0 not in labels and 10 not in labels:  # J and Z would be 10 and 26
+        return "; no label is 0 or 10, so these seem to count from A = 1: subtract 1"
+    if max(labels) < len(LETTERS) - 2 and len(labels) > 1:
+        return "; no label is above 23, so these seem to count without the gap at J"
+    return ""
 
 
 def _check_header(path: Path, header: str) -> None:
@@ -131,8 +175,7 @@ def _explain(path: Path) -> ImagesError:
     rows = 0
     with path.open(encoding=_ENCODING, errors="replace") as file:
         next(file)
-        for number, line in enumerate(file, start=2):
-            text = line.rstrip("\n")
+        for number, text in enumerate(_plain_lines(file), start=2):
             if not text:
                 continue
             rows += 1
@@ -152,7 +195,7 @@ def _explain(path: Path) -> ImagesError:
                     return ImagesError(
                         f"{where}: label {int(value)} is {_MOTION[int(value)]}, which needs motion "
                         "and never occurs in Sign Language MNIST; number the letters A = 0 to "
-                        "Y = 24, with the gap at J."
+                        f"Y = 24, with the gap at J{_counting(path)}."
                     )
                 if column == "label" and not 0 <= int(value) < len(LETTERS):
                     return ImagesError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,7 @@ def make_plan(config: SweepConfig, store: Store) -> Plan:
     groups = np.asarray(store.groups, dtype=np.int64)
     samples = labels, groups, store.class_names, store.sample_ids, store.source_splits
     main = _split(config, config.split, *samples)
-    notes = list(main.warnings)
+    notes = [*main.warnings, *_notes_on_images(store)]
     comparison: Split | None = None
     random_inner: tuple[Split | None, ...] = ()
     if config.split == "grouped" and config.compare_random:
@@ -91,6 +91,32 @@ def make_plan(config: SweepConfig, store: Store) -> Plan:
         )
     inner = _inner(config, main, labels, groups)
     return Plan(labels, groups, main, inner, comparison, random_inner, tuple(notes))
+
+
+def _notes_on_images(store: Store) -> Iterator[str]:
+    """What of a store's images makes its scores say less than they seem to."""
+    names = store.class_names
+    seen: dict[str, dict[int, int]] = {}
+    rows = zip(store.image_sha256, store.labels.tolist(), strict=True)
+    for row, (digest, label) in enumerate(rows):
+        if digest:
+            seen.setdefault(digest, {}).setdefault(label, row)
+    double = [list(labels.values())[:2] for labels in seen.values() if len(labels) > 1]
+    if double:
+        places = [f"{store.sample_ids[k]} ({names[store.labels[k]]})" for k in double[0]]
+        stand = "stands" if len(double) == 1 else "stand"
+        yield (
+            f"{counted(len(double), 'image')} {stand} under two classes, such as "
+            f"{' and '.join(places)}: no probe can have both right; extract again, which leaves "
+            "such images out."
+        )
+    signers = store.provenance.get("signers")
+    if isinstance(signers, int) and signers > 1 and store.group_names is None:
+        yield (
+            f"the images are of {signers:,} signers, whom the groups do not keep apart: held-out "
+            "images are of signers that a probe was trained on; extract with --groups signer to "
+            "see how it reads others."
+        )
 
 
 def _split(

@@ -94,6 +94,44 @@ def test_what_spreadsheets_do_to_a_csv_is_read(tmp_path: Path) -> None:
     assert (pixels == 7).all()
 
 
+def test_numbers_in_quotes_and_with_a_point_are_numbers(write_csv: Writer) -> None:
+    lines = [row('"3"'), row("3.0", (5, '"9"')), row('"4.00"', (784, "0.0")), row("+5")]
+    labels, pixels = read_csv(write_csv([0] * 5, lines=dict(enumerate(lines, start=3))))
+    assert labels.tolist() == [0, 3, 3, 4, 5]
+    assert (pixels[2, 4], pixels[3, 783], pixels[3, 0]) == (9, 0, 7)
+
+
+@pytest.mark.parametrize("value", ["3.5", '"3', '3"', '"3""', ".0", "3.", '"A"', "3e0", "3.0.0"])
+def test_what_is_no_whole_number_stays_none(value: str, write_csv: Writer) -> None:
+    with pytest.raises(ImagesError, match=r"line 3: label is .*, not a whole number"):
+        read_csv(write_csv([0, 1], lines={3: row(value)}))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([*range(1, 10), *range(11, 26)], "no label is 0 or 10, so these seem to count from A = 1"),
+        (list(range(24)), "no label is above 23, so these seem to count without the gap at J"),
+        ([0, 9, 24], "with the gap at J."),
+    ],
+)
+def test_how_labels_that_cannot_be_right_were_counted_is_said(
+    labels: list[int], words: str, write_csv: Writer
+) -> None:
+    with pytest.raises(ImagesError, match="label 9 is J, which needs motion") as error:
+        read_csv(write_csv(labels))
+    assert words in str(error.value)
+
+
+def test_labels_that_may_count_from_one_are_said(write_csv: Writer) -> None:
+    notes = kaggle.read(write_csv([1, 2, 3])).notes
+    assert notes == [
+        "No label is 0: label 1 is read as B, counting from A = 0; if the labels count from A = 1, "
+        "subtract 1 from each."
+    ]
+    assert kaggle.read(write_csv([0, 2, 3])).notes == []
+
+
 def test_an_unreadable_csv(write_csv: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_csv([0, 1])
 
