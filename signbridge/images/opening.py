@@ -21,7 +21,7 @@ from signbridge.images.groups import (
     read_groups,
 )
 from signbridge.images.imageset import ImageSet
-from signbridge.images.layout import differing_in_case
+from signbridge.images.layout import composed, differing_in_case
 from signbridge.images.sampling import choose_classes, notes_on_counts, queues
 from signbridge.images.scan import Clashes, check_share, scan_files
 from signbridge.images.sources import SOURCES, Asked, Candidates
@@ -89,6 +89,8 @@ def open_images(
         )
     if isinstance(classes, str):
         classes = [classes]
+    if classes is not None and not isinstance(classes, int):
+        classes = [composed(name) for name in classes]
     if not 0 <= max_bad_share <= 1:
         raise ImagesError(f"--max_bad_share is {max_bad_share}; give a share from 0 to 1.")
     if not 0 <= seed < 2**32:

@@ -109,7 +109,7 @@ def _rows(store: Store) -> Iterator[tuple[str, str]]:
     yield "file", f"{store.path}, {size(store.path.stat().st_size)}"
     yield "samples", f"{store.n_samples:,} in {counted(len(np.unique(store.groups)), 'group')}"
     if store.group_names is not None:
-        yield "", ", ".join(store.group_names)[:_LONGEST]
+        yield "", ", ".join(sorted(store.group_names))[:_LONGEST]
     least, most = counts.min(), counts.max()
     spread = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     yield "classes", f"{len(store.class_names)}, {spread} samples each"

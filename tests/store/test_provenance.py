@@ -58,6 +58,14 @@ def test_numpy_values_are_plain():
     }
 
 
+def test_remarks_on_the_source_are_not_compared():
+    """Stores of version 0.1.0 have none; what follows from a layout, labels and groups, is."""
+    old = {"model": "m", "groups": "signer/class"}
+    new = {**old, "layout": "signer/class: 3 classes", "signers": 5}
+    assert differing_keys(old, new) == differing_keys({**new, "signers": 4}, new) == []
+    assert differing_keys(old, {**new, "groups": "none"}) == ["groups"]
+
+
 def test_all_differing_keys_are_named():
     with pytest.raises(StoreError, match=r"a = '1', but now a is '2' \(also b, c\)"):
         refuse_difference({"a": 1, "b": 1}, {"a": 2, "c": 1}, "The store s.h5")

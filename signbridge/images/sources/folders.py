@@ -67,6 +67,8 @@ def read(root: Path, asked: Asked = _PLAIN) -> Candidates:
     _check_images(root, found, walk)
     assert layout is not None
     found.layout += _not_looked_at(layout, folders)
+    if asked.layout is None and "signer" not in layout.roles and _may_have_signers(folders):
+        found.layout += ", which --groups signer takes for the signers"
     for role, names in (("class", found.label), ("signer", found.signer or [])):
         for same in differing_in_case(names):
             noun = "classes" if role == "class" else "signers"
@@ -118,6 +120,14 @@ def _levels_in_words(layout: Layout, folders: Sequence[tuple[str, ...]]) -> str:
         f"level {k + 1} is {some(sorted({f[k] for f in folders if len(f) > k}))}"
         for k in range(min(most, len(layout.levels) + 1))
     )
+
+
+def _may_have_signers(folders: Sequence[tuple[str, ...]]) -> bool:
+    try:
+        layout = infer_layout([levels for levels in folders if levels], signers_wanted=True)
+    except UnclearLayoutError:
+        return False
+    return layout is not None and "signer" in layout.roles
 
 
 def _not_looked_at(layout: Layout, folders: Sequence[tuple[str, ...]]) -> str:

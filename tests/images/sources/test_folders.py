@@ -306,6 +306,17 @@ def test_an_order_of_levels_that_the_names_do_not_contradict_is_taken(tmp_path: 
         assert "--layout class/signer or --layout signer/class" in str(error.value)
 
 
+def test_a_level_that_may_be_the_signers_is_said(tmp_path: Path) -> None:
+    letters = "abcdefghij"
+    root = touch(tmp_path, *(f"{a}/{b}/1.png" for a in letters for b in ("ada", "ben")))
+    found = folders.read(root)
+    assert found.layout == (
+        "class: 10 classes (level 1: a, b, c and 7 more); not looked at: level 2 (ada, ben), which "
+        "--groups signer takes for the signers"
+    )
+    assert folders.read(root, Asked(groups="signer")).signer == ["ada", "ben"] * 10
+
+
 def test_signers_that_nothing_names_are_refused(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/1.png", "b/1.png")
     with pytest.raises(ImagesError, match="name no signers: they are read as class"):
