@@ -297,15 +297,9 @@ def _mark_peak(figure: Figure, ax: Axes, metric: str, peak: Score, lines: list[L
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
         box = note.get_window_extent(renderer).padded(2 * unit)
-        inside = (
-            (obstacles[:, 0] > box.x0)
-            & (obstacles[:, 0] < box.x1)
-            & (obstacles[:, 1] > box.y0)
-            & (obstacles[:, 1] < box.y1)
-        )
         out = max(0, frame.x0 - box.x0, box.x1 - frame.x1, frame.y0 - box.y0, box.y1 - frame.y1)
         far = float(np.hypot(*(np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]) - point)))
-        cost = float(inside.sum()) * unit + 50 * out + 0.05 * far
+        cost = box.count_contains(obstacles) * unit + 50 * out + 0.05 * far
         if best is None or cost < best[0]:
             if best is not None:
                 best[1].remove()

@@ -180,7 +180,7 @@ def class_names(
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )
         box = name.get_window_extent(renderer)
-        if any(box.overlaps(other) for other in taken):
+        if box.count_overlaps(taken):
             name.remove()
         else:
             taken.append(box)

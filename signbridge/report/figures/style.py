@@ -243,7 +243,7 @@ def spread(
     """Move labels apart along one axis, each as little as possible.
 
     Least squares under ``y[i + 1] - y[i] >= gap``, which is isotonic regression of
-    ``y[i] - i * gap`` (pool adjacent violators).
+    ``y[i] - i * gap``.
 
     Args:
         positions: Wanted positions, in any order.
@@ -254,26 +254,16 @@ def spread(
     Returns:
         New positions, in the order given.
     """
+    from scipy.optimize import isotonic_regression
+
     wanted = np.asarray(positions, dtype=np.float64)
-    n = len(wanted)
-    if n == 0:
-        return wanted
-    if n > 1:
-        gap = min(gap, max(0.0, high - low) / (n - 1))
+    if len(wanted) > 1:
+        gap = min(gap, max(0.0, high - low) / (len(wanted) - 1))
     order = np.argsort(wanted, kind="stable")
-    offsets = gap * np.arange(n)
-    blocks: list[tuple[float, int]] = []
-    for value in wanted[order] - offsets:
-        mean, size = float(value), 1
-        while blocks and blocks[-1][0] >= mean:
-            last_mean, last_size = blocks.pop()
-            mean = (mean * size + last_mean * last_size) / (size + last_size)
-            size += last_size
-        blocks.append((mean, size))
-    fitted = np.concatenate([np.full(size, mean) for mean, size in blocks])
-    placed = np.clip(fitted, low, max(low, high - offsets[-1])) + offsets
-    result = np.empty(n)
-    result[order] = placed
+    offsets = gap * np.arange(len(wanted))
+    fitted = isotonic_regression(wanted[order] - offsets).x
+    result = np.empty(len(wanted))
+    result[order] = np.clip(fitted, low, max(low, high - offsets[-1])) + offsets
     return result
 
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["layer_maps", "umap_strip"]
 
 _MOST = 500  # images: the maps are small, and a strip of 32 layers should take a minute
-_COLOURS = ("blue", "vermillion", "green", "orange", "purple", "sky", "ink")
+_NAMED = ("blue", "vermillion", "green", "orange", "purple", "sky")
+_COLOURS = (*(style.COLOURS[name] for name in _NAMED), style.INK)
+_OTHER = "#c3c7cc"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _MOST_SPOTS = 6000
 
@@ -74,7 +76,8 @@ def umap_strip(
         known = feature in predictions.feature_names
         predicted.append(predictions.predicted(feature)[rows] if known else np.full(len(rows), -1))
     shown = _classes(label)
-    marks = _marks(label, shown)
+    # Place of each sample's class among the coloured ones, -1 where it has no colour.
+    marks = np.where(np.isin(label, shown), np.searchsorted(shown, label), -1)
 
     n = len(results.layers)
     key = ", ".join(style.short(names[k], 12) for k in shown)
@@ -113,12 +116,6 @@ def _classes(label: npt.NDArray[np.int64]) -> list[int]:
     present, count = np.unique(label, return_counts=True)
     order = np.argsort(-count, kind="stable")[: len(_COLOURS)]
     return sorted(int(k) for k in present[order])
-
-
-def _marks(label: npt.NDArray[np.int64], shown: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Place of each sample's class among the coloured ones, -1 where it has no colour."""
-    place = {k: i for i, k in enumerate(shown)}
-    return np.array([place.get(int(k), -1) for k in label], dtype=np.int64)
 
 
 _HEAD = 0.62  # inches above the maps
@@ -179,11 +176,6 @@ def _draw(
     _legend(canvas.figure, results, shown, bool((marks < 0).any()))
 
 
-def _colour(number: int) -> str:
-    name = _COLOURS[number]
-    return style.INK if name == "ink" else style.COLOURS[name]
-
-
 def _one(
     ax: Any, position: npt.NDArray[np.float64], marks: npt.NDArray[np.int64], side: float
 ) -> None:
@@ -192,13 +184,13 @@ def _one(
     ax.set_xlim(middle[0] - half, middle[0] + half)
     ax.set_ylim(middle[1] - half, middle[1] + half)
     size = float(np.clip(0.16 * (side * 72) ** 2 / max(1, len(position)), 2.0, 14))
-    ax.scatter(*position[marks < 0].T, s=size * 0.7, color="#c3c7cc", linewidth=0, zorder=1)
+    ax.scatter(*position[marks < 0].T, s=size * 0.7, color=_OTHER, linewidth=0, zorder=1)
     for number in range(int(marks.max(initial=-1)) + 1):
         ax.scatter(
             *position[marks == number].T,
             s=size,
             marker=_MARKERS[number],
-            color=_colour(number),
+            color=_COLOURS[number],
             linewidth=0,
             zorder=2,
         )
@@ -209,11 +201,11 @@ def _legend(figure: Figure, results: Results, shown: Sequence[int], others: bool
 
     width, height = figure.get_size_inches()
     entries = [
-        (style.short(results.class_names[k], 12), _MARKERS[i], _colour(i))
+        (style.short(results.class_names[k], 12), _MARKERS[i], _COLOURS[i])
         for i, k in enumerate(shown)
     ]
     if others:
-        entries.append(("other", "o", "#c3c7cc"))
+        entries.append(("other", "o", _OTHER))
     handles = [
         Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=5, label=label)
         for label, marker, colour in entries
