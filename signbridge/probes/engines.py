@@ -15,6 +15,7 @@ from signbridge.probes.dataset.splits import IntArray
 from signbridge.results.features import Feature
 
 if TYPE_CHECKING:
+    from signbridge.probes.exact.result import LogisticFit
     from signbridge.results.folder import ResultsFolder
 
 Fold = tuple[IntArray, IntArray]
@@ -187,6 +188,53 @@ def is_small(n_samples: int, n_features: int) -> bool:
     return n_samples * n_features < _MANY_NUMBERS
 
 
+def solve(
+    source: FeatureSource,
+    labels: IntArray,
+    n_classes: int,
+    parts: Sequence[IntArray],
+    penalties: Sequence[float],
+    *,
+    device: str | torch.device,
+    memory_bytes: int,
+    features: Sequence[Feature] | None = None,
+    coef: bool = False,
+    decision: bool = False,
+) -> LogisticFit:
+    """Solve the probes of a source's features, standardised in each training part.
+
+    Args:
+        source: the features.
+        labels: class indices of all samples.
+        n_classes: number of classes, also those without a sample.
+        parts: sample indices of the training parts.
+        penalties: values of C.
+        device: torch device of the solver.
+        memory_bytes: bound on the solver's own arrays.
+        features: those of the source to fit; all by default.
+        coef: whether the coefficients are wanted.
+        decision: whether the logits of all samples are wanted.
+
+    Returns:
+        The fits, with the axes layer, fold and C.
+    """
+    from signbridge.probes.exact.logistic import fit_logistic
+
+    return fit_logistic(
+        Arrays(source, features),
+        labels,
+        list(penalties),
+        train=list(parts),
+        classes=np.arange(n_classes),
+        standardise=True,
+        coef=coef,
+        decision=decision,
+        device=device,
+        threads=solver_threads(source),
+        memory_limit=memory_bytes,
+    )
+
+
 def _of_one_size(folds: Sequence[Fold], most: int) -> Iterator[list[int]]:
     """Numbers of folds to be solved at once: ``most`` whose training parts are about as large.
 
@@ -205,8 +253,6 @@ def _of_one_size(folds: Sequence[Fold], most: int) -> Iterator[list[int]]:
 
 class ExactEngine:
     """The exact solver, :func:`signbridge.probes.fit_logistic`, over folds and layers at once.
-
-    :func:`solver_threads` chooses the CPU threads.
 
     Args:
         device: torch device of the solver.
@@ -228,25 +274,17 @@ class ExactEngine:
         penalties: Sequence[float],
     ) -> Iterator[HeldOut]:
         """See :class:`Engine`."""
-        from signbridge.probes.exact.logistic import fit_logistic
-
         per_fold = 8 * len(source) * len(penalties) * source.n_samples * n_classes
         for part in _of_one_size(folds, max(1, self.memory_bytes // 4 // per_fold)):
-            masks = np.zeros((len(part), source.n_samples), dtype=bool)
-            for row, number in zip(masks, part, strict=True):
-                row[folds[number][0]] = True
-            fit = fit_logistic(
-                Arrays(source),
+            fit = solve(
+                source,
                 labels,
-                list(penalties),
-                train=masks,
-                classes=np.arange(n_classes),
-                standardise=True,
-                coef=False,
-                decision=True,
+                n_classes,
+                [folds[number][0] for number in part],
+                penalties,
                 device=self.device,
-                threads=solver_threads(source),
-                memory_limit=self.memory_bytes // 2,
+                memory_bytes=self.memory_bytes // 2,
+                decision=True,
             )
             for position, number in enumerate(part):
                 logits = _given(fit.decision)[:, position][:, :, folds[number][1]]
@@ -266,20 +304,15 @@ class ExactEngine:
         rows: IntArray | None = None,
     ) -> Fitted:
         """See :class:`Engine`."""
-        from signbridge.probes.exact.logistic import fit_logistic
-
-        one_fold = np.zeros((1, source.n_samples), dtype=bool)
-        one_fold[0, slice(None) if rows is None else rows] = True
-        fit = fit_logistic(
-            Arrays(source),
+        fit = solve(
+            source,
             labels,
-            list(penalties),
-            train=one_fold,
-            classes=np.arange(n_classes),
-            standardise=True,
+            n_classes,
+            [np.arange(source.n_samples) if rows is None else rows],
+            penalties,
             device=self.device,
-            threads=solver_threads(source),
-            memory_limit=self.memory_bytes // 2,
+            memory_bytes=self.memory_bytes // 2,
+            coef=True,
         )
         return Fitted(
             _given(fit.coef)[:, 0],

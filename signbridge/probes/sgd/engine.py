@@ -14,7 +14,7 @@ from signbridge.errors import ProbeError
 from signbridge.probes.dataset.data_module import ActivationDataModule
 from signbridge.probes.dataset.features import MEMORY_BYTES, FeatureSource
 from signbridge.probes.dataset.splits import IntArray, Split
-from signbridge.probes.engines import Fitted, Fold, HeldOut, solver_threads
+from signbridge.probes.engines import Fitted, Fold, HeldOut
 from signbridge.probes.sgd import LEARNING_RATES
 from signbridge.probes.sgd.checkpoint import Checkpoints, SaveCheckpoint, fit_key
 from signbridge.probes.sgd.distributed import ProcessGroup, interruptible
@@ -267,7 +267,6 @@ class SgdEngine:
             module.penalties,
             layers,
             device=self.group.device,
-            threads=solver_threads(source),
             memory_bytes=memory,
         )
         for m, number in enumerate(layers):

@@ -10,7 +10,7 @@ import torch
 
 from signbridge.probes.dataset.features import FeatureSource
 from signbridge.probes.dataset.splits import IntArray
-from signbridge.probes.engines import Arrays
+from signbridge.probes.engines import solve
 
 WORK = 4e9
 """Most samples x features x classes x penalties x layers that the comparison takes on: about half a
@@ -36,7 +36,6 @@ def optima(
     layers: Sequence[int],
     *,
     device: str | torch.device,
-    threads: int | None,
     memory_bytes: int,
 ) -> tuple[npt.NDArray[np.float64], IntArray]:
     """Objectives at the optimum, and what it answers for the test part.
@@ -49,28 +48,23 @@ def optima(
         penalties: values of C, P of them.
         layers: numbers of the layers to fit, M of them.
         device: of the exact solver.
-        threads: of the exact solver.
         memory_bytes: of the exact solver.
 
     Returns:
         Objectives, shape (M, P), and answers, shape (M, P, n_test).
     """
-    from signbridge.probes.exact.logistic import fit_logistic
-
     train, test = fold
-    mask = np.zeros(source.n_samples, dtype=bool)
-    mask[train] = True
-    fit = fit_logistic(
-        Arrays(source, [source.features[k] for k in layers]),
+    fit = solve(
+        source,
         labels,
-        list(penalties),
-        train=mask[None],
-        classes=np.arange(n_classes),
-        standardise=True,
-        decision=True,
+        n_classes,
+        [train],
+        penalties,
         device=device,
-        threads=threads,
-        memory_limit=memory_bytes,
+        memory_bytes=memory_bytes,
+        features=[source.features[k] for k in layers],
+        coef=True,
+        decision=True,
     )
     assert fit.decision is not None
     assert fit.coef is not None
