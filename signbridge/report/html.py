@@ -7,9 +7,11 @@ from typing import Literal
 
 from signbridge.errors import ProbeError
 from signbridge.report.figures.embedding import warm_up
+from signbridge.report.figures.fonts import missing_note
 from signbridge.report.figures.registry import draw_figures
+from signbridge.report.groups import few_names
 from signbridge.report.inputs import open_inputs
-from signbridge.report.text.page import render_page
+from signbridge.report.text.page import render_page, title
 from signbridge.results.format import FIGURES_FOLDER, REPORT_FILE
 from signbridge.results.results import load_results
 from signbridge.runtime.files import refusal, replace_file, try_to_write
@@ -56,7 +58,10 @@ def write_report(
         if inputs.store is not None and umap != "none":
             warm_up()  # compiles while the other figures are drawn
         drawn = list(draw_figures(inputs))
-        page = render_page(results, drawn, inputs.pixels, inputs.notes)
+        missing = {one for plot in drawn for one in (*plot.wide.missing, *plot.narrow.missing)}
+        names = (*results.class_names, *few_names(results), title(results))
+        notes = filter(None, (*inputs.notes, missing_note(missing, names)))
+        page = render_page(results, drawn, inputs.pixels, tuple(notes))
     try:
         for plot in drawn:
             plot.save(results.path / FIGURES_FOLDER)

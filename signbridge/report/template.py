@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge import __version__
+from signbridge.runtime.terminal import visible
 
 if TYPE_CHECKING:
     from signbridge.report.figures.plot import Drawing, Plot
@@ -45,6 +46,7 @@ def fill_template(name: str, **content: Any) -> str:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
         loader=jinja2.FunctionLoader(_asset),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -59,6 +61,13 @@ def fill_template(name: str, **content: Any) -> str:
         js=Markup(js),
         **content,
     )
+
+
+def _visible(value: Any) -> Any:
+    """Text from data with its control characters spelt out; lines stay lines."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "\n".join(map(visible, value.split("\n")))
 
 
 def _asset(name: str) -> str:
@@ -103,7 +112,7 @@ def _spots(drawing: Drawing, place: Mapping[int, int]) -> str:
     spots = []
     for s in drawing.spots:
         spot: list[object] = [round(1e4 * v) for v in (s.x, s.y, s.width, s.height)]
-        spot.append(s.text)
+        spot.append(_visible(s.text))
         if s.thumbnail is not None and s.thumbnail in place:
             spot.append(place[s.thumbnail])
         spots.append(spot)

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from signbridge.results.summary import Bits, ForcedChoice, Said, SaidText, Value
 from signbridge.results.tables import columns_of
 from signbridge.runtime.files import replace_file
 from signbridge.runtime.tables import csv_text
+from signbridge.runtime.terminal import visible
 from signbridge.statistics.bootstrap import paired_difference
 
 if TYPE_CHECKING:
@@ -118,8 +119,14 @@ def write_answers(store: Store, path: Path) -> list[AnswerCount]:
     if store.responses is None:
         return []
     counts = count_answers(store.responses, np.asarray(store.labels), store.class_names)
-    rows = ({**asdict(row), "names_class": str(row.names_class).lower()}.values() for row in counts)
-    replace_file(path, csv_text(columns_of(AnswerCount), map(list, rows)).encode())
+    rows = (
+        (
+            *map(visible, (row.class_name, row.answer)),
+            *(row.count, row.share, str(row.names_class).lower()),
+        )
+        for row in counts
+    )
+    replace_file(path, csv_text(columns_of(AnswerCount), rows).encode())
     return counts
 
 

@@ -17,6 +17,7 @@ from signbridge.report.compare.runs import Run, load_runs, warnings_of, what_dif
 from signbridge.report.compare.side_by_side import side_by_side
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
+from signbridge.report.figures.fonts import missing_note
 from signbridge.report.template import fill_template, plot_words
 from signbridge.report.text.key_figures import interval_text
 from signbridge.results.comparisons import p_text
@@ -66,6 +67,9 @@ def write_comparison(
     by_layer = differences_by_layer(runs, found)
     if by_layer is not None:
         plots.insert(1, by_layer)
+    missing = {one for plot in plots for one in (*plot.wide.missing, *plot.narrow.missing)}
+    names = [name for run in runs for name in (run.name, *run.results.class_names)]
+    notes += filter(None, [missing_note(missing, names)])
     shown = [plot_words(plot, {}) for plot in plots]
     page = fill_template(
         "compare.html.j2",

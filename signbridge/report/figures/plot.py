@@ -9,16 +9,15 @@ from __future__ import annotations
 import io
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from signbridge.report.figures import style
+from signbridge.report.figures import fonts, style
 from signbridge.runtime.files import replace_file
 from signbridge.runtime.tables import csv_text
+from signbridge.runtime.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,12 +55,16 @@ class Spot:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture as PNG bytes with its size in pixels and its pointer areas."""
+    """A picture as PNG bytes with its size in pixels and its pointer areas.
+
+    ``missing`` are the characters that it shows as boxes.
+    """
 
     png: bytes
     width: int
     height: int
     spots: tuple[Spot, ...] = ()
+    missing: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -268,15 +271,9 @@ def _values(row: object, columns: Sequence[str]) -> Iterable[object]:
 
 
 def _cell(value: object) -> object:
+    if isinstance(value, str):
+        return visible(value)
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
-
-
-@lru_cache(maxsize=1)
-def _font_families() -> list[str]:
-    from matplotlib import font_manager
-
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in style.FALLBACK_FONTS if name in installed)]
 
 
 def render(
@@ -300,16 +297,18 @@ def render(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with (
-        matplotlib.style.context(["default", {**style.RC, "font.family": _font_families()}]),
-        warnings.catch_warnings(),
-    ):
-        # A script without an installed font shows as boxes; the page has the names in full.
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing")
-        figure = Figure(figsize=(width, height), dpi=dpi)
-        FigureCanvasAgg(figure)
-        canvas = Canvas(figure)
-        draw(canvas)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "SignBridge"})
-    return Drawing(buffer.getvalue(), round(width * dpi), round(height * dpi), tuple(canvas.spots))
+    while True:
+        with (
+            matplotlib.style.context(["default", {**style.RC, "font.family": fonts.families()}]),
+            fonts.missing_characters() as missing,
+        ):
+            figure = Figure(figsize=(width, height), dpi=dpi)
+            FigureCanvasAgg(figure)
+            canvas = Canvas(figure)
+            draw(canvas)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "SignBridge"})
+        if not fonts.find_for(missing):
+            break
+    size = round(width * dpi), round(height * dpi)
+    return Drawing(buffer.getvalue(), *size, tuple(canvas.spots), frozenset(missing))

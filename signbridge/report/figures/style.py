@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.runtime.terminal import visible
 from signbridge.statistics.metrics import measure
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ __all__ = [
     "COLOURS",
     "DPI",
     "FAINT",
-    "FALLBACK_FONTS",
     "INK",
     "MUTED",
     "PER_CENT",
@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 DPI = 200
+_JOINERS = "\u200c\u200d"  # Persian and Indic words and joined emoji are spelt with them
 PER_CENT = "\u00a0%"  # never parted from its number
 INK = "#1a1a1a"
 MUTED = "#5f6368"
@@ -80,17 +81,6 @@ _SPLIT_LABELS = {
     "source": "the data's own split",
     "file": "the split of a file",
 }
-# Scripts that DejaVu Sans lacks: used only where the machine has them.
-FALLBACK_FONTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Hiragino Sans",
-    "Yu Gothic",
-    "Microsoft YaHei",
-    "Noto Sans Devanagari",
-    "Noto Sans Arabic",
-    "Arial Unicode MS",
-)
 RC: dict[str, Any] = {
     "font.size": 10.0,
     "axes.edgecolor": MUTED,
@@ -154,8 +144,9 @@ def format_score(metric: str, s: Score) -> str:
 
 
 def printable(name: str) -> str:
-    """A name without line breaks and control characters."""
-    return "".join(c if c.isprintable() else "�" for c in " ".join(name.split())) or "–"
+    """A name in one line: control characters are spelt out, characters that are none a sign."""
+    text = visible(" ".join(name.split()))
+    return "".join(c if c.isprintable() or c in _JOINERS else "�" for c in text) or "–"
 
 
 def short(name: str, limit: int) -> str:
