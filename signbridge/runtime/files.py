@@ -14,8 +14,8 @@ from pathlib import Path
 _READ_SIZE = 1 << 18  # stays in the cache of the processor, which is twice as fast
 
 _LONGEST_SHOWN = 300
-# What HDF5 says of an error of the system, where h5py has no number for it.
-_IN_WORDS = re.compile(r"\berrno = (\d+)")
+# How HDF5, or a process that loads data, says an error of the system whose number is lost.
+_IN_WORDS = re.compile(r"\berrno (?:= )?(\d+)", re.IGNORECASE)
 
 
 def replace_file(path: Path, content: bytes, *, durable: bool = True) -> None:

@@ -24,6 +24,7 @@ def test_whatever_the_system_refuses_is_one_sentence(name):
         OSError(code, os.strerror(code), "some/file"),
         OSError(f"Can't write data (file write failed: errno = {code}, error message = 'x', ...)"),
         RuntimeError(f"Unable to flush file (errno = {code})"),
+        OSError(f"Caught OSError in DataLoader worker process 0.\n...\nOSError: [Errno {code}] x"),
     ):
         assert error_number(error) == code
         said = refusal(error)
