@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,11 @@ from signbridge.demo.examples import example_rows
 from signbridge.images import open_images
 from signbridge.probes import train_probes
 from signbridge.probes.dataset.splits import make_split
+from signbridge.results.features import RESID_POST
+from signbridge.results.format import SCORES_FILE
 from signbridge.results.probes import load_probes, save_probes
+from signbridge.results.results import Score, load_results
+from signbridge.results.tables import write_rows
 from signbridge.store import open_store
 
 FOLDS = 5
@@ -56,14 +61,17 @@ def main() -> None:
         )
         probes = load_probes(results)
         with open_store(store) as opened:
-            made = dict(opened.provenance)
+            provenance = dict(opened.provenance)
         words = {
-            "store": {"name": "sample, without the demo's examples", "provenance": made},
+            "store": {"name": "sample, without the demo's examples", "provenance": provenance},
             "best_layer": probes.provenance["best_layer"],
         }
         shutil.rmtree(BUNDLED_PROBES, ignore_errors=True)
         layers = [probes[layer] for layer in probes.layers]
         save_probes(BUNDLED_PROBES, layers, probes.class_names, words)
+        scored = load_results(results)
+        held_out = scored.curve(RESID_POST, "accuracy", scored.split)
+        write_rows(BUNDLED_PROBES / SCORES_FILE, Score, map(asdict, held_out))
 
 
 if __name__ == "__main__":

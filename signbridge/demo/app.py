@@ -16,9 +16,10 @@ from starlette.middleware import Middleware
 from signbridge.demo.access import Names
 from signbridge.demo.guard import Guard, WrongQuestion
 from signbridge.demo.panels import confidence_by_layer, layers_by_classes, likeliest_classes
-from signbridge.demo.reading import Reader, Reading, said_and_known
+from signbridge.demo.reading import Reader, Reading, said_and_read
 from signbridge.demo.uploads import own_upload
 from signbridge.images.decode import BadImageError, decode, read_image_bytes
+from signbridge.model.description import TINY
 
 MAX_UPLOAD = "20mb"
 MAX_WAITING = 16
@@ -32,6 +33,11 @@ footer {display: none !important}
 """
 INTRO = """# SignBridge
 What a vision-language model **says** about a hand, and what linear probes **read** in its layers.
+A probe reads one of its classes from any picture, whatever that shows.
+"""
+STAND_IN = """The model here is the bundled stand-in of 1.9 million parameters. It was trained to
+answer in one word such as “fist”, never with a letter, and to hold more in its layers than it says:
+it shows what SignBridge does, and nothing about other models.
 """
 NOT_UPLOADED = "This picture was not uploaded here, or is here no longer: upload it again."
 EMPTY = "Give it a picture of one hand: the answer and the layers appear here."
@@ -39,13 +45,16 @@ EMPTY = "Give it a picture of one hand: the answer and the layers appear here."
 log = logging.getLogger(__name__)
 
 
-def build_page(reader: Reader, examples: Sequence[Path], uploads: Path) -> gr.Blocks:
+def build_page(
+    reader: Reader, examples: Sequence[Path], uploads: Path, label: str = "Examples"
+) -> gr.Blocks:
     """The page over a loaded model.
 
     Args:
         reader: model and probes.
         examples: picture files to offer.
         uploads: where Gradio puts what is uploaded; no other file is opened.
+        label: what the examples are called.
     """
 
     def read(entry: dict[str, Any] | None) -> tuple[Any, ...]:
@@ -72,12 +81,12 @@ def build_page(reader: Reader, examples: Sequence[Path], uploads: Path) -> gr.Bl
         if reading is None:
             return EMPTY, None
         slot = reading.layers.index(layer)
-        return said_and_known(reading, slot), likeliest_classes(reading, slot)
+        return said_and_read(reading, slot), likeliest_classes(reading, slot)
 
     layers = list(reader.layers)
     page: gr.Blocks
     with gr.Blocks(title="SignBridge", analytics_enabled=False, delete_cache=(60, 600)) as page:
-        gr.Markdown(INTRO)
+        gr.Markdown(INTRO + (STAND_IN if reader.description.kind == TINY else ""))
         kept = gr.State(None, time_to_live=3600, delete_callback=None)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -93,7 +102,7 @@ def build_page(reader: Reader, examples: Sequence[Path], uploads: Path) -> gr.Bl
                     gr.Examples(
                         [[str(path)] for path in examples],
                         upload,
-                        label="Examples (no model or probe here was trained on them)",
+                        label=label,
                         examples_per_page=24,
                         cache_examples=False,
                     )

@@ -12,7 +12,8 @@ from signbridge.demo.access import check_access
 from signbridge.errors import ModelError, SignBridgeError
 from signbridge.runtime.terminal import as_text
 
-BUNDLED_PROBES = Path(__file__).parents[1] / "assets" / "probes"
+BUNDLED_PROBES = Path(__file__).resolve().parents[1] / "assets" / "probes"
+"""Of the bundled model; made without the demo's examples and their near-duplicates."""
 
 
 def demo(
@@ -50,7 +51,7 @@ def demo(
     from rich.console import Console
 
     from signbridge.demo.app import build_page, serve
-    from signbridge.demo.examples import write_examples
+    from signbridge.demo.examples import examples_label, write_examples
     from signbridge.demo.reading import Reader
     from signbridge.demo.uploads import UPLOADS, demo_folder
 
@@ -59,7 +60,9 @@ def demo(
     reader = Reader(model, probes or BUNDLED_PROBES)
     with demo_folder() as folder:
         examples = write_examples(folder, reader.class_names)
-        page = build_page(reader, examples, folder / UPLOADS)
+        bundled = probes is None or Path(probes).resolve() == BUNDLED_PROBES
+        label = examples_label(None if bundled else probes, reader.class_names)
+        page = build_page(reader, examples, folder / UPLOADS, label)
         try:
             address = serve(page, folder / UPLOADS, host=host, port=port, auth=account, share=share)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,11 @@ from signbridge.model.load import load_model
 from signbridge.model.processor import answer_context, prepare
 from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
 from signbridge.probes.controls.answers import names_class, zero_shot_shares
+from signbridge.results.features import RESID_POST
+from signbridge.results.format import SCORES_FILE, TASK
 from signbridge.results.probes import Probes, load_probes
+from signbridge.results.results import Score
+from signbridge.results.tables import read_rows
 
 MAX_NEW_TOKENS = 20
 _REPEATED: Mapping[str, Any] = {
@@ -52,6 +57,7 @@ class Reading:
         forced_choice: shares of the class names as answers, shape (classes,), or None where the
             tokenizer has no way to write them.
         best: index into ``layers`` of the layer that scored best when the probes were trained.
+        held_out: accuracy of each layer's probe on held-out images, None where it is not recorded.
     """
 
     answer: str
@@ -60,10 +66,11 @@ class Reading:
     probability: npt.NDArray[np.float64]
     forced_choice: npt.NDArray[np.float64] | None
     best: int
+    held_out: tuple[Score | None, ...]
 
 
-def said_and_known(reading: Reading, slot: int) -> str:
-    """The line of what was said and what a layer knows, as HTML.
+def said_and_read(reading: Reading, slot: int) -> str:
+    """The lines of what was said and what a layer's probe reads, as HTML.
 
     Args:
         reading: of a picture.
@@ -74,11 +81,12 @@ def said_and_known(reading: Reading, slot: int) -> str:
     name = reading.class_names[top]
     answer = reading.answer or "(nothing)"
     told = "names it too" if names_class(reading.answer, name) else "does not name it"
-    known = (
-        f"<b>Known:</b> the probe of layer {reading.layers[slot]} reads "
-        f"<b>{escape(name)}</b> at {100 * probability[top]:.0f}&nbsp;%; the answer {told}."
+    read = (
+        f"<b>Read:</b> the probe of layer {reading.layers[slot]} reads "
+        f"<b>{escape(name)}</b> at {100 * probability[top]:.0f}&nbsp;%; the answer {told}. "
+        f"{_how_often_right(reading.held_out[slot])}"
     )
-    lines = [f"<b>Said:</b> “{escape(answer)}”.", known]
+    lines = [f"<b>Said:</b> “{escape(answer)}”.", read]
     if reading.forced_choice is not None:
         choice = int(reading.forced_choice.argmax())
         lines.append(
@@ -87,6 +95,42 @@ def said_and_known(reading: Reading, slot: int) -> str:
             f"{100 * reading.forced_choice[choice]:.0f}&nbsp;%."
         )
     return "<br>".join(lines)
+
+
+def _how_often_right(score: Score | None) -> str:
+    if score is None:
+        return "How often it is right on held-out images is not recorded."
+    interval = ""
+    if math.isfinite(score.ci_low) and math.isfinite(score.ci_high):
+        low, high = 100 * score.ci_low, 100 * score.ci_high
+        interval = f" (95&nbsp;% interval {low:.0f} to {high:.0f}&nbsp;%)"
+    of = "held-out images" if score.n_test is None else f"{score.n_test:,} held-out images"
+    return f"It was right on {100 * score.value:.0f}&nbsp;% of {of}{interval}."
+
+
+def held_out_accuracy(folder: str | Path, probes: Probes) -> dict[int, Score]:
+    """The accuracy of each layer's probe on held-out images, of those that are recorded.
+
+    Args:
+        folder: the results folder that holds the probes.
+        probes: those.
+
+    Raises:
+        ProbeError: its ``scores.csv`` cannot be read.
+    """
+    path = Path(folder) / SCORES_FILE
+    if not path.is_file():
+        return {}
+    protocol = probes.provenance.get("protocol")
+    split = protocol.get("split") if isinstance(protocol, dict) else None
+    return {
+        score.layer: score
+        for score in read_rows(path, Score, {"task": TASK})
+        if score.layer is not None
+        and (score.feature, score.metric, score.task) == (RESID_POST, "accuracy", TASK)
+        and split in (None, score.split)
+        and math.isfinite(score.value)
+    }
 
 
 class Reader:
@@ -98,7 +142,7 @@ class Reader:
 
     Raises:
         ModelError: the model cannot be loaded, or is not the one that the probes were trained on.
-        ProbeError: the probes cannot be read or hold no decoder layer.
+        ProbeError: the probes or their scores cannot be read, or they hold no decoder layer.
     """
 
     def __init__(self, model: str, probes: str | Path) -> None:
@@ -142,6 +186,8 @@ class Reader:
             self._request = found.request
         # Hooks belong to the model, so two pictures at once would read each other's layers.
         self._lock = threading.Lock()
+        scores = held_out_accuracy(probes, self.probes)
+        self.held_out = tuple(scores.get(layer) for layer in self.layers)
         best = self.probes.provenance.get("best_layer")
         self.best = self.layers.index(best) if best in self.layers else len(self.layers) - 1
 
@@ -169,7 +215,13 @@ class Reader:
         if captured.class_logprob is not None:
             choice = zero_shot_shares(captured.class_logprob.cpu().numpy())[0]
         return Reading(
-            answer.strip(), self.class_names, self.layers, probability, choice, self.best
+            answer.strip(),
+            self.class_names,
+            self.layers,
+            probability,
+            choice,
+            self.best,
+            self.held_out,
         )
 
 

@@ -88,6 +88,7 @@ def test_an_upload_shows_the_answer_and_the_panels(page, reader, examples):
     assert f"layer {reader.layers[reader.best]} reads" in text
     for name in ("confidence", "likeliest", "heatmap"):
         page.wait_for_selector(f"#{name} img")
+    assert "stand-in of 1.9 million parameters" in page.content()
     assert page.outside == []
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from signbridge.demo.reading import Reader, said_and_known
+from signbridge.demo.reading import Reader, held_out_accuracy, said_and_read
 from signbridge.errors import ModelError, ProbeError
 from signbridge.images import open_images
 from signbridge.results.features import Feature
@@ -32,19 +32,50 @@ def test_a_picture_of_the_store_reads_as_it_did_there(reader, store_path, probes
     assert reading.class_names == images.class_names
 
 
-def test_the_line_says_what_was_said_and_what_is_known(reader):
+def test_the_line_says_what_was_said_and_what_is_read(reader):
     images = open_images("sample", per_class=4, groups="none")
     reading = reader.read(images.load(0))
-    line = said_and_known(reading, 2)
+    line = said_and_read(reading, 2)
     top = reading.class_names[reading.probability[2].argmax()]
     assert f"“{reading.answer}”" in line
-    assert f"layer 2 reads <b>{top}</b>" in line
+    assert f"<b>Read:</b> the probe of layer 2 reads <b>{top}</b>" in line
+    assert "Known" not in line
+    assert "How often it is right on held-out images is not recorded." in line
+
+
+SCORES = """feature,layer,solver,split,task,metric,value,ci_low,ci_high,n_train,n_test,n_classes,C
+resid_post,2,exact,grouped,label,accuracy,0.8125,0.761,0.856,227,1284,24,1
+resid_post,2,exact,random,label,accuracy,0.99,0.98,1,227,284,24,1
+resid_post,2,exact,grouped,label,top3_accuracy,0.97,0.96,0.98,227,284,24,1
+resid_post,2,exact,grouped,group_control,accuracy,0.1,0.05,0.2,227,284,24,1
+random_weights,2,exact,grouped,label,accuracy,0.3,0.2,0.4,227,284,24,1
+resid_post,3,exact,grouped,label,accuracy,0.5,,,227,2,24,1
+resid_post,4,exact,grouped,label,accuracy,,,,227,2,24,1
+pixels,,exact,grouped,label,accuracy,0.6,0.5,0.7,227,284,24,1
+"""
+
+
+def test_how_often_a_probe_is_right_stands_beside_what_it_reads(reader, probes_folder, tmp_path):
+    from dataclasses import replace
+
+    (tmp_path / "scores.csv").write_text(SCORES)
+    probes = replace(load_probes(probes_folder), provenance={"protocol": {"split": "grouped"}})
+    scores = held_out_accuracy(tmp_path, probes)
+    assert {layer: score.value for layer, score in scores.items()} == {2: 0.8125, 3: 0.5}
+    reading = reader.read(open_images("sample", per_class=1, groups="none").load(0))
+    reading = replace(reading, held_out=tuple(scores.get(layer) for layer in reading.layers))
+    right = (
+        "It was right on 81&nbsp;% of 1,284 held-out images (95&nbsp;% interval 76 to 86&nbsp;%)."
+    )
+    assert right in said_and_read(reading, 2)
+    assert "It was right on 50&nbsp;% of 2 held-out images." in said_and_read(reading, 3)
+    assert "is not recorded" in said_and_read(reading, 4)
 
 
 def test_an_answer_cannot_smuggle_markup_into_the_page(reader):
     images = open_images("sample", per_class=4, groups="none")
     reading = replace(reader.read(images.load(0)), answer="<img src=x onerror=alert(1)>")
-    assert "<img" not in said_and_known(reading, 0)
+    assert "<img" not in said_and_read(reading, 0)
 
 
 def changed(folder, target, change):
