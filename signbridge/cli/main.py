@@ -125,8 +125,9 @@ def _run(given: list[str], command: str | None, named: str | None) -> object:
         return auto_cli(COMMANDS[command], args=given, parser_class=Parser, command=command)
     if named in ("merge", "compare"):
         given = [named, *_listed_arguments(given[1:])]
-    elif named is not None:
-        given = [named, *_names_as_written(given[1:], named)]
+    else:  # a configuration may stand before the command
+        word = next((word for word in given if word in COMMANDS), None)
+        given = given if word is None else _names_as_written(given, word)
     return auto_cli(COMMANDS, args=given, prog="signbridge", parser_class=Parser)
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import ImagesError
-from signbridge.images.layout import composed
 from signbridge.runtime.reading import read_text
 from signbridge.runtime.tables import unquoted
+from signbridge.runtime.words import composed
 
 DEFAULT_THRESHOLD = 0.95
 """Correlation from which two images count as near-duplicates."""

@@ -9,7 +9,6 @@ are not looked at.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from signbridge.errors import ImagesError
-from signbridge.runtime.words import counted, listed, some
+from signbridge.runtime.words import composed, counted, listed, some
 
 ROLES = ("split", "signer", "class")
 
@@ -51,11 +50,6 @@ _BESIDE_LETTERS = frozenset({"space", "del", "delete", "nothing", "blank", "unkn
 
 _NAMED = 3  # names of a level that a message shows
 Folders = tuple[str, ...]
-
-
-def composed(name: str) -> str:
-    """Return a name in Unicode's composed form (NFC), in which equal names are equal texts."""
-    return unicodedata.normalize("NFC", name)
 
 
 def split_named(name: str) -> str | None:

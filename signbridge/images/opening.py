@@ -21,12 +21,12 @@ from signbridge.images.groups import (
     read_groups,
 )
 from signbridge.images.imageset import ImageSet
-from signbridge.images.layout import composed, differing_in_case
+from signbridge.images.layout import differing_in_case
 from signbridge.images.sampling import choose_classes, notes_on_counts, queues
 from signbridge.images.scan import Clashes, check_share, scan_files
 from signbridge.images.sources import SOURCES, Asked, Candidates
 from signbridge.runtime.progress import Progress
-from signbridge.runtime.words import counted, listed, some
+from signbridge.runtime.words import composed, counted, listed, some
 
 _SIGNERS = ("signer", "signer/class")
 

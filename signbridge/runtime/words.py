@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), in which equal names are equal texts."""
+    return unicodedata.normalize("NFC", name)
 
 
 def listed(names: Sequence[str], conjunction: str = "and") -> str:

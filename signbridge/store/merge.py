@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from signbridge.errors import StoreError
 from signbridge.runtime.progress import StageProgress, stage
-from signbridge.runtime.words import some
+from signbridge.runtime.words import composed, some
 from signbridge.store import files
 from signbridge.store.final import Content, publish_store
 from signbridge.store.output import (
@@ -288,12 +288,15 @@ def _join_rows(stores: Sequence[Store]) -> Content:
             seen[sample] = store
     class_names = first.class_names
     if any(s.class_names != class_names for s in stores):
-        if "class_logprob" in first:
+        # On some systems folders have names in another form of Unicode, which are the same names.
+        united = tuple(sorted({composed(name) for s in stores for name in s.class_names}))
+        same = all(tuple(map(composed, s.class_names)) == united for s in stores)
+        if "class_logprob" in first and not same:
             raise StoreError(
                 "The stores have other class names and log-probabilities for each class, which "
                 "cannot be joined: extract them again with the same classes."
             )
-        class_names = tuple(sorted({name for s in stores for name in s.class_names}))
+        class_names = united
     provenance = dict(first.provenance)
     for key in SAMPLE_KEYS:
         chosen = [s.provenance.get(key) for s in stores]
@@ -329,7 +332,9 @@ def _refuse_spec(first: Store, store: Store) -> None:
 
 
 def _relabelled(store: Store, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    number = np.array([class_names.index(name) for name in store.class_names], np.int64)
+    if store.class_names == class_names:
+        return store.labels
+    number = np.array([class_names.index(composed(name)) for name in store.class_names], np.int64)
     relabelled: NDArray[np.int64] = number[store.labels]
     return relabelled
 
@@ -367,7 +372,7 @@ def joined_groups(
     named: dict[tuple[int, int], str] = {}
     for key in dict.fromkeys(keys):
         if (its := names[key[0]]) is not None:
-            named[key] = its[key[1]]
+            named[key] = composed(its[key[1]])
             same = first_with.setdefault(f"name {named[key]}", key)
             parent[root(key)] = root(same)
     number_of: dict[tuple[int, int], int] = {}

@@ -180,7 +180,8 @@ def test_names_in_a_list_are_names_whatever_they_look_like(
     assert main([f"--classes={value}"], command="extract") == 0
     (tmp_path / "c.yaml").write_text(f"extract:\n  classes: {value}\n", "utf-8")
     assert main(["extract", "--config", str(tmp_path / "c.yaml")]) == 0
-    assert [one["classes"] for one in taken] == [classes] * 3
+    assert main(["--config", str(tmp_path / "c.yaml"), "extract", "--classes", value]) == 0
+    assert [one["classes"] for one in taken] == [classes] * 4
     assert main(["extract", "--classes", "[yes"]) == 2
     assert "--classes is" in capsys.readouterr().err
 

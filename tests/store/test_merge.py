@@ -1,5 +1,7 @@
 """Joining stores."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -322,3 +324,18 @@ def test_a_damaged_source_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(StoreError, match=r"2\.h5 is damaged"):
         merge_stores(paths, tmp_path / "c.h5")
     assert not (tmp_path / "c.h5").exists()
+
+
+def test_class_names_in_another_form_of_unicode_are_the_same_names(producer, tmp_path):
+    paths = []
+    for i, names in enumerate(
+        (("o", "e\u0301", "z"), ("o", "z", "\u00e9"), ("e\u0301", "\u00e9", "o"))
+    ):
+        spec, samples, provenance, data = producer.inputs(n=9, first=9 * i, class_logprob=False)
+        samples = replace(samples, class_names=names, label=np.arange(9) % 3)
+        data.pop("class_logprob", None)
+        paths.append(write(tmp_path / f"{i}.h5", spec, samples, provenance, data))
+    with open_store(merge_stores(paths, tmp_path / "c.h5"), verify="full") as store:
+        assert store.class_names == ("o", "z", "\u00e9")
+        assert [store.class_names[k] for k in store.labels[::9]] == ["o", "o", "\u00e9"]
+        assert "".join(store.class_names[k] for k in store.labels[:3]) == "o\u00e9z"

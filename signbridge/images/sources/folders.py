@@ -17,14 +17,13 @@ from signbridge.images.layout import (
     Layout,
     UnclearLayoutError,
     class_in_file_name,
-    composed,
     differing_in_case,
     infer_layout,
     layout_in_words,
     outer_levels,
 )
 from signbridge.images.sources.source import Asked, Candidates
-from signbridge.runtime.words import listed, some
+from signbridge.runtime.words import composed, listed, some
 
 WHAT = "a folder of class folders"
 
