@@ -6,6 +6,8 @@ Every import counts, also one inside a function and one for type checking alone.
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -150,3 +152,10 @@ def test_a_store_and_a_report_are_read_without_torch() -> None:
 def test_every_kind_of_import_is_seen(tmp_path: Path, code: str) -> None:
     (tmp_path / "file.py").write_text(code)
     assert {floor(name) for name in imported(tmp_path / "file.py")} == {"probes"}
+
+
+def test_a_command_is_understood_before_anything_heavy_is_loaded() -> None:
+    """Help and usage errors come at once, and Ctrl-C while libraries load ends in one line."""
+    code = "import sys, signbridge.cli.main; print(sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code, *HEAVY], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

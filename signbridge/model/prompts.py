@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from signbridge.errors import ModelError
-from signbridge.model.processor import image_text
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -85,6 +84,8 @@ def prompt_for_processor(prompt: str, processor: Any) -> str:
         ModelError: if the processor puts the image before the text itself, and the prompt has it
             elsewhere.
     """
+    from signbridge.model.processor import image_text  # loads transformers
+
     marks = image_text(processor)
     if not marks and not prompt.startswith(IMAGE_PLACEHOLDER):
         raise ModelError(
@@ -99,6 +100,8 @@ def _in_turns(question: str, processor: Any, model_type: str) -> str:
         return _FORMS.get(model_type, _LLAVA).format(question)
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    from signbridge.model.processor import image_text  # loads transformers
+
     token = image_text(processor)
     if not token or text.count(token) != 1:
         raise ModelError(
