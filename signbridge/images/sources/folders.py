@@ -6,6 +6,7 @@ See :mod:`signbridge.images.layout` for how that is said or found out.
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,11 +24,17 @@ from signbridge.images.layout import (
     outer_levels,
 )
 from signbridge.images.sources.source import Asked, Candidates
-from signbridge.runtime.words import composed, listed, some
+from signbridge.runtime.words import composed, counted, listed, some
 
 WHAT = "a folder of class folders"
 
 _PLAIN = Asked()
+
+# How file names number people, as in hand1_a_bot.jpeg; single letters may number anything.
+_SIGNER_IN_NAME = re.compile(
+    r"(?<![^\W_])(hand|signer|subject|subj|user|person|participant|volunteer)[_-]?\d+(?![^\W_])",
+    re.IGNORECASE,
+)
 _SYSTEM = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -68,6 +75,8 @@ def read(root: Path, asked: Asked = _PLAIN) -> Candidates:
     found.layout += _not_looked_at(layout, folders)
     if asked.layout is None and "signer" not in layout.roles and _may_have_signers(folders):
         found.layout += ", which --groups signer takes for the signers"
+    if "signer" not in layout.roles:
+        found.notes += _signers_in_names(found.sample_id)
     for role, names in (("class", found.label), ("signer", found.signer or [])):
         for same in differing_in_case(names):
             noun = "classes" if role == "class" else "signers"
@@ -119,6 +128,20 @@ def _levels_in_words(layout: Layout, folders: Sequence[tuple[str, ...]]) -> str:
         f"level {k + 1} is {some(sorted({f[k] for f in folders if len(f) > k}))}"
         for k in range(min(most, len(layout.levels) + 1))
     )
+
+
+def _signers_in_names(sample_ids: Sequence[str]) -> list[str]:
+    """Say that file names number several people, where all of them do."""
+    matches = [_SIGNER_IN_NAME.search(PurePosixPath(sample).stem) for sample in sample_ids]
+    people = sorted({match[0] for match in matches if match})
+    if not all(matches) or not 1 < len(people) <= len(sample_ids) // 2:
+        return []
+    kind = re.match(r"\D+", people[0])
+    pattern = f"({kind[0] if kind else ''}[0-9]+)"
+    return [
+        f"The file names seem to number {counted(len(people), 'signer')} ({some(people)}): if they "
+        f"do, --groups '{pattern}' keeps them apart."
+    ]
 
 
 def _may_have_signers(folders: Sequence[tuple[str, ...]]) -> bool:

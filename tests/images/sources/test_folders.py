@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from signbridge.errors import ImagesError
 from signbridge.images import open_images
+from signbridge.images.groups import groups_by_pattern
 from signbridge.images.sources import Asked, folders
 
 Writer = Callable[..., Path]
@@ -74,6 +75,20 @@ def test_any_tree_is_listed_as_rglob_lists_it(
     assert len(found.sample_id) == len(expected)
     assert found.label == [path.split("/")[0] for path in found.sample_id]
     assert found.sample_id == sorted(found.sample_id, key=lambda path: path.split("/"))
+    try:
+        inferred = folders.read(root)
+    except ImagesError:
+        return
+    # The classes are one level of all images.
+    level = next(
+        k
+        for k in range(4)
+        if all(
+            k < i.count("/") and i.split("/")[k] == c
+            for i, c in zip(inferred.sample_id, inferred.label, strict=True)
+        )
+    )
+    assert str(level + 1) in inferred.layout
 
 
 def test_split_folders(tmp_path: Path) -> None:
@@ -260,6 +275,17 @@ def test_signer_and_class_out_of_file_names(tmp_path: Path) -> None:
     assert found.unsupported == [("other.jpeg", "is not named as hand{signer}_{class}_* says")]
     with pytest.raises(ImagesError, match=r"is not named as x\{class\} says, nor is any other"):
         folders.read(tmp_path, Asked("x{class}"))
+
+
+def test_file_names_that_seem_to_number_signers_are_said(tmp_path: Path) -> None:
+    names = [f"{c}/hand{k}_{c}_{j}.png" for k in (1, 2) for c in "ab" for j in (1, 2)]
+    (note,) = folders.read(touch(tmp_path, *names)).notes
+    assert note == (
+        "The file names seem to number 2 signers (hand1, hand2): if they do, --groups "
+        "'(hand[0-9]+)' keeps them apart."
+    )
+    assert groups_by_pattern("(hand[0-9]+)", names[:5:4]) == ["hand1", "hand2"]
+    assert folders.read(touch(tmp_path, "a/other.png")).notes == []
 
 
 def test_names_are_composed_and_files_open_by_the_names_they_have(
