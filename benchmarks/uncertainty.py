@@ -31,9 +31,9 @@ from signbridge.probes.controls.score_probe import held_out_hits
 from signbridge.probes.dataset.splits import make_split
 from signbridge.probes.exact.logistic import fit_logistic
 from signbridge.statistics.bootstrap import ClusterBootstrap, Scored, paired_difference
+from signbridge.statistics.few_groups import paired_tests
 from signbridge.statistics.intervals import share_intervals
 from signbridge.statistics.metrics import METRICS, group_sums, metrics_of_sums, outcomes
-from signbridge.statistics.sign_flips import SignFlips
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -81,6 +81,12 @@ DESIGNS = (
     Design(24, 10, 4, spread=1),
     Design(10, 20, 20, spread=4, mixed=True),
 )
+FEW = tuple(
+    Design(10, signers, 20, spread=spread, mixed=True)
+    for signers in (3, 5, 8)
+    for spread in (1000, 4, 1)
+)
+"""Few signers, of about as many images each, of unequal and of very unequal numbers."""
 LEVELS = {"hard": (0.2, 1.0), "middling": (1.0, 3.0), "easy": (3.5, 5.0)}
 """How far the own class's logit is raised, in the worst and the best class."""
 
@@ -202,8 +208,9 @@ def null(
                     np.stack([one[name] for one in sums], axis=1)
                     for name in ("correct", "log_probability")
                 )
-                test = SignFlips(correct, flips=flips, seed=repetition)
-                bits = SignFlips(log_probability, flips=flips, seed=repetition)
+                size = sums[0]["samples"]
+                test = paired_tests(correct, size, flips=flips, seed=repetition)
+                bits = paired_tests(log_probability, size, flips=flips, seed=repetition)
                 peak = int(correct[:, :8].sum(0).argmax())
                 candidate = test.best(layers) >= ALPHA
                 one = {"candidates": float(candidate.sum()), "hold the best": candidate[5]}
@@ -353,6 +360,8 @@ def main() -> None:
     cases: dict[str, Callable[[int], Iterator[Row]]] = {
         "intervals": lambda n: intervals(n, 1000, DESIGNS),
         "null": lambda n: null(n, 499, DESIGNS),
+        "few": lambda n: intervals(n, 300, FEW, levels=("middling", "easy")),
+        "few_null": lambda n: null(n, 499, FEW, kinds=("alike", "one best")),
         "end_to_end": lambda n: end_to_end(n, 1000, trained),
         "permutation": lambda n: permutation(n, 199, small),
     }

@@ -39,6 +39,22 @@ def test_intervals_cover_the_known_scores(benchmark):
     assert within(row["class recall"], 0.95, REPETITIONS * 5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("place", range(9))
+def test_intervals_and_tests_of_few_signers(benchmark, place):
+    """3, 5 and 8 of them, of equal, unequal and very unequal numbers of images."""
+    design = benchmark.FEW[place]
+    (row,) = benchmark.intervals(REPETITIONS, 200, [design], levels=["middling"])
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "top3_accuracy", "cross_entropy"):
+        assert float(row[name]) > 88, (name, row)
+    for name in ("difference", "of CE"):
+        assert float(row[name]) > 86, (name, row)
+    (row,) = benchmark.null(REPETITIONS, 199, [design], kinds=["alike"])
+    for name in ("p", "p, bits", "family: peak", "adjacent", "baseline"):
+        assert float(row[name]) < 12, (name, row)  # 5 %, and 1 in 10,000 above
+    assert float(row["hold the best"]) > 91
+
+
 def test_intervals_where_nearly_all_is_right(benchmark):
     """Percentiles cover 75 % here."""
     (row,) = benchmark.intervals(REPETITIONS, 300, [benchmark.DESIGNS[0]], levels=["easy"])

@@ -130,10 +130,12 @@ def _draw(
     ax = canvas.axes_between(left, right, bottom)
     layers = sorted({s.layer for line in curves for s in line.scores if s.layer is not None})
     span = max(1, layers[-1] - layers[0])
+    dotted = {s.feature for line in groups for s in line.scores}
     bars = [
         line
         for line in baselines
-        if line.scores[0].feature not in UNTRAINED and math.isfinite(line.scores[0].ci_low)
+        if line.scores[0].feature not in UNTRAINED
+        and (math.isfinite(line.scores[0].ci_low) or line.scores[0].feature in dotted)
     ]
     end = layers[-1] + span * 0.03
     x_max = end + span * 0.035 * (len(bars) + (1 if bars else 0))

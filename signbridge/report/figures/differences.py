@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import draw_differences, layer_axis, points
 from signbridge.report.figures.plot import Canvas, Plot, build
+from signbridge.report.groups import groups_of
 from signbridge.results.comparisons import COMPARISON_COLUMNS, Comparison, p_text
 from signbridge.results.results import Results
 
@@ -66,15 +67,23 @@ def differences_figure(results: Results) -> Plot | None:
         "differences",
         lambda canvas: _draw(canvas, results, panels),
         title="Layer by layer against the baselines",
-        caption=(
-            "Paired differences with 95 % intervals. Filled: p below 0.05 "
-            "after correction for all layers of the panel (blue above, orange below); open: not "
-            "shown to differ."
-        ),
+        caption=_caption(results),
         alt="; ".join(counts) + ".",
         height=(_HEAD + math.ceil(n / min(3, n)) * 2.15 + 0.28, _HEAD + n * 1.75 + 0.28),
         columns=COMPARISON_COLUMNS,
         rows=(c for _, rows in panels for c in rows),
+    )
+
+
+def _caption(results: Results) -> str:
+    groups = groups_of(results)
+    if groups.too_few:
+        return f"Paired differences; {groups.permit_nothing} no interval and no test of them."
+    by = "" if groups.flips else f" by Student's t over {groups.words},"
+    return (
+        f"Paired differences with 95 % intervals. Filled: p below 0.05{by} "
+        "after correction for all layers of the panel (blue above, orange below); open: not "
+        "shown to differ."
     )
 
 

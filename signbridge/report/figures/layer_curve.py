@@ -205,11 +205,12 @@ def _caption(metric: str, curves: list[Line], baselines: list[Line]) -> str:
         parts.append("broken line: the same with " + " and ".join(splits))
     if any(line.scores[0].feature == RANDOM_WEIGHTS for line in curves):
         parts.append("dark broken line: the same layers of the same model with random weights")
-    if any(line.scores[0].feature not in UNTRAINED for line in baselines):
-        parts.append(
-            "horizontal lines: probes that never saw the decoder, under the same split, "
-            "with their intervals as bars at the right" + _said_words(baselines)
-        )
+    others = [line.scores[0] for line in baselines if line.scores[0].feature not in UNTRAINED]
+    if others:
+        words = "horizontal lines: probes that never saw the decoder, under the same split"
+        if any(math.isfinite(s.ci_low) for s in others):
+            words += ", with their intervals as bars at the right"
+        parts.append(words + _said_words(baselines))
     return "; ".join(parts) + "."
 
 
