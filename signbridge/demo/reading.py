@@ -24,12 +24,15 @@ from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch,
 from signbridge.model.load import load_model
 from signbridge.model.processor import answer_context, prepare
 from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
+from signbridge.model.quantization import planned_quantization
 from signbridge.probes.controls.answers import names_class, zero_shot_shares
 from signbridge.results.features import RESID_POST
 from signbridge.results.format import SCORES_FILE, TASK
 from signbridge.results.probes import Probes, load_probes
 from signbridge.results.results import Score
 from signbridge.results.tables import read_rows
+from signbridge.runtime.words import some
+from signbridge.store.provenance import differing_keys, in_common
 
 MAX_NEW_TOKENS = 20
 _REPEATED: Mapping[str, Any] = {
@@ -39,7 +42,7 @@ _REPEATED: Mapping[str, Any] = {
     "store_dtype": ("float16", "float32"),
     "position": get_args(Position),
     "max_new_tokens": range(100_000),
-    "quantization": get_args(Quantization),
+    "quantization": str,
     "compute_dtype": get_args(ComputeDtype),
 }
 """What the demo does as it was done for the probes, and what that may be."""
@@ -151,7 +154,10 @@ class Reader:
             raise ProbeError(f"the probes in {probes} read no decoder layer; train them again.")
         made = _how_made(self.probes, probes)
         self.description = describe_model(model)
-        _check_same(self.description, self.probes, made, model, probes)
+        wanted: Quantization = "nf4"
+        if "quantization" in made:  # any but these two is that of the checkpoint itself
+            wanted = next((q for q in ("nf4", "none") if q == made["quantization"]), "auto")
+        _check_same(self.description, self.probes, made, model, probes, wanted)
         processor = self.description.processor
         asked = str(made.get("prompt", DEFAULT_TEMPLATE))
         text = resolve_prompt(asked, processor, self.description.config.model_type)
@@ -172,7 +178,7 @@ class Reader:
             self._model = load_model(
                 self.description,
                 device,
-                quantization=made.get("quantization", "nf4"),
+                quantization=wanted,
                 compute_dtype=made.get("compute_dtype", "auto") if device.type == "cpu" else "auto",
             )
             request = CaptureRequest(
@@ -251,7 +257,12 @@ def _device() -> torch.device:
 
 
 def _check_same(
-    description: ModelDescription, probes: Probes, made: Any, model: str, folder: str | Path
+    description: ModelDescription,
+    probes: Probes,
+    made: Any,
+    model: str,
+    folder: str | Path,
+    wanted: Quantization,
 ) -> None:
     """Refuse probes of another model: their numbers would look just as confident."""
     widths = {probes[f"resid_post/{layer}"].n_features for layer in probes.layers}
@@ -261,8 +272,21 @@ def _check_same(
             f"The probes in {folder} were trained on {trained_on}, whose layers have another "
             f"shape than those of {model}: give the --probes of a run with this model."
         )
-    if made.get("weights_sha256", description.weights_sha256) != description.weights_sha256:
+    weights = made.get("weights_sha256", description.weights_sha256)
+    if weights != description.weights_sha256 or made.get("weights") == "random":
         raise ModelError(
             f"The probes in {folder} were trained on other weights ({trained_on}) than those of "
             f"{model}: give the --probes of a run with this model."
+        )
+    ours = {**description.settings, **planned_quantization(description, wanted, "cpu").record()}
+    theirs = {key: made[key] for key in ours if key in made}
+    ours = {key: ours[key] for key in theirs}
+    differing = differing_keys(theirs, ours)
+    if differing:
+        before, now = in_common(theirs, ours)
+        key, also = differing[0], some(differing[1:])
+        raise ModelError(
+            f"The probes in {folder} were trained with {key} = {before.get(key)!r:.100}, but "
+            f"{model} has {now.get(key)!r:.100}{also and f' (also {also})'}: give the --probes of "
+            "a run with these settings."
         )

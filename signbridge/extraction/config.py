@@ -23,8 +23,10 @@ class CaptureConfig:
     Args:
         output: the HDF5 file to make; activations/MODEL-IMAGES.h5 by default.
         layers: 'all', or 0-based decoder layers such as '[8,16,24,31]'.
-        quantization: 'nf4' (4 bits, double quantised) or 'none'.
-        compute_dtype: dtype of the forward pass; 'auto' is float16 on a GPU, float32 on a CPU.
+        quantization: 'nf4' (4 bits, double quantised) or 'none'; 'auto' is nf4, or what a
+            checkpoint that is quantised already holds.
+        compute_dtype: dtype of the forward pass; 'auto' is float16 on a GPU, float32 on a CPU, or
+            what a 4-bit checkpoint names.
         position: the token whose vector is kept; 'last_generated' needs max_new_tokens above 0.
         prompt: the question about each image: a text with <image> exactly once, or the name of a
             bundled question (sign, letter, gesture, describe), put as its chat template has it.
@@ -48,7 +50,7 @@ class CaptureConfig:
 
     output: str | None = None
     layers: Literal["all"] | list[int] = "all"
-    quantization: Quantization = "nf4"
+    quantization: Quantization = "auto"
     compute_dtype: ComputeDtype = "auto"
     position: Position = "last_prompt"
     prompt: str = DEFAULT_TEMPLATE

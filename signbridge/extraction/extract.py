@@ -21,18 +21,13 @@ from signbridge.extraction.module import ExtractionModule
 from signbridge.extraction.output import StoreOutput, how_to_continue, layers_to_extract
 from signbridge.extraction.progress import ExtractionProgress
 from signbridge.images import ImageSet
-from signbridge.model import Quantization
 from signbridge.model.answers import class_answers
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import is_encoder_decoder
 from signbridge.model.forward import CaptureRequest, cpu_threads_for
 from signbridge.model.processor import answer_context
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
-from signbridge.model.quantization import (
-    compute_dtype_for,
-    quantized_parts,
-    skipped_modules,
-)
+from signbridge.model.quantization import compute_dtype_of, planned_quantization
 from signbridge.model.sites import SITES, site_widths
 from signbridge.runtime.processes import (
     PATIENCE,
@@ -111,12 +106,13 @@ def run_extraction(
         answers = class_answers(description.processor.tokenizer, context, images.class_names)
     trainer = _trainer(config.accelerator, config.devices, config.num_nodes, config.strategy)
     device = trainer.strategy.root_device
-    compute_dtype = str(compute_dtype_for(config.compute_dtype, device)).removeprefix("torch.")
+    planned = planned_quantization(description, config.quantization, device)
+    compute_dtype = compute_dtype_of(description, config.compute_dtype, device)
     provenance = {
         **description.provenance(),
-        **_quantization_record(description, config.quantization),
+        **planned.record(),
         **images.describe(),
-        "compute_dtype": compute_dtype,
+        "compute_dtype": str(compute_dtype).removeprefix("torch."),
         "prompt": prompt,
         "site": "resid_post",
         # Only of an encoder-decoder, whose encoder takes image and prompt.
@@ -288,19 +284,6 @@ def _with_baselines_and_answers(
         responses=request.max_new_tokens > 0,
         class_logprob=request.answers is not None,
     )
-
-
-def _quantization_record(
-    description: ModelDescription, quantization: Quantization
-) -> dict[str, str | list[str]]:
-    if quantization == "none":
-        return {"quantization": "none"}
-    skip = skipped_modules(description.skeleton)
-    return {
-        "quantization": quantization,
-        "quantized_modules": quantized_parts(description.skeleton, skip),
-        "quantization_skipped": skip,
-    }
 
 
 def _version(name: str) -> str:

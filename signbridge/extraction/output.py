@@ -33,7 +33,7 @@ from signbridge.store.leftovers import adding_path, tidy_addings
 from signbridge.store.merge import extend_store
 from signbridge.store.output import check_output, refuse_link
 from signbridge.store.parts import comparable_samples, samples_identity
-from signbridge.store.provenance import checked_provenance, refuse_difference
+from signbridge.store.provenance import checked_provenance, not_compared, refuse_difference
 
 
 class StoreOutput(Callback):
@@ -139,7 +139,18 @@ class StoreOutput(Callback):
             pending = self._store.pending()
         if not self._store.complete:
             self._announce(pending)
+            self._say_what_is_not_compared()
         return pending
+
+    def _say_what_is_not_compared(self) -> None:
+        assert self._store is not None
+        there = self._store.provenance
+        if self._base is not None:
+            with open_store(self._base, verify="none") as store:
+                there = store.provenance
+        note = not_compared({str(self._path): there, "this run": self._plan[3]})
+        if note:
+            self.say(note)
 
     def _tidy(self) -> list[str]:
         """Remove what earlier addings have left and the store holds already; say what stays."""

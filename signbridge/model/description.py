@@ -25,6 +25,7 @@ from signbridge.model.files import (
 )
 from signbridge.model.processor import load_processor
 from signbridge.model.random_weights import initialiser, model_skeleton
+from signbridge.model.settings import config_record, generation_record, processor_records
 from signbridge.runtime.files import file_sha256
 
 TINY = "tiny"
@@ -43,6 +44,7 @@ class ModelDescription:
         folder: where its files lie on this disk.
         revision: the hub's commit hash, or an empty string.
         config: its transformers configuration.
+        generation_config: what its answers are generated with.
         processor: its transformers processor, see
             :func:`~signbridge.model.processor.load_processor`.
         skeleton: the model on the ``meta`` device: modules and shapes, no values.
@@ -56,6 +58,7 @@ class ModelDescription:
     folder: Path
     revision: str
     config: Any
+    generation_config: Any
     processor: Any
     skeleton: PreTrainedModel
     weights: Weights = "pretrained"
@@ -87,6 +90,15 @@ class ModelDescription:
         """One SHA-256 over the weight files; reads them once unless the hub's cache knows it."""
         return weights_sha256(self.folder)
 
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """Records of what decides vectors and answers besides the weights, by content."""
+        return {
+            "model_config": config_record(self.config, quantized=self.weights == "pretrained"),
+            **processor_records(self.processor, self.folder),
+            "generation_config": generation_record(self.generation_config, self.folder),
+        }
+
     def provenance(self) -> dict[str, Any]:
         """Return the attributes that say which model and processor made a store.
 
@@ -102,6 +114,7 @@ class ModelDescription:
             "processor_class": type(self.processor).__name__,
             "image_processor_class": type(image_processor).__name__,
             "processor_backend": "pil",
+            **self.settings,
         }
 
     def _weights_record(self) -> dict[str, Any]:
@@ -150,6 +163,7 @@ def describe_model(
         folder=folder,
         revision=revision,
         config=config,
+        generation_config=_generation_config(spec, folder, config),
         processor=load_processor(spec, folder, config),
         skeleton=skeleton,
         weights=weights,
@@ -167,6 +181,14 @@ def _config(spec: str, folder: Path) -> Any:
             f"{spec} has a config.json that this version of transformers cannot use "
             f"({first_line(error)}): code that ships with a model is never run here."
         ) from error
+
+
+def _generation_config(spec: str, folder: Path, config: Any) -> Any:
+    from transformers import GenerationConfig
+
+    if not (folder / "generation_config.json").is_file():
+        return GenerationConfig.from_model_config(config)
+    return GenerationConfig.from_pretrained(folder)
 
 
 def _skeleton(spec: str, config: Any) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,10 +16,14 @@ from signbridge.model import ComputeDtype, Quantization
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import decoder_layers
 from signbridge.model.quantization import (
-    compute_dtype_for,
-    keep_compute_dtype,
+    Quantized,
+    compute_dtype_of,
     nf4_config,
+    planned_quantization,
+    quantized,
+    set_compute_dtype,
     skipped_modules,
+    stored_quantization,
     weight_bytes,
 )
 from signbridge.model.random_weights import random_model
@@ -29,7 +34,7 @@ def load_model(
     description: ModelDescription,
     device: torch.device | str,
     *,
-    quantization: Quantization = "nf4",
+    quantization: Quantization = "auto",
     compute_dtype: ComputeDtype = "auto",
 ) -> Any:
     """Load the weights and return the model in evaluation mode on ``device``.
@@ -37,23 +42,23 @@ def load_model(
     Args:
         description: from :func:`~signbridge.model.description.describe_model`.
         device: where it runs.
-        quantization: ``nf4`` (4-bit NormalFloat, double quantised) or ``none``.
+        quantization: ``nf4`` (4-bit NormalFloat, double quantised), ``none``, or ``auto``: as the
+            checkpoint is, ``nf4`` where it is not quantised yet.
         compute_dtype: dtype of the forward pass; ``auto`` goes by the device.
 
     Raises:
-        ModelError: if bitsandbytes is missing, the memory does not suffice, or the weights are
-            unreadable or do not fit the configuration.
+        ModelError: if bitsandbytes is missing, the memory does not suffice, the weights are
+            unreadable or do not fit the configuration, or are not quantised as it says.
     """
     device = torch.device(device)
-    dtype = compute_dtype_for(compute_dtype, device)
-    skip = skipped_modules(description.skeleton)
-    _check_memory(
-        description, device, weight_bytes(description.skeleton, quantization, dtype, skip)
-    )
+    planned = planned_quantization(description, quantization, device)
+    dtype = compute_dtype_of(description, compute_dtype, device)
+    _check_memory(description, device, weight_bytes(description.skeleton, planned, dtype))
     options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
     try:
         with quiet_transformers():
-            if quantization == "nf4":
+            if planned.kinds and stored_quantization(description) is None:
+                skip = skipped_modules(description.skeleton)
                 options["quantization_config"] = nf4_config(dtype, skip)
             if description.weights == "random":
                 model = _random(description, options)
@@ -61,8 +66,34 @@ def load_model(
                 model = _pretrained(description, options)
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(f"{_too_large(description, device)}.") from error
-    keep_compute_dtype(model, dtype)
+    model.generation_config = copy.deepcopy(description.generation_config)
+    set_compute_dtype(model, dtype, everywhere=stored_quantization(description) is not None)
+    _check_quantization(description, model, planned, dtype)
     return model.eval()
+
+
+def _check_quantization(
+    description: ModelDescription, model: nn.Module, planned: Quantized, dtype: torch.dtype
+) -> None:
+    """Refuse a model whose layers are not what the store will say of them."""
+    found = quantized(model, description.skeleton)
+    names = [
+        name
+        for name in {**planned.kinds, **found.kinds}
+        if planned.kinds.get(name) != found.kinds.get(name)
+    ]
+    if names:
+        said, there = (one.kinds.get(names[0], "not quantised") for one in (planned, found))
+        raise ModelError(
+            f"{description.spec} is not quantised as its config.json says: {names[0]} is {there} "
+            f"and not {said}{_more(names)}; the folder is of two models, or its config.json was "
+            "edited."
+        )
+    if dtype not in {p.dtype for p in model.parameters()}:
+        raise ModelError(
+            f"{description.spec} does not load as {str(dtype).removeprefix('torch.')}: give "
+            "another --compute_dtype."
+        )
 
 
 def _pretrained(description: ModelDescription, options: dict[str, Any]) -> Any:
@@ -72,6 +103,7 @@ def _pretrained(description: ModelDescription, options: dict[str, Any]) -> Any:
     try:
         model, report = auto.from_pretrained(
             description.folder,
+            config=copy.deepcopy(description.config),  # what the store records
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -89,14 +121,9 @@ def _pretrained(description: ModelDescription, options: dict[str, Any]) -> Any:
 
 
 def _random(description: ModelDescription, options: dict[str, Any]) -> Any:
-    from transformers import GenerationConfig
-
-    model = random_model(
+    return random_model(
         description.config, description.weights_seed, description.skeleton, **options
     )
-    if (description.folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(description.folder)
-    return model
 
 
 def _check_fit(description: ModelDescription, model: nn.Module, report: Mapping[str, Any]) -> None:

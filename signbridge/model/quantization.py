@@ -1,18 +1,195 @@
-"""4-bit NormalFloat quantisation through bitsandbytes, and the record of what it covers.
+"""Quantisation: 4-bit NormalFloat through bitsandbytes, and what the layers of any model are.
 
 NF4 with double quantisation: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314.
 """
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from signbridge.errors import ModelError
+from signbridge.errors import ModelError, first_line
 from signbridge.model import ComputeDtype, Quantization
+from signbridge.model.random_weights import model_skeleton
+from signbridge.runtime.terminal import quiet_transformers
+
+if TYPE_CHECKING:
+    from signbridge.model.description import ModelDescription
+
+_BITS = {"nf4": 4.127, "fp4": 4.127}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What of a model is quantised: the record that goes into a store.
+
+    Attributes:
+        kinds: for each quantised layer how: ``nf4``, ``fp4``, ``int8``, or what another method
+            calls itself.
+        plain: the linear layers that are not.
+    """
+
+    kinds: Mapping[str, str]
+    plain: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """``none``, or the kind; of a model with several kinds all of them."""
+        return ", ".join(sorted(set(self.kinds.values()))) or "none"
+
+    def record(self) -> dict[str, Any]:
+        """Attributes for a store's provenance."""
+        if not self.kinds:
+            return {"quantization": "none"}
+        return {
+            "quantization": self.kind,
+            "quantized_modules": whole_parts(set(self.kinds), set(self.plain)),
+            "quantization_skipped": whole_parts(set(self.plain), set(self.kinds)),
+        }
+
+
+def quantized(model: nn.Module, skeleton: nn.Module) -> Quantized:
+    """Read what the layers of a model are.
+
+    Args:
+        model: a loaded model, or one on the ``meta`` device that is made ready for quantised
+            weights.
+        skeleton: the same architecture without quantisation.
+    """
+    linear = {n for n, module in skeleton.named_modules() if isinstance(module, nn.Linear)}
+    found = ((n, _kind(module, n in linear)) for n, module in model.named_modules())
+    kinds = {name: kind for name, kind in found if kind is not None}
+    return Quantized(kinds, tuple(sorted(linear - set(kinds))))
+
+
+def _kind(module: Any, is_linear: bool) -> str | None:
+    """How a layer is quantised; None where it is not."""
+    name = type(module).__name__
+    weight = getattr(module, "weight", None)
+    if name == "Linear4bit":
+        state = getattr(weight, "quant_state", None)
+        return str(getattr(weight if state is None else state, "quant_type", "4 bits"))
+    if name == "Linear8bitLt":
+        return "int8"
+    if not is_linear:
+        return None
+    if not isinstance(weight, torch.Tensor):
+        return name
+    of_a_library = type(weight.data) is not torch.Tensor
+    return name if of_a_library or not weight.is_floating_point() else None
+
+
+def whole_parts(names: set[str], others: set[str]) -> list[str]:
+    """Name layers by the largest parts of the model that hold none of ``others``.
+
+    Args:
+        names: names of layers, such as ``model.vision_tower.encoder.layers.0.fc1``.
+        others: names of other layers.
+
+    Returns:
+        Names of parts, sorted, such as ``model.vision_tower``; of two components at the shortest.
+    """
+    prefixes = {".".join(other.split(".")[:n]) for other in others for n in range(1, 40)}
+    found = set()
+    for name in names:
+        words = name.split(".")
+        cuts = (".".join(words[:n]) for n in range(min(2, len(words)), len(words) + 1))
+        found.add(next((part for part in cuts if part not in prefixes), name))
+    return sorted(found)
+
+
+def stored_quantization(description: ModelDescription) -> Any:
+    """The quantisation that a checkpoint's configuration names, or None.
+
+    Random weights are made anew, whatever the checkpoint is.
+    """
+    if description.weights == "random":
+        return None
+    config = description.config
+    own = getattr(config, "quantization_config", None)
+    return own or getattr(config.get_text_config(), "quantization_config", None)
+
+
+def planned_quantization(
+    description: ModelDescription,
+    quantization: Quantization,
+    device: torch.device | str,
+) -> Quantized:
+    """Say what will be quantised, and how, before any weights are loaded.
+
+    Args:
+        description: the model.
+        quantization: ``nf4``, ``none``, or ``auto``: as the checkpoint is, NF4 where it is not
+            quantised yet.
+        device: where it will run.
+
+    Raises:
+        ModelError: what was asked for cannot be had of this checkpoint.
+    """
+    stored = stored_quantization(description)
+    skeleton = description.skeleton
+    if stored is None:
+        linear = [n for n, module in skeleton.named_modules() if isinstance(module, nn.Linear)]
+        skip = linear if quantization == "none" else skipped_modules(skeleton)
+        kinds = {name: "nf4" for name in linear if name not in skip}
+        return Quantized(kinds, tuple(sorted(set(linear) - set(kinds))))
+    planned = quantized(_prepared(description, device), skeleton)
+    if quantization not in ("auto", planned.kind):
+        raise ModelError(
+            f"{description.spec} is quantised already ({planned.kind}), so --quantization "
+            f"{quantization} cannot be had: leave the option out, or give the model as it was "
+            "before it was quantised."
+        )
+    return planned
+
+
+def _prepared(description: ModelDescription, device: torch.device | str) -> nn.Module:
+    """The model on the ``meta`` device, its layers replaced as for loading its checkpoint."""
+    from transformers.quantizers.auto import get_hf_quantizer
+
+    config = copy.deepcopy(description.config)
+    try:
+        with quiet_transformers():
+            model = model_skeleton(config)
+            place = {"": torch.device(device)}
+            quantizer, config, place = get_hf_quantizer(config, None, place, None, {})
+            if quantizer is not None:
+                quantizer.preprocess_model(
+                    model=model, dtype=model.dtype, device_map=place, checkpoint_files=[]
+                )
+    except Exception as error:  # whatever a method of quantisation raises for what it lacks
+        raise ModelError(
+            f"{description.spec} is quantised already, in a way that cannot be loaded here "
+            f"({first_line(error)}): give the model as it was before it was quantised."
+        ) from error
+    return model
+
+
+def compute_dtype_of(
+    description: ModelDescription, choice: ComputeDtype, device: torch.device | str
+) -> torch.dtype:
+    """Return the dtype that a model's forward pass computes in.
+
+    ``auto`` is the dtype that an already quantised checkpoint names for its 4-bit layers, else it
+    goes by the device as for :func:`compute_dtype_for`.
+
+    Raises:
+        ModelError: as of :func:`compute_dtype_for`.
+    """
+    stored = stored_quantization(description)
+    if choice == "auto" and stored is not None:
+        settings = stored if isinstance(stored, dict) else stored.to_dict()
+        name = str(settings.get("bnb_4bit_compute_dtype")).removeprefix("torch.")
+        if settings.get("load_in_4bit") and name in get_args(ComputeDtype):
+            choice = cast("ComputeDtype", name)
+    return compute_dtype_for(choice, device)
 
 
 def compute_dtype_for(choice: ComputeDtype, device: torch.device | str) -> torch.dtype:
@@ -45,16 +222,6 @@ def skipped_modules(skeleton: PreTrainedModel) -> list[str]:
     return [name for name, module in skeleton.named_modules() if module is output]
 
 
-def quantized_parts(skeleton: nn.Module, skip: list[str]) -> list[str]:
-    """Return the model's parts whose linear layers NF4 covers, such as ``model.vision_tower``."""
-    names = [
-        name
-        for name, module in skeleton.named_modules()
-        if isinstance(module, nn.Linear) and name not in skip
-    ]
-    return sorted({".".join(name.split(".")[:2]) for name in names})
-
-
 def nf4_config(compute_dtype: torch.dtype, skip: list[str]) -> Any:
     """Return transformers' configuration of NF4 with double quantisation.
 
@@ -80,38 +247,51 @@ def nf4_config(compute_dtype: torch.dtype, skip: list[str]) -> Any:
     )
 
 
-def keep_compute_dtype(model: nn.Module, compute_dtype: torch.dtype) -> None:
-    """Make 4-bit layers on a CPU compute in the dtype that the store will name.
+def set_compute_dtype(model: nn.Module, compute_dtype: torch.dtype, *, everywhere: bool) -> None:
+    """Make a model compute in the dtype that the store will name.
 
-    On a processor with AVX512-BF16, bitsandbytes (0.50) computes them in bfloat16 whatever dtype
-    was asked for, so the vectors would depend on the processor (by about 1 %, see docs/method.md).
+    The 4-bit layers of a checkpoint may name another one. On a processor with AVX512-BF16,
+    bitsandbytes (0.50) computes them in bfloat16 whatever dtype was asked for, so the vectors would
+    depend on the processor (by about 1 %, see docs/method.md).
+
+    Args:
+        model: a loaded model.
+        compute_dtype: what it is to compute in.
+        everywhere: whether its other weights may be of another dtype, as transformers (5.23) leaves
+            some of those of a checkpoint that is quantised already.
     """
-    if compute_dtype == torch.bfloat16:
-        return
     module: Any
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
+        if type(module).__name__ == "Linear4bit":
+            module.compute_dtype, module.compute_type_is_set = compute_dtype, True
+        if compute_dtype != torch.bfloat16 and hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+        if type(module).__name__ == "Linear8bitLt":  # it says at every call that it rounds
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if not everywhere:
+        return
+    kept = {
+        word
+        for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+        for word in getattr(model, name, None) or ()
+    }
+    for name, value in model.named_parameters():
+        if value.is_floating_point() and not kept.intersection(name.split(".")):
+            value.data = value.data.to(compute_dtype)
 
 
-def weight_bytes(
-    skeleton: PreTrainedModel,
-    quantization: Quantization,
-    compute_dtype: torch.dtype,
-    skip: list[str],
-) -> int:
+def weight_bytes(skeleton: PreTrainedModel, planned: Quantized, dtype: torch.dtype) -> int:
     """Estimate the memory of the loaded weights in bytes.
 
-    An NF4 weight takes 4 bits and, double quantised in blocks of 64, 0.127 bits of scales
-    (QLoRA, section 3).
+    A 4-bit weight takes 4 bits and, double quantised in blocks of 64, 0.127 bits of scales
+    (QLoRA, section 3); an int8 weight 8 bits.
+
+    Args:
+        skeleton: the model without values.
+        planned: what is quantised, from :func:`planned_quantization`.
+        dtype: dtype of the other weights.
     """
-    quantized = {
-        f"{name}.weight"
-        for name, module in skeleton.named_modules()
-        if quantization == "nf4" and isinstance(module, nn.Linear) and name not in skip
-    }
-    bits = {
-        name: 4.127 if name in quantized else 8 * compute_dtype.itemsize
-        for name, _ in skeleton.named_parameters()
-    }
-    return int(sum(p.numel() * bits[name] / 8 for name, p in skeleton.named_parameters()))
+    bits = {f"{name}.weight": _BITS.get(kind, 8.0) for name, kind in planned.kinds.items()}
+    plain = 8.0 * dtype.itemsize
+    parameters = skeleton.named_parameters()
+    return int(sum(p.numel() * bits.get(name, plain) / 8 for name, p in parameters))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from signbridge.runtime.words import counted, duration, size
 from signbridge.store.leftovers import Unfinished, addings, unfinished
 from signbridge.store.reader import Store, open_store
 from signbridge.store.schema import SHARDS
+from signbridge.store.settings import SETTINGS, summary_of_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,7 @@ def merged_line(path: str | os.PathLike[str], n_stores: int) -> str:
             f"merged {n_stores} stores: {counted(store.n_samples, 'sample')}, "
             f"{counted(len(store.layers), 'layer')} ({_listed(store.layers)}), "
             f"{size(store.path.stat().st_size)} in {path}"
-        )
+        ) + "".join(f"; {note}" for note in store.info.get("not_compared", []))
 
 
 def _listed(layers: Sequence[int]) -> str:
@@ -87,8 +88,7 @@ def _rows_of_unfinished(begun: Unfinished) -> Iterator[tuple[str, str]]:
         shards += f", the newest written {ago} ago"
     yield "shards", shards
     yield "resid_post", f"layers {_listed(begun.layers)}"
-    for key, value in sorted(begun.provenance.items()):
-        yield key, str(value)[:_LONGEST]
+    yield from _provenance_rows(begun.provenance)
 
 
 def _leftover_rows(store: Store) -> Iterator[tuple[str, str]]:
@@ -122,5 +122,10 @@ def _rows(store: Store) -> Iterator[tuple[str, str]]:
     if store.responses is not None:
         example = next((text for text in store.responses if text), "")
         yield "response", f"answers such as {example!r}"
-    for key, value in sorted(store.provenance.items()):
-        yield key, str(value)[:_LONGEST]
+    yield from _provenance_rows(store.provenance)
+
+
+def _provenance_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in sorted(provenance.items()):
+        text = summary_of_settings(value) if key in SETTINGS else str(value)
+        yield key, text[:_LONGEST]

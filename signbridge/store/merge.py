@@ -24,9 +24,10 @@ from signbridge.store.output import (
     refuse_what_is_no_store,
 )
 from signbridge.store.parts import Parts, spec_identity
-from signbridge.store.provenance import differing_keys, plain
+from signbridge.store.provenance import differing_keys, in_common, not_compared, plain
 from signbridge.store.reader import Store, open_store
 from signbridge.store.schema import RESID_POST, SampleTable, StoreSpec, Values, Variable
+from signbridge.store.settings import SETTINGS
 
 # Where the images came from may differ between stores of different samples.
 SAMPLE_KEYS = frozenset(
@@ -157,7 +158,7 @@ def _join(
 
 def _join_columns(stores: Sequence[Store]) -> Content:
     first = stores[0]
-    provenance: dict[str, Any] = dict(first.provenance)
+    provenance = _recorded_by_all(stores)
     permutations: list[NDArray[np.int64] | None] = []
     for store in stores:
         _refuse(first, store, SITE_KEYS)
@@ -297,7 +298,7 @@ def _join_rows(stores: Sequence[Store]) -> Content:
                 "cannot be joined: extract them again with the same classes."
             )
         class_names = united
-    provenance = dict(first.provenance)
+    provenance = _recorded_by_all(stores)
     for key in SAMPLE_KEYS:
         chosen = [s.provenance.get(key) for s in stores]
         # "all", a number or a list of names: what stores that differ in it have chosen is a list.
@@ -414,8 +415,9 @@ def _refuse(first: Store, store: Store, allowed: frozenset[str]) -> None:
     new = {k: v for k, v in store.provenance.items() if k not in allowed}
     keys = differing_keys(old, new)
     if keys:
+        old, new = in_common(old, new)
         key = keys[0]
-        others = f" (also {', '.join(keys[1:])})" if len(keys) > 1 else ""
+        others = f" (also {some(keys[1:], 5)})" if len(keys) > 1 else ""
         raise StoreError(
             f"{first.path} and {store.path} cannot be joined, since {key} is "
             f"{old.get(key)!r} in the one and {new.get(key)!r} in the other{others}."
@@ -425,6 +427,15 @@ def _refuse(first: Store, store: Store, allowed: frozenset[str]) -> None:
             f"{first.path} and {store.path} cannot be joined: their vectors have "
             f"{first.hidden_size} values of {first.dtype} and {store.hidden_size} of {store.dtype}."
         )
+
+
+def _recorded_by_all(stores: Sequence[Store]) -> dict[str, Any]:
+    """The provenance of the first, without settings that another store does not record."""
+    return {
+        key: value
+        for key, value in stores[0].provenance.items()
+        if key not in SETTINGS or all(key in store.provenance for store in stores)
+    }
 
 
 def _united(values: Sequence[Any]) -> Any:
@@ -445,8 +456,10 @@ def _merged_info(stores: Sequence[Store]) -> dict[str, Any]:
     names = [s.path.name for s in stores]
     unnamed = [s.path.name for s in stores if s.group_names is None]
     some_named = 0 < len(unnamed) < len(stores)
+    note = not_compared({str(s.path): s.provenance for s in stores})
     return {
         "merged_from": names,
         "without_group_names": unnamed if some_named else None,
+        "not_compared": [note] if note else [],
         **{f"info_{i}": s.info for i, s in enumerate(stores)},
     }

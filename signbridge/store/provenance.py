@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from signbridge.errors import StoreError
+from signbridge.runtime.words import some
 from signbridge.store.schema import RESERVED_ATTRIBUTES
+from signbridge.store.settings import comparable, knows_settings
 
 Provenance = dict[str, Any]
 # What a person sets, in the order in which a message names it.
@@ -42,6 +44,7 @@ _CONSEQUENCES = frozenset(
         "model_class",
         "model_revision",
         "weights_sha256",
+        "config_sha256",
         "processor_class",
         "image_processor_class",
         "quantized_modules",
@@ -57,8 +60,11 @@ _CONTENT = {
     "image_sha256 (SHA-256)": ("from other images under the same names", ""),
     "sample_id (SHA-256)": ("from images with other names", ""),
 }
-# Recorded for the reader alone: what follows from it, labels and groups, is compared.
-_REMARKS = ("layout", "signers")
+# Names of a model, which say nothing where its weights and settings are recorded and equal.
+_NAMES = ("model", "model_kind", "model_revision", "config_sha256")
+_WEIGHTS = ("weights", "weights_sha256", "weights_seed", "weights_initialiser")
+# Recorded for the reader alone: what follows from it, such as labels and groups, is compared.
+_REMARKS = ("layout", "signers", "forced_choice_left_out")
 _MAX_ATTRIBUTE_BYTES = 60_000  # an HDF5 attribute holds less than 64 KiB
 
 
@@ -137,19 +143,60 @@ def provenance_sha256(provenance: Mapping[str, Any]) -> str:
     return sha256_text(canonical_json(plain(provenance)))
 
 
+def in_common(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Two provenances as they are compared: by content, and by name where that is all there is.
+
+    The settings of processor, tokenizer and model are compared one by one; a store that does not
+    record them is compared without them. Where weights and settings are the same, the model's name
+    and folder do not count.
+    """
+    found = comparable([old, new])
+    same_weights = all(old.get(key) == new.get(key) for key in _WEIGHTS)
+    by_content = same_weights and knows_settings(old) and knows_settings(new)
+    left_out = _REMARKS + (_NAMES if by_content else ())
+    return [{k: v for k, v in one.items() if k not in left_out} for one in found]
+
+
+def not_compared(provenances: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say which of several stores cannot be compared in full; empty where all can be.
+
+    Args:
+        provenances: of what is there, under the words that name it.
+    """
+    lacking = [name for name, one in provenances.items() if not knows_settings(one)]
+    if len(lacking) in (0, len(provenances)):
+        return ""
+    return (
+        f"{some(lacking)} {'does' if len(lacking) == 1 else 'do'} not record the settings of "
+        "model, processor and tokenizer, as version 0.1.0 did not: that they are the same is not "
+        "checked"
+    )
+
+
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Keys whose values differ: what a person sets first, then the others, sorted.
 
-    An absent key differs from a present one.
+    An absent key differs from a present one; see :func:`in_common` for what is compared.
     """
+    old, new = in_common(old, new)
     keys = [
         key
-        for key in sorted({*old, *new} - {*_REMARKS})
-        if key not in old or key not in new or canonical_json(old[key]) != canonical_json(new[key])
+        for key in sorted({*old, *new})
+        if key not in old or key not in new or not _equal(old[key], new[key])
     ]
     rank = {key: number for number, key in enumerate(_OPTIONS)}
     last = len(_OPTIONS)
     return sorted(keys, key=lambda key: (rank.get(key, last), key in _CONSEQUENCES))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return a == b if _is_number(a) and _is_number(b) else canonical_json(a) == canonical_json(b)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 _SHOWN = 80
@@ -190,9 +237,10 @@ def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], where: str
     keys = differing_keys(old, new)
     if not keys:
         return
+    old, new = in_common(old, new)
     key = keys[0]
     others = [other for other in keys[1:] if other not in _CONSEQUENCES]
-    also = f" (also {', '.join(others)})" if others else ""
+    also = f" (also {some(others, 5)})" if others else ""
     before, now = shown(old, new, key)
     what = f"made with {key} = {before}, but now {key} is {now}"
     if key in _CONTENT:

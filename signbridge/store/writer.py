@@ -102,6 +102,8 @@ class StoreWriter:
                 self._shards = self._parts.make_plan(*plan)
             else:
                 self._shards = self._planned(shard_size, overwrite)
+            # Those of the first shards: what they do not record, the whole does not either.
+            self.provenance = checked_provenance(self._parts.read_plan()["provenance"])
             self._check_space()
         except BaseException:
             self.close()

@@ -13,7 +13,7 @@ from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
 from signbridge.model.quantization import (
     compute_dtype_for,
-    quantized_parts,
+    planned_quantization,
     skipped_modules,
     weight_bytes,
 )
@@ -38,11 +38,15 @@ def test_nf4_covers_what_the_record_says(tiny, nf4):
     linears = {n for n, m in tiny.skeleton.named_modules() if isinstance(m, torch.nn.Linear)}
     assert skip == ["lm_head"]
     assert linear4bit(nf4) == linears - set(skip)
-    assert quantized_parts(tiny.skeleton, skip) == [
-        "model.language_model",
-        "model.multi_modal_projector",
-        "model.vision_tower",
-    ]
+    assert planned_quantization(tiny, "nf4", "cpu").record() == {
+        "quantization": "nf4",
+        "quantized_modules": [
+            "model.language_model",
+            "model.multi_modal_projector",
+            "model.vision_tower",
+        ],
+        "quantization_skipped": ["lm_head"],
+    }
     weight = nf4.get_decoder().layers[0].self_attn.q_proj.weight
     assert weight.quant_state.quant_type == "nf4"
     assert weight.quant_state.nested  # double quantisation
@@ -70,9 +74,8 @@ def test_nf4_vectors_are_those_of_the_dequantised_weights(tiny, nf4, prepare):
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_weight_bytes_estimates_what_is_loaded(tiny, model, nf4, quantization):
     loaded = {"nf4": nf4, "none": model}[quantization]
-    estimate = weight_bytes(
-        tiny.skeleton, quantization, torch.float32, skipped_modules(tiny.skeleton)
-    )
+    planned = planned_quantization(tiny, quantization, "cpu")
+    estimate = weight_bytes(tiny.skeleton, planned, torch.float32)
     actual = loaded.get_memory_footprint(return_buffers=False)
     assert actual == pytest.approx(estimate, rel=0.05)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from signbridge.errors import ProbeError
 from signbridge.probes.controls.measurement import Measurement, Sweep
 from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, Feature
+from signbridge.store.provenance import in_common
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -100,8 +101,10 @@ class Control:
     @property
     def differing(self) -> dict[str, tuple[Any, Any]]:
         """Settings other than the weights that differ, as (main, control)."""
-        ours, theirs = self.main.provenance, self.store.provenance
-        settings = {key: (ours.get(key), theirs.get(key)) for key in _SETTINGS}
+        ours, theirs = in_common(self.main.provenance, self.store.provenance)
+        recorded = {*self.main.provenance, *self.store.provenance}
+        wanted = (*_SETTINGS, *sorted({*ours, *theirs} - recorded))
+        settings = {key: (ours.get(key), theirs.get(key)) for key in wanted}
         settings["hidden_size"] = (self.main.hidden_size, self.store.hidden_size)
         return {key: pair for key, pair in settings.items() if pair[0] != pair[1]}
 

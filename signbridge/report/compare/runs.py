@@ -13,6 +13,7 @@ from signbridge.report.figures import style
 from signbridge.results.records import to_json
 from signbridge.results.results import Results, load_results
 from signbridge.statistics.metrics import METRICS
+from signbridge.store.settings import comparable
 
 __all__ = [
     "Difference",
@@ -139,7 +140,7 @@ def what_differs(runs: Sequence[Run]) -> list[Difference]:
         Only what differs, provenance before protocol. Checksums are left out where a name beside
         them differs as well.
     """
-    found = _differing([run.results.provenance for run in runs], frozenset())
+    found = _differing(comparable([run.results.provenance for run in runs]), frozenset())
     named = [d for d in found if d.key not in {_words(k) for k in _DERIVED}]
     found = named or found
     protocol = [to_json(run.results.protocol) for run in runs]

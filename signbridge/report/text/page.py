@@ -25,6 +25,7 @@ from signbridge.results.records import to_json
 from signbridge.runtime.words import listed
 from signbridge.statistics.metrics import measure
 from signbridge.store.provenance import grouping
+from signbridge.store.settings import SETTINGS, summary_of_settings
 
 if TYPE_CHECKING:
     from signbridge.report.figures.plot import Plot
@@ -141,7 +142,10 @@ def _score_note(results: Results, others: Sequence[str]) -> str:
 def _provenance(results: Results) -> list[tuple[str, str]]:
     store, summary = results.store, results.summary
     found: dict[str, Any] = {"activation store": store.path}
-    found |= results.provenance
+    found |= {
+        key: summary_of_settings(value) if key in SETTINGS else value
+        for key, value in results.provenance.items()
+    }
     found["store fingerprint"] = store.fingerprint
     found |= {f"random weights: {key}": value for key, value in (summary.control or {}).items()}
     found["library versions"] = ", ".join(f"{k} {v}" for k, v in summary.versions.items())

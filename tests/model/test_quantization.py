@@ -1,0 +1,133 @@
+"""Checkpoints that are quantised already: what is said of them is what their layers are."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+from signbridge.errors import ModelError
+from signbridge.model.description import TINY_FOLDER, describe_model
+from signbridge.model.forward import CaptureRequest, run_batch
+from signbridge.model.load import load_model
+from signbridge.model.quantization import (
+    compute_dtype_of,
+    planned_quantization,
+    quantized,
+    whole_parts,
+)
+
+FOUR_BITS = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.float32}
+NF4 = FOUR_BITS | {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+VISION = ["model.multi_modal_projector", "model.vision_tower"]
+KINDS = {
+    "nf4": NF4,
+    "fp4": FOUR_BITS | {"bnb_4bit_quant_type": "fp4"},
+    "int8": {"load_in_8bit": True},
+    "decoder-alone": NF4 | {"llm_int8_skip_modules": ["lm_head", *VISION]},
+    "bfloat16": NF4 | {"bnb_4bit_compute_dtype": torch.bfloat16},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Saves the bundled model quantised, as repositories called *-bnb-4bit are; once a kind."""
+    folder = tmp_path_factory.mktemp("quantised")
+
+    def save(kind):
+        place = folder / kind
+        if not place.exists():
+            model = AutoModelForImageTextToText.from_pretrained(
+                TINY_FOLDER,
+                quantization_config=BitsAndBytesConfig(**KINDS[kind]),
+                dtype=torch.float32,
+                device_map={"": "cpu"},
+            )
+            model.save_pretrained(place)
+            for file in TINY_FOLDER.glob("*.json"):
+                if file.name != "config.json":
+                    shutil.copy(file, place)
+        return describe_model(str(place))
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "covered", "skipped"),
+    [
+        ("nf4", "nf4", ["model.language_model", *VISION], ["lm_head"]),
+        ("fp4", "fp4", ["model.language_model", *VISION], ["lm_head"]),
+        ("int8", "int8", ["model.language_model", *VISION], ["lm_head"]),
+        ("decoder-alone", "nf4", ["model.language_model"], ["lm_head", *VISION]),
+    ],
+)
+def test_the_record_says_what_the_loaded_layers_are(checkpoint, kind, layers, covered, skipped):
+    description = checkpoint(kind)
+    planned = planned_quantization(description, "auto", "cpu")
+    assert planned.record() == {
+        "quantization": layers,
+        "quantized_modules": covered,
+        "quantization_skipped": skipped,
+    }
+    assert quantized(load_model(description, "cpu"), description.skeleton) == planned
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"), [("nf4", "none"), ("fp4", "nf4"), ("int8", "nf4"), ("int8", "none")]
+)
+def test_an_option_that_cannot_be_had_is_refused(checkpoint, kind, asked):
+    says = rf"is quantised already \({kind}\), so --quantization {asked} cannot be had"
+    with pytest.raises(ModelError, match=says):
+        load_model(checkpoint(kind), "cpu", quantization=asked)
+
+
+def test_a_checkpoint_in_nf4_gives_the_vectors_of_nf4(checkpoint, tiny, prepare):
+    request = CaptureRequest(tuple(range(8)))
+    inputs = prepare([0, 60])
+    wanted, read = (
+        run_batch(load_model(one, "cpu", quantization="nf4"), inputs, tiny.image_token_id, request)
+        for one in (tiny, checkpoint("nf4"))
+    )
+    assert torch.equal(read.resid_post, wanted.resid_post)
+
+
+def test_the_forward_pass_computes_in_the_dtype_that_is_said(checkpoint):
+    description = checkpoint("bfloat16")
+    assert compute_dtype_of(description, "auto", "cpu") == torch.bfloat16
+    for choice in ("auto", "float32"):
+        dtype = compute_dtype_of(description, choice, "cpu")
+        model = load_model(description, "cpu", compute_dtype=choice)
+        plain = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        inside = {m.compute_dtype for m in model.modules() if type(m).__name__ == "Linear4bit"}
+        assert plain == inside == {dtype}
+
+
+def test_random_weights_are_made_anew_whatever_the_checkpoint_is(checkpoint):
+    description = describe_model(checkpoint("fp4").spec, weights="random")
+    assert planned_quantization(description, "none", "cpu").kind == "none"
+
+
+def test_a_config_that_says_otherwise_than_its_weights_is_refused(checkpoint, tmp_path):
+    lying = shutil.copytree(checkpoint("fp4").folder, tmp_path / "lying")
+    config = json.loads((lying / "config.json").read_text())
+    config["quantization_config"]["bnb_4bit_quant_type"] = "nf4"
+    (lying / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"is not quantised as its config\.json says"):
+        load_model(describe_model(str(lying)), "cpu")
+
+
+def test_a_method_that_cannot_be_had_is_one_sentence(tmp_path):
+    folder = shutil.copytree(TINY_FOLDER, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="quantised already, in a way that cannot be loaded here"):
+        planned_quantization(describe_model(str(folder)), "auto", "cpu")
+
+
+def test_parts_are_named_as_large_as_they_are_whole():
+    names = {"m.vision.0.a", "m.vision.0.b", "m.text.0.a", "head"}
+    assert whole_parts(names, {"m.text.0.b"}) == ["head", "m.text.0.a", "m.vision"]
+    assert whole_parts(names, set()) == ["head", "m.text", "m.vision"]
+    assert whole_parts(set(), names) == []
