@@ -112,13 +112,14 @@ class Job:
         if settings.fit_intercept:
             self.centre = weight @ data
             data -= self.centre
-        top = float(data.abs().max()) if data.numel() else 0.0
+        top = float(torch.linalg.vector_norm(data, torch.inf)) if data.numel() else 0.0
         if top <= len(data) * _EPS * float(torch.linalg.vector_norm(self.centre)):
             data.zero_()  # constant features: what centring has left is rounding
         elif self.scaling is None:
-            sizes = top * torch.linalg.vector_norm(data / top, dim=0) / len(data) ** 0.5
+            sizes = torch.linalg.vector_norm(data, dim=0) / len(data) ** 0.5
             self._choose_unit(sizes, settings)
-            data /= self.unit
+            if self.unit != 1:
+                data /= self.unit
         self.basis = eigenbasis(data, weight)
         self.spectrum = self.basis.spectrum
         if settings.decision:
@@ -174,7 +175,8 @@ class Job:
         out = (
             part.to(torch.float64, copy=True) if self.scaling is None else self.scaling.apply(part)
         )
-        return out.sub_(self.centre).div_(self.unit)
+        out.sub_(self.centre)
+        return out if self.unit == 1 else out.div_(self.unit)
 
     @property
     def rank(self) -> int:
