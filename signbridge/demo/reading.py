@@ -24,7 +24,7 @@ from signbridge.model.forward import CaptureRequest, cpu_threads_for, run_batch,
 from signbridge.model.load import load_model
 from signbridge.model.processor import answer_context, prepare
 from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
-from signbridge.model.quantization import planned_quantization
+from signbridge.model.quantization import quantized
 from signbridge.probes.controls.answers import names_class, zero_shot_shares
 from signbridge.results.features import RESID_POST
 from signbridge.results.format import SCORES_FILE, TASK
@@ -32,7 +32,7 @@ from signbridge.results.probes import Probes, load_probes
 from signbridge.results.results import Score
 from signbridge.results.tables import read_rows
 from signbridge.runtime.words import some
-from signbridge.store.provenance import differing_keys, in_common
+from signbridge.store.provenance import differing_keys, in_common, shown
 
 MAX_NEW_TOKENS = 20
 _REPEATED: Mapping[str, Any] = {
@@ -154,10 +154,7 @@ class Reader:
             raise ProbeError(f"the probes in {probes} read no decoder layer; train them again.")
         made = _how_made(self.probes, probes)
         self.description = describe_model(model)
-        wanted: Quantization = "nf4"
-        if "quantization" in made:  # any but these two is that of the checkpoint itself
-            wanted = next((q for q in ("nf4", "none") if q == made["quantization"]), "auto")
-        _check_same(self.description, self.probes, made, model, probes, wanted)
+        _check_same(self.description, self.probes, made, model, probes)
         processor = self.description.processor
         asked = str(made.get("prompt", DEFAULT_TEMPLATE))
         text = resolve_prompt(asked, processor, self.description.config.model_type)
@@ -174,13 +171,16 @@ class Reader:
         except ModelError:
             self._answers = None
         device = _device()
+        kind = made.get("quantization", "auto")
         with cpu_threads_for(self.description.hidden_size, device):
             self._model = load_model(
                 self.description,
                 device,
-                quantization=wanted,
+                quantization=kind if kind in get_args(Quantization) else "auto",
                 compute_dtype=made.get("compute_dtype", "auto") if device.type == "cpu" else "auto",
             )
+            loaded = quantized(self._model, self.description.skeleton).record()
+            _check_settings({**self.description.settings, **loaded}, made, model, probes)
             request = CaptureRequest(
                 layers=self.layers,
                 position=self._position,
@@ -257,12 +257,7 @@ def _device() -> torch.device:
 
 
 def _check_same(
-    description: ModelDescription,
-    probes: Probes,
-    made: Any,
-    model: str,
-    folder: str | Path,
-    wanted: Quantization,
+    description: ModelDescription, probes: Probes, made: Any, model: str, folder: str | Path
 ) -> None:
     """Refuse probes of another model: their numbers would look just as confident."""
     widths = {probes[f"resid_post/{layer}"].n_features for layer in probes.layers}
@@ -273,20 +268,26 @@ def _check_same(
             f"shape than those of {model}: give the --probes of a run with this model."
         )
     weights = made.get("weights_sha256", description.weights_sha256)
-    if weights != description.weights_sha256 or made.get("weights") == "random":
+    if weights != description.weights_sha256:
         raise ModelError(
             f"The probes in {folder} were trained on other weights ({trained_on}) than those of "
             f"{model}: give the --probes of a run with this model."
         )
-    ours = {**description.settings, **planned_quantization(description, wanted, "cpu").record()}
-    theirs = {key: made[key] for key in ours if key in made}
-    ours = {key: ours[key] for key in theirs}
+
+
+def _check_settings(
+    settings: Mapping[str, Any], made: Mapping[str, Any], model: str, folder: str | Path
+) -> None:
+    """Refuse probes of the same weights under other settings, as far as those are recorded."""
+    theirs = {key: value for key, value in made.items() if key in settings}
+    ours = {key: value for key, value in settings.items() if key in theirs}
     differing = differing_keys(theirs, ours)
     if differing:
-        before, now = in_common(theirs, ours)
-        key, also = differing[0], some(differing[1:])
+        key, others = differing[0], differing[1:]
+        old, new = in_common(theirs, ours)
+        before, now = shown(old, new, key)
+        also = f" (also {some(others, 5)})" if others else ""
         raise ModelError(
-            f"The probes in {folder} were trained with {key} = {before.get(key)!r:.100}, but "
-            f"{model} has {now.get(key)!r:.100}{also and f' (also {also})'}: give the --probes of "
-            "a run with these settings."
+            f"The probes in {folder} were trained with {key} = {before}, but of {model} it is "
+            f"{now}{also}: give the --probes of a run with these settings."
         )

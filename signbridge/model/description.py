@@ -186,9 +186,15 @@ def _config(spec: str, folder: Path) -> Any:
 def _generation_config(spec: str, folder: Path, config: Any) -> Any:
     from transformers import GenerationConfig
 
-    if not (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_model_config(config)
-    return GenerationConfig.from_pretrained(folder)
+    try:
+        if not (folder / "generation_config.json").is_file():
+            return GenerationConfig.from_model_config(config)
+        return GenerationConfig.from_pretrained(folder)
+    except Exception as error:  # a value of a wrong type fails in many ways
+        raise ModelError(
+            f"{folder / 'generation_config.json'} cannot be used ({first_line(error)}): fetch it "
+            "again."
+        ) from error
 
 
 def _skeleton(spec: str, config: Any) -> PreTrainedModel:

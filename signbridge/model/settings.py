@@ -7,7 +7,6 @@ keys that begin with ``_`` say where the settings come from (:mod:`signbridge.st
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -15,6 +14,8 @@ from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from signbridge.runtime.files import canonical_json, sha256_text
 
 # Of a configuration: where it was saved and by what, what the loaded objects' classes say (they
 # are recorded by themselves), what is asked for anew in every forward pass, names of labels. The
@@ -106,10 +107,9 @@ def processor_records(processor: Any, folder: Path) -> dict[str, str]:
         processor: the loaded processor.
         folder: the model's folder.
     """
-    own = {k: v for k, v in vars(processor).items() if k not in ("chat_template", "tokenizer")}
-    for name, part in own.items():
-        if callable(getattr(part, "get_vocab", None)):  # a second tokenizer, as InstructBLIP has
-            own[name] = _sha256(_tokenizer_record(part, folder / name))
+    own = {
+        k: v for k, v in vars(processor).items() if k not in ("chat_template", "audio_tokenizer")
+    }
     image_file = "preprocessor_config.json"
     if not (folder / image_file).is_file():
         image_file = "processor_config.json"
@@ -131,16 +131,13 @@ def processor_records(processor: Any, folder: Path) -> dict[str, str]:
 def _tokenizer_record(tokenizer: Any, folder: Path) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return _record("the tokenizer's files", {"vocab": _sha256(tokenizer.get_vocab())})
+        return _record("the tokenizer's files", {"vocab": tokenizer.get_vocab()})
     values = json.loads(backend.to_str())
     for name in ("version", "truncation", "padding"):  # of the file, and of the last call
         values.pop(name, None)
     model = values.get("model") or {}
     if isinstance(model.get("merges"), list):  # pairs, or texts as older versions wrote them
         model["merges"] = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-    for place, name in ((model, "vocab"), (model, "merges"), (values, "added_tokens")):
-        if name in place:
-            place[name] = _sha256(place[name])
     file = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "the tokenizer's files"
     return _record(file, values, "tokenizers")
 
@@ -153,7 +150,7 @@ def _special(tokenizer: Any) -> dict[str, Any]:
 
 def _record(file: str, values: Mapping[str, Any], *libraries: str) -> str:
     made_by = ", ".join(f"{name} {version(name)}" for name in ("transformers", *libraries))
-    return _json({**_shortened(_kept(values)), "_file": file, "_made_by": made_by})
+    return canonical_json({**_shortened(_kept(values)), "_file": file, "_made_by": made_by})
 
 
 class _NoSettingError(Exception):
@@ -191,7 +188,7 @@ def _plain(value: Any) -> Any:
         return sorted((_plain(v) for v in value), key=str)
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    if callable(getattr(value, "tolist", None)):
+    if hasattr(value, "tolist"):
         return _plain(value.tolist())
     if type(value).__name__ == "dtype":
         return str(value).removeprefix("torch.")
@@ -199,20 +196,13 @@ def _plain(value: Any) -> Any:
 
 
 def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Long values by their SHA-256, such as templates of many pages."""
+    """Long values by their SHA-256: vocabularies, lists of merges, long templates."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and len(value) <= _MOST_ENTRIES:
+        small = not isinstance(value, dict) or len(value) <= _MOST_ENTRIES
+        if isinstance(value, dict) and small:
             found[key] = _shortened(value)
-        else:
-            text = value if isinstance(value, str) else _json(value)
-            found[key] = value if len(text) <= _LONGEST_TEXT else _sha256(value)
+            continue
+        text = value if isinstance(value, str) else canonical_json(value)
+        found[key] = value if len(text) <= _LONGEST_TEXT else f"SHA-256 {sha256_text(text)}"
     return found
-
-
-def _sha256(value: Any) -> str:
-    return f"SHA-256 {hashlib.sha256(_json(value).encode()).hexdigest()}"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

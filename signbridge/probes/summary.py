@@ -160,12 +160,7 @@ def commands_of(info: Mapping[str, Any], path: str) -> list[str]:
         Empty where they are not known.
     """
     if isinstance(info.get("command"), str):
-        # A store may come from a stranger: whatever it says is quoted anew, and is an extraction.
-        try:
-            words = shlex.split(info["command"])
-        except ValueError:
-            return []
-        return [shlex.join(words)] if words[:2] == ["signbridge", "extract"] else []
+        return [info["command"]]
     parts = [info[f"info_{k}"] for k in range(len(info)) if f"info_{k}" in info]
     found = [commands_of(part, "") for part in parts if isinstance(part, Mapping)]
     if not all(found):
@@ -175,7 +170,8 @@ def commands_of(info: Mapping[str, Any], path: str) -> list[str]:
     if len(set(places)) > 1:
         if not path or not all(places):
             return []
-        commands.append(shlex.join(["signbridge", "merge", *places, "-o", path]))
+        words = " ".join(shlex.quote(place) for place in (*places, "-o", path))
+        commands.append(f"signbridge merge {words}")
     return commands
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
 import socket
 from pathlib import Path
+from typing import Any
 
 _READ_SIZE = 1 << 18  # stays in the cache of the processor, which is twice as fast
 
@@ -191,3 +193,15 @@ def _refusal(where: str, code: int | None, error: BaseException) -> str:
     told = getattr(error, "strerror", None)  # which may say more than the number
     reason = told or (os.strerror(code) if code else str(error) or type(error).__name__)
     return f"{where} cannot be written or read ({reason}): check the disk and run it again"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and plain characters: equal values, equal text."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def sha256_text(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

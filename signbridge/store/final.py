@@ -14,14 +14,14 @@ import h5py
 import numpy as np
 
 from signbridge.errors import StoreError, first_line
-from signbridge.runtime.files import temporary_name
+from signbridge.runtime.files import canonical_json, temporary_name
 from signbridge.runtime.progress import Progress, StageProgress, stage
 from signbridge.store import files, hdf
 from signbridge.store.check import full_problems
 from signbridge.store.checksums import STRUCTURE, ChecksumTable, content_sha256, structure
 from signbridge.store.guarded import GuardedFile, Opener, new_hdf5
 from signbridge.store.output import refuse_link
-from signbridge.store.provenance import canonical_json, provenance_sha256
+from signbridge.store.provenance import provenance_sha256
 from signbridge.store.schema import (
     CHECKSUMS,
     CHUNK_ROWS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from signbridge.errors import StoreError
+from signbridge.runtime.files import canonical_json, sha256_text
 from signbridge.runtime.words import some
 from signbridge.store.schema import RESERVED_ATTRIBUTES
 from signbridge.store.settings import comparable, knows_settings
@@ -63,21 +63,9 @@ _CONTENT = {
 # Names of a model, which say nothing where its weights and settings are recorded and equal.
 _NAMES = ("model", "model_kind", "model_revision", "config_sha256")
 _WEIGHTS = ("weights", "weights_sha256", "weights_seed", "weights_initialiser")
-# Recorded for the reader alone: what follows from it, such as labels and groups, is compared.
+# Recorded for the reader alone: what follows from it, labels and groups, is compared.
 _REMARKS = ("layout", "signers", "forced_choice_left_out")
 _MAX_ATTRIBUTE_BYTES = 60_000  # an HDF5 attribute holds less than 64 KiB
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys, no spaces and plain characters: equal values, equal text."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-
-
-def sha256_text(text: str) -> str:
-    """SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from signbridge.model.load import load_model
 from signbridge.model.quantization import (
     compute_dtype_for,
     planned_quantization,
+    quantized,
     skipped_modules,
     weight_bytes,
 )
@@ -38,7 +39,7 @@ def test_nf4_covers_what_the_record_says(tiny, nf4):
     linears = {n for n, m in tiny.skeleton.named_modules() if isinstance(m, torch.nn.Linear)}
     assert skip == ["lm_head"]
     assert linear4bit(nf4) == linears - set(skip)
-    assert planned_quantization(tiny, "nf4", "cpu").record() == {
+    record = {
         "quantization": "nf4",
         "quantized_modules": [
             "model.language_model",
@@ -47,6 +48,8 @@ def test_nf4_covers_what_the_record_says(tiny, nf4):
         ],
         "quantization_skipped": ["lm_head"],
     }
+    assert planned_quantization(tiny, "auto", "cpu").record() == record
+    assert quantized(nf4, tiny.skeleton).record() == record
     weight = nf4.get_decoder().layers[0].self_attn.q_proj.weight
     assert weight.quant_state.quant_type == "nf4"
     assert weight.quant_state.nested  # double quantisation
