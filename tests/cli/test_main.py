@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import inspect
 import io
 import json
@@ -23,6 +24,8 @@ from signbridge.probes import train_probes
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+CODES = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ESTALE", "EACCES", "EMFILE", "ETIMEDOUT")
 
 
 def python(*arguments, cwd=None):
@@ -272,6 +275,39 @@ def test_results_that_could_not_be_written_are_refused_before_the_extraction(
     assert main(["run", "--images", "nowhere", "--results", "paper", "--overwrite", "true"]) == 2
     assert "paper holds files that are not results" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["paper"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError(getattr(errno, name), os.strerror(getattr(errno, name))) for name in CODES),
+        OSError(errno.EIO, "Input/output error", "results/scores.csv"),
+        OSError("Can't write data (file write failed: errno = 27, error message = 'too large')"),
+        RuntimeError("Unable to flush the file (errno = 5, error message = 'I/O error')"),
+    ],
+    ids=str,
+)
+def test_what_the_system_refuses_under_a_command_is_one_sentence(monkeypatch, capsys, error):
+    from signbridge.cli import commands
+
+    def refused(store: str):
+        raise error
+
+    monkeypatch.setitem(commands.COMMANDS, "info", refused)
+    assert main(["info", "a.h5"]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: .*: (free|raise|choose|change|bring|check)[^\n]*\.\n", said)
+
+
+def test_what_is_wrong_in_us_is_no_sentence_of_the_system(monkeypatch):
+    from signbridge.cli import commands
+
+    def wrong(store: str):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setitem(commands.COMMANDS, "info", wrong)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["info", "a.h5"])
 
 
 def test_a_current_folder_that_is_gone_is_one_sentence(tmp_path):
