@@ -7,6 +7,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -115,7 +116,10 @@ def _value(hint: Any, value: object, name: str) -> Any:
         if value is None:
             return math.nan
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
+            with suppress(OverflowError):
+                as_float = float(value)
+                if not math.isinf(as_float):
+                    return as_float
     elif isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value
     raise _wrong(value, name, _WORDS[hint])

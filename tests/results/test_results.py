@@ -118,6 +118,8 @@ def test_bad_summary(
         (lambda s: s["nested"].update(ci=[0.1]), "gives [0.1] as nested.ci, not a list of 2"),
         (lambda s: s["nested"].update(layers_chosen=[1, 2.5]), "2.5 as nested.layers_chosen[1]"),
         (lambda s: s.update(chance=True), "gives True as chance, not a number"),
+        (lambda s: s.update(chance=math.inf), "gives inf as chance, not a number"),
+        (lambda s: s.update(chance=10**400), "as chance, not a number"),
         (lambda s: s.update(not_converged=[1]), "gives 1 as not_converged[0], not an object"),
         (lambda s: s.update(versions="all"), "gives 'all' as versions, not an object"),
     ],
@@ -138,9 +140,12 @@ def test_a_damaged_part_of_the_summary_is_left_out_and_told(
     assert len(differing) <= 1
 
 
-def test_summary_that_is_no_json(make_results: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(
+    "content", [b'{"format": "signbridge-\xff', b"[" * 100_000, b'{"run":' * 100_000, b""]
+)
+def test_summary_that_is_no_json(make_results: Callable[..., Path], content: bytes) -> None:
     folder = make_results()
-    (folder / "summary.json").write_bytes(b'{"format": "signbridge-\xff')
+    (folder / "summary.json").write_bytes(content)
     with pytest.raises(ProbeError, match=r"summary\.json is not readable JSON"):
         load_results(folder)
 
@@ -188,6 +193,16 @@ def test_scores_of_version_1_0_are_of_the_labels(make_results: Callable[..., Pat
         writer.writeheader()
         writer.writerows(rows)
     assert {score.task for score in load_results(path.parent).scores} == {"label"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
+@pytest.mark.parametrize("name", ["summary.json", "scores.csv", "comparisons.csv"])
+def test_files_that_never_end(make_results: Callable[..., Path], name: str) -> None:
+    folder = make_results(full=True)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(ProbeError, match=f"{name}.* (is a pipe or a device|has no {name})|has no"):
+        load_results(folder)
 
 
 def test_scores_without_rows(make_results: Callable[..., Path]) -> None:
