@@ -35,8 +35,8 @@ class Groups:
 
     @property
     def few(self) -> bool:
-        """Whether each is to be told by name."""
-        return 1 < len(self.number) < FEW_GROUPS
+        """Whether each is to be told by name: few, and not single images."""
+        return 1 < len(self.number) < min(FEW_GROUPS, sum(map(len, self.rows)))
 
     @property
     def too_few(self) -> bool:

@@ -89,6 +89,7 @@ def test_nothing_said_is_nothing_to_compare(store, scores):
     [
         ([0.2, 1.1], "The layer knows more than is said: 0.6 (0.2 to 1.1) bits."),
         ([-0.2, 1.1], "The difference, 0.6 (−0.2 to 1.1) bits, may be chance."),
+        ([np.nan, np.nan], "So few groups permit no test of the difference, 0.6 bits."),
         ([-1.1, -0.2], "More is said than a linear probe finds in the layer."),
     ],
 )

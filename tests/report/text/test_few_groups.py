@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from signbridge.report.figures import style
 from signbridge.report.figures.layer_curve import layer_curve
+from signbridge.report.groups import few_names, groups_of
 from signbridge.report.terminal import print_table
 from signbridge.report.text.findings import Findings, describe_data, find
 from signbridge.report.text.key_figures import key_figures
@@ -158,6 +160,15 @@ def test_an_interval_that_holds_chance_and_a_permutation_test_that_does_not(
         assert "nothing shows" not in text
     else:
         assert text.endswith("so nothing shows that it reads them better than chance.")
+
+
+def test_a_few_images_that_are_groups_of_their_own_are_not_named(signers: Signers) -> None:
+    results, _ = _found(signers, 5)
+    p = results.predictions
+    fold = np.where(np.arange(len(p.fold)) < 6, p.fold, -1)
+    alone = replace(p, group=np.arange(len(p.fold)), fold=fold, group_names=None)
+    assert not groups_of(replace(results, predictions=alone)).few
+    assert few_names(replace(results, predictions=alone)) == []
 
 
 @pytest.mark.parametrize("n", NUMBERS)
