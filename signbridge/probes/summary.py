@@ -160,7 +160,12 @@ def commands_of(info: Mapping[str, Any], path: str) -> list[str]:
         Empty where they are not known.
     """
     if isinstance(info.get("command"), str):
-        return [info["command"]]
+        # A store may come from a stranger: whatever it says is quoted anew, and is an extraction.
+        try:
+            words = shlex.split(info["command"])
+        except ValueError:
+            return []
+        return [shlex.join(words)] if words[:2] == ["signbridge", "extract"] else []
     parts = [info[f"info_{k}"] for k in range(len(info)) if f"info_{k}" in info]
     found = [commands_of(part, "") for part in parts if isinstance(part, Mapping)]
     if not all(found):

@@ -27,6 +27,8 @@ from signbridge.report.compare.runs import (
     warnings_of,
     what_differs,
 )
+from signbridge.report.groups import few_accuracies
+from signbridge.results.results import load_results
 
 LETTERS = list("ABCDEF")
 Make = Callable[..., Path]
@@ -301,6 +303,14 @@ def test_few_groups_permit_what_they_permit(signers: Make, n: int, tmp_path: Pat
     found, notes = differences(load_runs(folders))
     (best,) = [d for d in found if d.family == "best"]
     page = write_comparison(folders, tmp_path / "compared").read_text()
+    assert ("Group by group" in page) == (n < 10)
+    for k in range(1, n + 1 if n < 10 else 1):
+        rows = [
+            few_accuracies(load_results(folder), load_results(folder).best_feature)[f"hand{k}"]
+            for folder in folders
+        ]
+        cells = "".join(f"<td>{100 * value:.1f}</td>" for value in rows)
+        assert f'<th scope="row">hand{k}</th>{cells}' in page
     if n == 2:
         assert best.relation == ""
         assert any("their 2 groups permit no interval and no test" in note for note in notes)

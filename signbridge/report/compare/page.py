@@ -18,6 +18,7 @@ from signbridge.report.compare.side_by_side import side_by_side
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.report.figures.fonts import missing_note
+from signbridge.report.groups import few_accuracies
 from signbridge.report.template import fill_template, plot_words
 from signbridge.report.text.key_figures import interval_text
 from signbridge.results.comparisons import p_text
@@ -81,6 +82,7 @@ def write_comparison(
         plots=shown[1:],
         best=[_row(d) for d in found if d.family == "best"],
         baselines=[_row(d) for d in found if d.family == "baselines" and "/" not in d.a],
+        by_group=_by_group(runs),
         unit=measure(metric).unit_of_differences,
         images=_images(found),
         warnings=[*warnings_of(runs), *notes],
@@ -213,6 +215,22 @@ def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: st
             highest.append(f"{name} {value}" + (f" ({ends})" if ends else ""))
     label = measure(metric).label
     return f"Highest held-out {label}: {', '.join(highest)}."
+
+
+def _by_group(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Accuracy of each of a few groups at the best layer of each run, by the group's name."""
+    found = [few_accuracies(run.results, run.results.best_feature) for run in runs]
+    names = dict.fromkeys(name for one in found for name in one)
+    return [
+        (
+            style.printable(name),
+            [
+                style.format_value("accuracy", one.get(name, math.nan)).removesuffix(style.PER_CENT)
+                for one in found
+            ],
+        )
+        for name in names
+    ]
 
 
 def _images(found: Sequence[PairedDifference]) -> str:
