@@ -175,8 +175,7 @@ def commands_of(info: Mapping[str, Any], path: str) -> list[str]:
     if len(set(places)) > 1:
         if not path or not all(places):
             return []
-        words = " ".join(shlex.quote(place) for place in (*places, "-o", path))
-        commands.append(f"signbridge merge {words}")
+        commands.append(shlex.join(["signbridge", "merge", *places, "-o", path]))
     return commands
 
 

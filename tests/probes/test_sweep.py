@@ -142,6 +142,12 @@ def test_the_commands_of_a_store_are_those_of_its_parts():
     # An older part did not record its command: what is left would make something else.
     assert commands_of({"info_0": one, "info_1": {"device": "cpu"}}, "a.h5") == []
     assert commands_of({"device": "cpu"}, "a.h5") == []
+    # A stranger's store says what it likes.
+    for said in ("rm -rf ~", "signbridge extract 'x", "signbridge demo --share true", 7):
+        assert commands_of({"command": said}, "a.h5") == []
+    said = "signbridge extract --images $(id) ; rm -rf ~"
+    quoted = "signbridge extract --images '$(id)' ';' rm -rf '~'"
+    assert commands_of({"command": said}, "a.h5") == [quoted]
 
 
 def test_differences_from_baselines_are_paired(finished, planted, read, value):
