@@ -6,6 +6,7 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,12 +150,16 @@ def _store_record(sweep: Sweep) -> StoreRecord:
     )
 
 
-def commands_of(info: Mapping[str, Any], path: str) -> list[str]:
+_DEEPEST = 16  # merges of merges that are looked into
+
+
+def commands_of(info: Mapping[str, Any], path: str, deep: int = 0) -> list[str]:
     """The commands that make a store, as it and what it was merged from record them.
 
     Args:
         info: what the store records besides its provenance.
         path: where it lies.
+        deep: how many merges lie above.
 
     Returns:
         Empty where they are not known.
@@ -167,7 +172,8 @@ def commands_of(info: Mapping[str, Any], path: str) -> list[str]:
             return []
         return [shlex.join(words)] if words[:2] == ["signbridge", "extract"] else []
     parts = [info[f"info_{k}"] for k in range(len(info)) if f"info_{k}" in info]
-    found = [commands_of(part, "") for part in parts if isinstance(part, Mapping)]
+    parts = [part for part in parts if isinstance(part, Mapping)]
+    found = [commands_of(part, "", deep + 1) for part in parts] if deep < _DEEPEST else []
     if not all(found):
         return []  # an older store, or one of another program
     places = [_output(one[-1]) for one in found]
@@ -182,7 +188,7 @@ def commands_of(info: Mapping[str, Any], path: str) -> list[str]:
 def _output(command: str) -> str:
     """Where a command writes, empty where it is the default."""
     words = shlex.split(command)
-    return words[words.index("--output") + 1] if "--output" in words else ""
+    return dict(pairwise(words)).get("--output", "")
 
 
 def _protocol(sweep: Sweep) -> Protocol:

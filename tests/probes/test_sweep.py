@@ -148,6 +148,12 @@ def test_the_commands_of_a_store_are_those_of_its_parts():
     said = "signbridge extract --images $(id) ; rm -rf ~"
     quoted = "signbridge extract --images '$(id)' ';' rm -rf '~'"
     assert commands_of({"command": said}, "a.h5") == [quoted]
+    dangling = {"command": "signbridge extract --output"}
+    assert commands_of({"info_0": dangling, "info_1": one}, "a.h5") == []
+    nested = one
+    for _ in range(900):
+        nested = {"info_0": nested}
+    assert commands_of(nested, "a.h5") == []
 
 
 def test_differences_from_baselines_are_paired(finished, planted, read, value):
