@@ -274,7 +274,7 @@ def merge(stores: list[str], output: str | None = None, overwrite: bool = False)
     Args:
         stores: two or more stores of equal provenance.
         output: the store to make (-o).
-        overwrite: replace a file that is there already.
+        overwrite: replace a store that is there already.
     """
     from signbridge.runtime.progress import CountingStages
     from signbridge.store.info import merged_line

@@ -33,6 +33,7 @@ _FILE = "/gradio_api/file="
 _POSTED = re.compile(r"/(login|gradio_api/(upload|queue/join|run/predict|cancel|reset))/?")
 # To the model, by the queue, and for an example, past it.
 _QUESTIONS = ("/gradio_api/queue/join", "/gradio_api/run/predict")
+_REST = ("/gradio_api/cancel", "/gradio_api/reset")  # which Gradio itself judges, if it is JSON
 _LONGEST_QUESTION = 1 << 18
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,9 @@ class Guard:
         try:
             refusal = self._refusal(scope)
             if refusal is None and scope["path"].rstrip("/") in _QUESTIONS:
-                receive, refusal = await self._question(scope, receive)
+                receive, refusal = await _understood(scope, receive, self.check)
+            elif refusal is None and scope["path"].rstrip("/") in _REST:
+                receive, refusal = await _understood(scope, receive, lambda asked: asked)
             await (refusal or self.app)(scope, receive, send_with_policy)
         except Exception as error:
             _tell(scope, error)
@@ -113,41 +116,6 @@ class Guard:
             there = method == "POST" and _POSTED.fullmatch(path)
         return None if there else PlainTextResponse("The demo has no such page.", 404)
 
-    async def _question(self, scope: Scope, receive: Receive) -> tuple[Receive, Response | None]:
-        """Read a question, judge it, and give it out again as we have understood it."""
-        body = b""
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return receive, PlainTextResponse("", 400)  # the visitor has left
-            body += message.get("body", b"")
-            if len(body) > _LONGEST_QUESTION:
-                return receive, PlainTextResponse("This question is too long.", 413)
-            if not message.get("more_body"):
-                break
-        try:
-            question = json.dumps(self.check(json.loads(body))).encode()
-        except WrongQuestion as error:
-            return receive, JSONResponse({"detail": str(error)}, 422)
-        except (ValueError, RecursionError):  # no JSON, or nested beyond reading
-            return receive, JSONResponse({"detail": "This is no question of the page."}, 422)
-        own = (b"content-length", b"content-type")
-        scope["headers"] = [
-            *(pair for pair in scope["headers"] if pair[0] not in own),
-            (b"content-length", str(len(question)).encode()),
-            (b"content-type", b"application/json"),
-        ]
-        given = False
-
-        async def again() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": question, "more_body": False}
-
-        return again, None
-
 
 def _tell(scope: Scope, error: Exception) -> None:
     """Tell the terminal's owner in a line, but not of what the visitor was told already."""
@@ -155,3 +123,41 @@ def _tell(scope: Scope, error: Exception) -> None:
         asked = f"{scope['method']} {scope['path']}"[:200]
         what = f"{type(error).__name__}: {first_line(error)}"
         log.warning("%s could not be answered (%s)", visible(asked), visible(what))
+
+
+async def _understood(
+    scope: Scope, receive: Receive, check: Callable[[Any], Any]
+) -> tuple[Receive, Response | None]:
+    """Read the JSON of a request, judge it, and give it out again as it was understood."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return receive, PlainTextResponse("", 400)  # the visitor has left
+        body += message.get("body", b"")
+        if len(body) > _LONGEST_QUESTION:
+            return receive, PlainTextResponse("This question is too long.", 413)
+        if not message.get("more_body"):
+            break
+    try:
+        question = json.dumps(check(json.loads(body)), allow_nan=False).encode()
+    except WrongQuestion as error:
+        return receive, JSONResponse({"detail": str(error)}, 422)
+    except (ValueError, RecursionError):  # no JSON, or nested beyond reading
+        return receive, JSONResponse({"detail": "This is no question of the page."}, 422)
+    own = (b"content-length", b"content-type")
+    scope["headers"] = [
+        *(pair for pair in scope["headers"] if pair[0] not in own),
+        (b"content-length", str(len(question)).encode()),
+        (b"content-type", b"application/json"),
+    ]
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": question, "more_body": False}
+
+    return again, None

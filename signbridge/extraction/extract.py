@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
-from signbridge.errors import ModelError, StoreError, first_line
+from signbridge.errors import ModelError, StoreError
 from signbridge.extraction.batch_size import BatchLimit
 from signbridge.extraction.config import CaptureConfig, ExtractConfig
 from signbridge.extraction.data import ExtractionDataModule
@@ -32,6 +29,12 @@ from signbridge.model.processor import answer_context
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import compute_dtype_of, planned_quantization
 from signbridge.model.sites import SITES, site_widths
+from signbridge.runtime.processes import (
+    PATIENCE,
+    had_or_refused,
+    plain_trainer,
+    process_settings,
+)
 from signbridge.runtime.stopping import stoppable
 from signbridge.runtime.terminal import quiet_lightning
 from signbridge.store import SampleTable, StoreSpec
@@ -245,35 +248,20 @@ def _trainer(accelerator: str, devices: str | int, num_nodes: int, strategy: str
             f"Strategy {strategy!r} cannot be used: give 'auto' or 'ddp', one copy of the model a "
             "process."
         )
-    # Requeueing by Lightning would write a checkpoint of the model, which has nothing to save
-    # here. Inside a SLURM job, torchrun's own ranks go first, as they do for Lightning.
-    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
-    settings: dict[str, Any] = {
-        "accelerator": accelerator,
-        "devices": devices,
-        "num_nodes": num_nodes,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "use_distributed_sampler": False,
-        "inference_mode": True,
-        "plugins": SLURMEnvironment(auto_requeue=False) if slurm else None,
-    }
-    # A process that has done its share waits for the slowest, however long that takes.
-    patient = DDPStrategy(timeout=timedelta(days=7))
-    try:
-        with quiet_lightning():
-            trainer = Trainer(strategy=patient if strategy == "ddp" else "auto", **settings)
-            if strategy == "auto" and isinstance(trainer.strategy, DDPStrategy):
-                trainer = Trainer(strategy=patient, **settings)
-            return trainer
-    except Exception as error:
-        # Lightning raises a dozen types here, all of them for a combination that cannot be had.
-        raise ModelError(
-            f"Accelerator {accelerator!r}, devices {devices!r}, strategy {strategy!r} cannot be "
-            f"had on this machine: {first_line(error)}."
-        ) from error
+    settings = process_settings(accelerator, devices, num_nodes)
+    patient = DDPStrategy(timeout=PATIENCE)
+    what = f"Accelerator {accelerator!r}, devices {devices!r}, strategy {strategy!r}"
+
+    def made(strategy: str | DDPStrategy) -> Trainer:
+        return plain_trainer(
+            strategy=strategy, enable_checkpointing=False, inference_mode=True, **settings
+        )
+
+    with had_or_refused(what, "this machine", ModelError):
+        trainer = made(patient if strategy == "ddp" else "auto")
+        if strategy == "auto" and isinstance(trainer.strategy, DDPStrategy):
+            trainer = made(patient)
+        return trainer
 
 
 def _with_baselines_and_answers(

@@ -67,23 +67,9 @@ def load_model(
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(f"{_too_large(description, device)}.") from error
     model.generation_config = copy.deepcopy(description.generation_config)
-    set_compute_dtype(model, dtype)
-    if stored_quantization(description) is not None:
-        _cast_the_rest(model, dtype)
+    set_compute_dtype(model, dtype, everywhere=stored_quantization(description) is not None)
     _check_quantization(description, model, planned, dtype)
     return model.eval()
-
-
-def _cast_the_rest(model: Any, dtype: torch.dtype) -> None:
-    """Give the parameters that are not quantised one dtype.
-
-    transformers (5.23) leaves some of a quantised checkpoint's as they were saved, which no layer
-    norm takes together with the others.
-    """
-    kept = tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
-    for name, value in model.named_parameters():
-        if value.is_floating_point() and not any(part in name.split(".") for part in kept):
-            value.data = value.data.to(dtype)
 
 
 def _check_quantization(

@@ -6,6 +6,7 @@ NF4 with double quantisation: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -246,12 +247,18 @@ def nf4_config(compute_dtype: torch.dtype, skip: list[str]) -> Any:
     )
 
 
-def set_compute_dtype(model: nn.Module, compute_dtype: torch.dtype) -> None:
-    """Make 4-bit layers compute in the dtype that the store will name.
+def set_compute_dtype(model: nn.Module, compute_dtype: torch.dtype, *, everywhere: bool) -> None:
+    """Make a model compute in the dtype that the store will name.
 
-    A checkpoint may name another one. On a processor with AVX512-BF16, bitsandbytes (0.50) computes
-    them in bfloat16 whatever dtype was asked for, so the vectors would depend on the processor (by
-    about 1 %, see docs/method.md).
+    The 4-bit layers of a checkpoint may name another one. On a processor with AVX512-BF16,
+    bitsandbytes (0.50) computes them in bfloat16 whatever dtype was asked for, so the vectors would
+    depend on the processor (by about 1 %, see docs/method.md).
+
+    Args:
+        model: a loaded model.
+        compute_dtype: what it is to compute in.
+        everywhere: whether its other weights may be of another dtype, as transformers (5.23) leaves
+            some of those of a checkpoint that is quantised already.
     """
     module: Any
     for module in model.modules():
@@ -259,6 +266,18 @@ def set_compute_dtype(model: nn.Module, compute_dtype: torch.dtype) -> None:
             module.compute_dtype, module.compute_type_is_set = compute_dtype, True
         if compute_dtype != torch.bfloat16 and hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+        if type(module).__name__ == "Linear8bitLt":  # it says at every call that it rounds
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if not everywhere:
+        return
+    kept = {
+        word
+        for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+        for word in getattr(model, name, None) or ()
+    }
+    for name, value in model.named_parameters():
+        if value.is_floating_point() and not kept.intersection(name.split(".")):
+            value.data = value.data.to(compute_dtype)
 
 
 def weight_bytes(skeleton: PreTrainedModel, planned: Quantized, dtype: torch.dtype) -> int:

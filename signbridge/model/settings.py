@@ -107,9 +107,10 @@ def processor_records(processor: Any, folder: Path) -> dict[str, str]:
         processor: the loaded processor.
         folder: the model's folder.
     """
-    own = {
-        k: v for k, v in vars(processor).items() if k not in ("chat_template", "audio_tokenizer")
-    }
+    own = {k: v for k, v in vars(processor).items() if k not in ("chat_template", "tokenizer")}
+    for name, part in own.items():
+        if callable(getattr(part, "get_vocab", None)):  # a second tokenizer, as InstructBLIP has
+            own[name] = _sha256(_tokenizer_record(part, folder / name))
     image_file = "preprocessor_config.json"
     if not (folder / image_file).is_file():
         image_file = "processor_config.json"
@@ -131,13 +132,16 @@ def processor_records(processor: Any, folder: Path) -> dict[str, str]:
 def _tokenizer_record(tokenizer: Any, folder: Path) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return _record("the tokenizer's files", {"vocab": tokenizer.get_vocab()})
+        return _record("the tokenizer's files", {"vocab": _sha256(tokenizer.get_vocab())})
     values = json.loads(backend.to_str())
     for name in ("version", "truncation", "padding"):  # of the file, and of the last call
         values.pop(name, None)
     model = values.get("model") or {}
     if isinstance(model.get("merges"), list):  # pairs, or texts as older versions wrote them
         model["merges"] = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+    for place, name in ((model, "vocab"), (model, "merges"), (values, "added_tokens")):
+        if name in place:
+            place[name] = _sha256(place[name])
     file = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "the tokenizer's files"
     return _record(file, values, "tokenizers")
 
@@ -188,7 +192,7 @@ def _plain(value: Any) -> Any:
         return sorted((_plain(v) for v in value), key=str)
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):
+    if callable(getattr(value, "tolist", None)):
         return _plain(value.tolist())
     if type(value).__name__ == "dtype":
         return str(value).removeprefix("torch.")
@@ -196,13 +200,16 @@ def _plain(value: Any) -> Any:
 
 
 def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Long values by their SHA-256: vocabularies, lists of merges, long templates."""
+    """Long values by their SHA-256, such as templates of many pages."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        small = not isinstance(value, dict) or len(value) <= _MOST_ENTRIES
-        if isinstance(value, dict) and small:
+        if isinstance(value, dict) and len(value) <= _MOST_ENTRIES:
             found[key] = _shortened(value)
-            continue
-        text = value if isinstance(value, str) else canonical_json(value)
-        found[key] = value if len(text) <= _LONGEST_TEXT else f"SHA-256 {sha256_text(text)}"
+        else:
+            text = value if isinstance(value, str) else canonical_json(value)
+            found[key] = value if len(text) <= _LONGEST_TEXT else _sha256(value)
     return found
+
+
+def _sha256(value: Any) -> str:
+    return f"SHA-256 {sha256_text(canonical_json(value))}"

@@ -20,7 +20,21 @@ from signbridge.store.opening import open_plain
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Predictions", "read_predictions", "write_predictions"]
+__all__ = ["Predictions", "read_predictions", "too_many_classes", "write_predictions"]
+
+_MOST_EMPTY_CLASSES = 1000
+
+
+def too_many_classes(named: int, labels: npt.NDArray[np.int64]) -> bool:
+    """Whether many more classes are named than have a sample.
+
+    Every class is a row of each probe, and a table of classes by classes would fill the memory.
+
+    Args:
+        named: Class names.
+        labels: Class indices of the samples.
+    """
+    return named - len(np.unique(labels)) > max(_MOST_EMPTY_CLASSES, len(labels))
 
 
 @dataclass(frozen=True)
@@ -232,4 +246,6 @@ def _predictions(file: h5py.File, path: Path) -> Predictions:
         raise ProbeError(f"{path} holds a group that has no name: {AGAIN}.")
     if predictions.label.min() < 0 or predictions.label.max() >= n_classes:
         raise ProbeError(f"{path} holds a label that names no class: {AGAIN}.")
+    if too_many_classes(n_classes, predictions.label):
+        raise ProbeError(f"{path} names {n_classes:,} classes for {n:,} samples: {AGAIN}.")
     return predictions

@@ -37,6 +37,7 @@ from signbridge.store.schema import (
     FORMAT_MAJOR,
     FORMAT_MINOR,
     FORMAT_VERSION,
+    INFO,
     Values,
 )
 from signbridge.store.shards import all_finite
@@ -179,6 +180,10 @@ def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -
         for label, future in waiting:
             yield from _finished(label, future)
     yield from value_problems(values)
+    try:
+        hdf.read_info(h5)
+    except hdf.DAMAGE as error:
+        yield Problem(INFO, f"cannot be read ({first_line(error)})")
     tables_read = {name: table[()] for name, table in tables.items()}
     if content_sha256(described, tables_read) != h5[CHECKSUMS].attrs.get("content_sha256"):
         yield Problem("attribute 'content_sha256' of checksums", "does not match the checksums")

@@ -70,10 +70,12 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 
 def dimension_names(dataset: h5py.Dataset) -> list[str]:
     """Names of a dataset's dimensions, ``""`` where one has no scale."""
-    names = []
-    for dimension in dataset.dims:
-        scales = [(scale.name or "").lstrip("/") for scale in dimension.values()]
-        names.append(scales[0] if scales else "")
+    names = [""] * dataset.ndim
+    # HDF5 2.0 frees memory twice where it is asked for a scale whose attribute CLASS is another.
+    for axis, references in enumerate(dataset.attrs.get("DIMENSION_LIST", ())):
+        scale = dataset.file[references[0]] if len(references) else None
+        if isinstance(scale, h5py.Dataset) and scale.attrs.get("CLASS") == b"DIMENSION_SCALE":
+            names[axis] = (scale.name or "").lstrip("/")
     return names
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import StoreError
+from signbridge.runtime.reading import parse_json
 from signbridge.store.checksums import DIMENSION_ONLY
 from signbridge.store.files import os_error
 from signbridge.store.opening import ForeignPartError, open_reading, refuse_foreign_parts
@@ -250,7 +251,7 @@ def read_info(h5: h5py.File) -> dict[str, Any]:
         text = h5py.check_string_dtype(dataset.dtype) is not None
         value = dataset.asstr(errors="surrogateescape")[()] if text else dataset[()]
         if dataset.attrs.get("encoding") == "json":
-            value = json.loads(value)
+            value = parse_json(value)
         found[name] = (
             [str(v) for v in value] if isinstance(value, np.ndarray) and text else plain(value)
         )

@@ -203,7 +203,7 @@ def _refuse_samples(first: Store, store: Store, permutation: NDArray[np.int64] |
     if store.class_names != first.class_names:
         raise StoreError(
             f"{store.path} and {first.path} have the same samples but other class names: "
-            f"{list(store.class_names)} and {list(first.class_names)}."
+            f"{some(store.class_names, 10)} and {some(first.class_names, 10)}."
         )
     names = first.group_names, store.group_names
     if None not in names and names[0] != names[1]:
@@ -335,7 +335,8 @@ def _refuse_spec(first: Store, store: Store) -> None:
 def _relabelled(store: Store, class_names: tuple[str, ...]) -> NDArray[np.int64]:
     if store.class_names == class_names:
         return store.labels
-    number = np.array([class_names.index(composed(name)) for name in store.class_names], np.int64)
+    place = {name: number for number, name in enumerate(class_names)}
+    number = np.array([place[composed(name)] for name in store.class_names], np.int64)
     relabelled: NDArray[np.int64] = number[store.labels]
     return relabelled
 
@@ -457,6 +458,7 @@ def _merged_info(stores: Sequence[Store]) -> dict[str, Any]:
     note = not_compared({str(s.path): s.provenance for s in stores})
     unnamed = [s.path.name for s in stores if s.group_names is None]
     some_named = 0 < len(unnamed) < len(stores)
+    note = not_compared({str(s.path): s.provenance for s in stores})
     return {
         "merged_from": names,
         "without_group_names": unnamed if some_named else None,

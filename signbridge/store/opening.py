@@ -34,8 +34,6 @@ _MOST_OBJECTS = 20_000
 _MOST_ATTRIBUTES = 5_000  # of one object
 _LARGEST_ATTRIBUTE = 1 << 20  # bytes
 _DEEPEST = 6
-# How dimension scales are attached to axes: references, which HDF5 itself looks through.
-_DIMENSION_LISTS = {b"DIMENSION_LIST", b"REFERENCE_LIST"}
 _LINKS = {
     h5l.TYPE_SOFT: "is a link to another place",
     h5l.TYPE_EXTERNAL: "is a link to another file",
@@ -226,8 +224,13 @@ def _check_attributes(item: h5g.GroupID | h5d.DatasetID, path: str) -> set[bytes
         where = f"attribute '{attribute.name.decode('utf-8', 'replace')}' of {shown}"
         if _n_bytes(attribute) > _LARGEST_ATTRIBUTE:
             raise ForeignPartError(f"{where} has more than {_LARGEST_ATTRIBUTE:,} bytes")
-        if attribute.name not in _DIMENSION_LISTS:
-            _check_type(attribute.get_type(), where)
+        kind = attribute.get_type()
+        if attribute.name == b"DIMENSION_LIST" and kind.get_class() == h5t.VLEN:
+            kind = kind.get_super()
+            if kind.equal(h5t.STD_REF_OBJ):
+                continue
+        if attribute.name != b"REFERENCE_LIST":  # which is never read
+            _check_type(kind, where)
     return names
 
 

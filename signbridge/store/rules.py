@@ -26,6 +26,7 @@ from signbridge.store.schema import (
     CLASS_LOGPROB,
     CLASS_VARIABLE,
     GROUP_VARIABLE,
+    INFO,
     LAYER_VARIABLE,
     RESERVED_ATTRIBUTES,
     RESID_POST,
@@ -97,7 +98,15 @@ def layout_problems(h5: h5py.File, described: Mapping[str, Any]) -> Iterator[Pro
     """
     lengths: dict[str, tuple[str, int]] = {}
     for name, entry in described.items():
-        if "/" in name or "shape" not in entry or is_dimension_only(entry):
+        if "shape" not in entry:
+            if name in _KNOWN or name.startswith((f"{INFO}/", f"{SHARDS}/")):
+                yield Problem(name, "is a group, not a variable")
+            continue
+        if name in (INFO, SHARDS):
+            yield Problem(name, "is no group")
+        if "/" in name or is_dimension_only(entry):
+            if name in _KNOWN:
+                yield Problem(name, "is a dimension without values")
             continue
         dims, shape = _dims(name, entry), entry["shape"]
         yield from _type_problems(name, dims, entry, h5[name].dtype)

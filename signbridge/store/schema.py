@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signbridge.errors import StoreError
+from signbridge.runtime.words import some
 
 FORMAT = "signbridge-activations"
 FORMAT_VERSION = "1.1"
@@ -271,7 +272,7 @@ class SampleTable:
         if "" in self.sample_id:
             return f"Sample {list(self.sample_id).index('')} has an empty id: give it one."
         if len(set(self.class_names)) != len(self.class_names):
-            return f"The class names {list(self.class_names)} are not unique."
+            return f"The class names {some(self.class_names, 10)} are not unique."
         bad = np.flatnonzero((self.label < 0) | (self.label >= len(self.class_names)))
         if len(bad):
             return (

@@ -46,9 +46,11 @@ def comparable(provenances: Sequence[Values]) -> list[dict[str, Any]]:
         if not provenances or not all(key in one for one in provenances):
             continue
         records = [_parsed(one[key]) for one in provenances]
-        file = records[-1].pop("_file", key)
+        if not all("_file" in record for record in records):  # none that we know: as it stands
+            records = [{"content": one[key]} for one in provenances]
+        file = records[-1].get("_file", key)
         flat = [dict(_flat(record)) for record in records]
-        if len({json.dumps(record.get("_made_by")) for record in records}) > 1:
+        if len({str(record.get("_made_by")) for record in records}) > 1:
             common = set.intersection(*(set(one) for one in flat))
             flat = [{k: v for k, v in one.items() if k in common} for one in flat]
         for values, settings in zip(found, flat, strict=True):
@@ -68,7 +70,7 @@ def _parsed(record: Any) -> dict[str, Any]:
         parsed = json.loads(record)
     except (TypeError, ValueError, RecursionError):
         parsed = None
-    return parsed if isinstance(parsed, dict) else {"content": record}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def _flat(values: Values, place: str = "") -> Iterator[tuple[str, Any]]:

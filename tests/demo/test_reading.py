@@ -95,6 +95,23 @@ def test_probes_of_other_weights_are_refused(probes_folder, tmp_path):
         Reader("tiny", other)
 
 
+@pytest.mark.parametrize(
+    ("key", "old", "new", "says"),
+    [
+        ("image_processor", '"image_mean":[0.6', '"image_mean":[0.5', r"image_mean in processor_c"),
+        ("quantization", "nf4", "fp4", "quantization"),
+    ],
+)
+def test_probes_of_other_settings_are_refused(probes_folder, tmp_path, key, old, new, says):
+    def change(words):
+        made = words["provenance"]["store"]["provenance"]
+        assert old in made[key]
+        made[key] = made[key].replace(old, new)
+
+    with pytest.raises(ModelError, match=rf"were trained with {says}.*but of tiny it is"):
+        Reader("tiny", changed(probes_folder, tmp_path / "other", change))
+
+
 def test_a_folder_without_probes_is_named(tmp_path):
     with pytest.raises(ProbeError, match=r"probes.json does not exist; give a results folder"):
         Reader("tiny", tmp_path)

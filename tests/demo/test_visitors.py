@@ -304,7 +304,7 @@ def wrong(events):
         "\udc80".encode("utf-8", "replace"),
     )
     yield from (b"\xff\xfe", {}, session, {**session, "fn_index": number})
-    for index in (99, -1, "1", 1.5, None, True, [number], {}):
+    for index in (float("nan"), 10**400, 99, -1, "1", 1.5, None, True, [number], {}):
         yield {**session, "fn_index": index, "data": [None]}
     for data in (None, "x", {}, [], [None, None], [None] * 1000):
         yield {**session, "fn_index": number, "data": data}
@@ -321,7 +321,10 @@ def test_a_wrong_question_is_refused_without_a_word_in_the_terminal(ask, events,
             status, text = ask("POST", f"/gradio_api/{path}", body, **kind)
             assert (status, set(json.loads(text))) == (422, {"detail"})
     ask("GET", "/gradio_api/queue/data?session_hash=nobody")
-    ask("POST", "/gradio_api/cancel", {"session_hash": [], "fn_index": "x"})
+    for path in ("cancel", "reset"):
+        for body in ("{", "[]", '{"session_hash": NaN}', {"session_hash": [], "fn_index": "x"}):
+            status, _ = ask("POST", f"/gradio_api/{path}", body, Content_Type="application/json")
+            assert status == 422
     ask("POST", "/gradio_api/cancel", {"session_hash": "a", "fn_index": 1, "event_id": "b"})
     ask("POST", "/gradio_api/upload", "x", Content_Type="multipart/form-data")
     ask("POST", "/gradio_api/upload", "x", Content_Type="multipart/form-data; boundary=y")

@@ -128,6 +128,7 @@ MUSTS = {
         "not marked",
     ),
     "numbers are little-endian": (retyped("vision", ">f4"), "its numbers are not little-endian"),
+    "info holds datasets": (lambda h5: h5.create_group("info/g"), "info/g: is a group, not a v"),
     "there are samples": (no_samples, "sample_id: there are no samples"),
     "complete is int8": (attribute("complete", 1), "'complete': is not the int8 1"),
     "provenance_keys are sorted": (
@@ -157,6 +158,10 @@ def test_what_must_be_is_checked_when_a_store_is_opened(must, whole, tmp_path):
 
 # What only reading all of it can find; what reads a part finds it there.
 DEEP = {
+    "info marked as JSON is JSON": (
+        put("info/skipped", (), "[" * 100_000),
+        "cannot be read .it nests too deep",
+    ),
     "no value is NaN": (put("resid_post", (1, 1, 3), np.nan), "resid_post.* NaN or infinity"),
     "no value is infinite": (put("vision", (3, 2), np.inf), "vision.* NaN or infinity"),
     "no logarithm is NaN": (put("class_logprob", (3, 2), np.nan), "class_logprob.* NaN or inf"),
@@ -173,7 +178,13 @@ def test_what_must_be_of_every_value_is_checked_where_it_is_read(must, whole, tm
     with open_store(copy) as store:
         assert store.layer(0).shape == (N, 12)
         with pytest.raises(StoreError, match=words) as error:
-            print(store.layer(2), store.feature("vision"), store.class_logprob, store.responses)
+            print(
+                store.layer(2),
+                store.feature("vision"),
+                store.class_logprob,
+                store.responses,
+                store.info,
+            )
         assert "\n" not in str(error.value)
 
 

@@ -21,6 +21,8 @@ import numpy.typing as npt
 
 from signbridge.errors import ProbeError
 from signbridge.results.features import FORCED_CHOICE, RESID_POST, SAID, TEXT, Feature
+from signbridge.results.predictions import too_many_classes
+from signbridge.runtime.words import counted
 
 if TYPE_CHECKING:
     from signbridge.store import Store
@@ -35,13 +37,21 @@ def store_labels(store: Store) -> npt.NDArray[np.int64]:
     """The store's labels as int64, shape (n_samples,).
 
     Raises:
-        ProbeError: the store has no labels.
+        ProbeError: the store has no labels, or names many more classes than its samples have.
     """
     if store.labels is None or len(store.labels) == 0:
         raise ProbeError(
             f"{store.path} holds no labels; extract again from images whose class is known."
         )
-    return np.asarray(store.labels, dtype=np.int64)
+    labels = np.asarray(store.labels, dtype=np.int64)
+    named, found = len(store.class_names), len(np.unique(labels))
+    if too_many_classes(named, labels):
+        raise ProbeError(
+            f"{store.path} names {counted(named, 'class', 'classes')} and its "
+            f"{counted(len(labels), 'sample')} are of {found:,}; extract again with the classes "
+            "that there are images of."
+        )
+    return labels
 
 
 def select_features(

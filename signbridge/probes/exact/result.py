@@ -90,8 +90,7 @@ class LogisticFit:
         if self.mean is not None and self.deviation is not None:
             mean, deviation = torch.as_tensor(self.mean), torch.as_tensor(self.deviation)
             data = (data - mean[..., None, :]) / deviation[..., None, :]
-        inner = coef.ndim - 2 - (data.ndim - 2 if data.ndim > 2 else 0)
-        for _ in range(inner):
+        for _ in range(coef.ndim - data.ndim):
             data = data.unsqueeze(-3)
         logits = data @ coef.mT + intercept[..., None, :]
         return like(logits, X)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy.typing as npt
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy as FabricDDP
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
-from signbridge.errors import Interrupted, ProbeError, SignBridgeError, first_line
+from signbridge.errors import Interrupted, ProbeError, SignBridgeError
 from signbridge.results.folder import ResultsFolder
+from signbridge.runtime.processes import (
+    PATIENCE,
+    had_or_refused,
+    plain_trainer,
+    process_settings,
+)
 from signbridge.runtime.terminal import quiet_lightning
 
 T = TypeVar("T")
 
-# The others wait while the first one scores and writes, however long that takes.
-_PATIENCE = timedelta(days=7)
-_STOPPED = "Stopped; what is trained is kept: run the same command to continue."
+STOPPED = "Stopped; what is trained is kept: run the same command to continue."
 
 
 class _Ended(BaseException):
@@ -61,27 +61,14 @@ class ProcessGroup:
             raise ProbeError(f"strategy {strategy!r} is not known; use auto or ddp.")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
-        self._settings: dict[str, Any] = {
-            "accelerator": "gpu" if device == "cuda" else "cpu",
-            "devices": devices,
-            "num_nodes": num_nodes,
-            "plugins": SLURMEnvironment(auto_requeue=False) if slurm else None,
-        }
-        try:
-            with quiet_lightning(every_warning=True):
-                self._fabric = Fabric(strategy="auto", **self._settings)
-                self._parallel = strategy == "ddp" or self._fabric.world_size > 1
-                if self._parallel:
-                    together = FabricDDP(timeout=_PATIENCE)
-                    self._fabric = Fabric(strategy=together, **self._settings)
-        except Exception as error:
-            # Lightning raises a dozen types here, all of them for a combination that cannot be had.
-            raise ProbeError(
-                f"devices {devices!r}, num_nodes {num_nodes!r} and strategy {strategy!r} cannot be "
-                f"had on device {device!r} of this machine: {first_line(error)}."
-            ) from error
-
+        accelerator = "gpu" if device == "cuda" else "cpu"
+        self._settings = process_settings(accelerator, devices, num_nodes)
+        what = f"devices {devices!r}, num_nodes {num_nodes!r} and strategy {strategy!r}"
+        with had_or_refused(what, f"device {device!r} of this machine", ProbeError):
+            self._fabric = Fabric(strategy="auto", **self._settings)
+            self._parallel = strategy == "ddp" or self._fabric.world_size > 1
+            if self._parallel:
+                self._fabric = Fabric(strategy=FabricDDP(timeout=PATIENCE), **self._settings)
         self._before: Any = None
 
     @property
@@ -108,7 +95,7 @@ class ProcessGroup:
         if error is not None:
             self._end_others()
         if kind is _Ended:
-            raise Interrupted(_STOPPED, 128 + signal.SIGTERM) from error
+            raise Interrupted(STOPPED, 128 + signal.SIGTERM) from error
         if error is None and self._parallel and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
@@ -172,17 +159,13 @@ class ProcessGroup:
         strategy: Any = "auto"
         if self._parallel:
             # Buffers follow from what is reduced, so they need not be sent around.
-            strategy = DDPStrategy(timeout=_PATIENCE, broadcast_buffers=False)
-        return Trainer(
+            strategy = DDPStrategy(timeout=PATIENCE, broadcast_buffers=False)
+        return plain_trainer(
             strategy=strategy,
             max_epochs=-1,
             limit_val_batches=0,
             callbacks=[*callbacks, _EndOnSigterm(self)],
-            logger=False,
             enable_checkpointing=bool(callbacks),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
             **self._settings,
         )
 
@@ -218,15 +201,3 @@ class _EndOnSigterm(Callback):
         """Lightning has just set its own, and takes this one away with it."""
         if self._group.listens:
             signal.signal(signal.SIGTERM, self._group.on_sigterm)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn Lightning's way of ending a process on Ctrl-C into :class:`Interrupted`."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning ignores a second one from then on; the caller may go on.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise Interrupted(_STOPPED, 128 + signal.SIGINT) from error

@@ -17,12 +17,13 @@ from signbridge.probes.dataset.splits import IntArray, Split
 from signbridge.probes.engines import Fitted, Fold, HeldOut
 from signbridge.probes.sgd import LEARNING_RATES
 from signbridge.probes.sgd.checkpoint import Checkpoints, SaveCheckpoint, fit_key
-from signbridge.probes.sgd.distributed import ProcessGroup, interruptible
+from signbridge.probes.sgd.distributed import STOPPED, ProcessGroup
 from signbridge.probes.sgd.module import LinearProbes
 from signbridge.probes.sgd.optimizer import PreconditionedMomentum
 from signbridge.probes.sgd.optimum import affordable, optima
 from signbridge.probes.sgd.schedule import REASONS
 from signbridge.results.folder import ResultsFolder
+from signbridge.runtime.stopping import stoppable
 from signbridge.runtime.terminal import quiet_lightning
 
 _ARRAYS = ("probability", "converged", "relative_tolerance")
@@ -193,7 +194,7 @@ class SgdEngine:
             path = self.checkpoints.checkpoint(key)
             callbacks = [SaveCheckpoint(path, self.checkpoints.seconds)]
             goes_on = str(path) if self.group.first(path.exists) else None
-        with quiet_lightning(every_warning=True), interruptible(), warnings.catch_warnings():
+        with quiet_lightning(every_warning=True), stoppable(STOPPED), warnings.catch_warnings():
             trainer = self.group.trainer(callbacks)
             trainer.fit(module, datamodule=data, ckpt_path=goes_on, weights_only=True)
         if int(module.schedule.samples) == 0:

@@ -230,9 +230,11 @@ class LinearProbes(LightningModule):
                 gradients.add(x[mask], y[mask], weight, bias)
                 held += loss_sum(x[~mask], y[~mask], weight, bias)
         parts = (gradients.loss, gradients.weight, gradients.bias, gradients.spread)
-        means = Gradients(*(self._total(part) / data.n_train for part in parts))
+        means = Gradients(*(data.reduce(part, "sum") / data.n_train for part in parts))
         n_held = len(data.validation_rows)
-        validation = self._total(held) / n_held if n_held else torch.full_like(held, torch.nan)
+        validation = (
+            data.reduce(held, "sum") / n_held if n_held else torch.full_like(held, torch.nan)
+        )
         with torch.no_grad():
             schedule.judge(self.model, means, validation)
         optimiser = self.optimizers(use_pl_optimizer=False)
@@ -240,11 +242,6 @@ class LinearProbes(LightningModule):
         optimiser.reset_momentum()
         best = schedule.objective.unflatten(1, schedule.grid).min(1).values
         self.log("train/objective", best.mean().float())
-
-    def _total(self, values: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return values
-        return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="sum"))
 
     # -- scores -----------------------------------------------------------------------------------
 

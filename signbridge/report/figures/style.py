@@ -9,6 +9,7 @@ told by colour alone.
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -205,16 +206,14 @@ def text_width(figure: Figure, content: str, size: float, weight: str = "normal"
 def fit(figure: Figure, content: str, width: float, size: float, weight: str = "normal") -> str:
     """A name shortened until it is at most ``width`` inches wide."""
     content = printable(content)
-    fitting, too_long = 1, min(60, len(content)) + 1
-    if text_width(figure, short(content, 60), size, weight) <= width:
-        return short(content, 60)
-    while too_long - fitting > 1:
-        middle = (fitting + too_long) // 2
-        if text_width(figure, short(content, middle), size, weight) <= width:
-            fitting = middle
-        else:
-            too_long = middle
-    return short(content, fitting)
+
+    def wide(limit: int) -> float:
+        return text_width(figure, short(content, limit), size, weight)
+
+    most = min(60, len(content))
+    return short(
+        content, 60 if wide(60) <= width else 1 + bisect(range(2, most + 1), width, key=wide)
+    )
 
 
 def _wrap(figure: Figure, content: str, size: float, weight: str, width: float) -> list[str]:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
-from signbridge.probes.dataset.features import answer_words
+from signbridge.errors import ProbeError
+from signbridge.probes.dataset.features import answer_words, store_labels
 
 
 def test_words_are_those_of_scikit_learn():
@@ -27,3 +30,17 @@ def test_no_word_at_all_is_a_feature_that_tells_nothing(answers):
     table, words = answer_words(answers)
     assert words == ("",)
     assert table.tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("named", "n", "refused"),
+    [(26, 2, False), (1003, 24, False), (1004, 24, True), (4003, 4000, False)],
+)
+def test_far_more_classes_than_samples_are_refused(named, n, refused):
+    labels, names = np.arange(n) % 3, tuple(map(str, range(named)))
+    store = SimpleNamespace(path="s.h5", labels=labels, class_names=names)
+    if not refused:
+        np.testing.assert_array_equal(store_labels(store), labels)
+        return
+    with pytest.raises(ProbeError, match=r"s.h5 names 1,004 classes and its 24 samples are of 3"):
+        store_labels(store)
