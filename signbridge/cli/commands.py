@@ -61,7 +61,7 @@ class RunConfig(ExtractConfig, Protocol):
     random_weights_control: bool = False
     _: KW_ONLY
     max_new_tokens: int = 20
-    forced_choice: bool = True
+    forced_choice: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         # What makes no sense for a step is refused here, before the first of them.

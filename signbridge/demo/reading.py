@@ -61,6 +61,7 @@ class Reading:
             tokenizer has no way to write them.
         best: index into ``layers`` of the layer that scored best when the probes were trained.
         held_out: accuracy of each layer's probe on held-out images, None where it is not recorded.
+        words: what stands for each class in an answer; None where that is its name.
     """
 
     answer: str
@@ -70,6 +71,7 @@ class Reading:
     forced_choice: npt.NDArray[np.float64] | None
     best: int
     held_out: tuple[Score | None, ...]
+    words: tuple[str, ...] | None = None
 
 
 def said_and_read(reading: Reading, slot: int) -> str:
@@ -83,7 +85,8 @@ def said_and_read(reading: Reading, slot: int) -> str:
     top = int(probability.argmax())
     name = reading.class_names[top]
     answer = reading.answer or "(nothing)"
-    told = "names it too" if names_class(reading.answer, name) else "does not name it"
+    word = name if reading.words is None else reading.words[top]
+    told = "names it too" if names_class(reading.answer, word) else "does not name it"
     read = (
         f"<b>Read:</b> the probe of layer {reading.layers[slot]} reads "
         f"<b>{escape(name)}</b> at {100 * probability[top]:.0f}&nbsp;%; the answer {told}. "
@@ -164,10 +167,15 @@ class Reader:
         self._store_dtype = str(made.get("store_dtype", "float16"))
         self._position: Position = made.get("position", "last_prompt")
         self._length = int(made.get("max_new_tokens") or MAX_NEW_TOKENS)
+        words = made.get("answers")
+        self._words: tuple[str, ...] | None = None
+        if isinstance(words, list) and len(words) == len(self.class_names):
+            self._words = tuple(map(str, words))
         self._answers: ClassAnswers | None
         try:
             context = answer_context(processor, self.description.config, self.prompt)
-            self._answers = class_answers(processor.tokenizer, context, self.class_names)
+            names = self._words or self.class_names
+            self._answers = class_answers(processor.tokenizer, context, names)
         except ModelError:
             self._answers = None
         device = _device()
@@ -228,6 +236,7 @@ class Reader:
             choice,
             self.best,
             self.held_out,
+            self._words,
         )
 
 

@@ -31,7 +31,10 @@ class CaptureConfig:
         prompt: the question about each image: a text with <image> exactly once, or the name of a
             bundled question (sign, letter, gesture, describe), put as its chat template has it.
         max_new_tokens: length of the greedy answer that is stored; 0 asks for no answer.
-        forced_choice: store how probable each class name is as the whole answer.
+        forced_choice: store how probable each class name is as the whole answer; 'auto' leaves it
+            out, with a note, where the model has no way to write a name.
+        answers: a CSV file with class,answer: the words that stand for the classes in answers,
+            instead of their names.
         store_dtype: dtype of the stored vectors.
         batch_size: the most images of one forward pass; 'auto' goes by the device's memory. When
             that runs out, the run goes on with half as many.
@@ -55,7 +58,8 @@ class CaptureConfig:
     position: Position = "last_prompt"
     prompt: str = DEFAULT_TEMPLATE
     max_new_tokens: int = 0
-    forced_choice: bool = False
+    forced_choice: bool | Literal["auto"] = False
+    answers: str | None = None
     store_dtype: Literal["float16", "float32"] = "float16"
     batch_size: int | Literal["auto"] = "auto"
     num_workers: int | None = None

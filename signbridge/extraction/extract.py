@@ -21,7 +21,7 @@ from signbridge.extraction.module import ExtractionModule
 from signbridge.extraction.output import StoreOutput, how_to_continue, layers_to_extract
 from signbridge.extraction.progress import ExtractionProgress
 from signbridge.images import ImageSet
-from signbridge.model.answers import class_answers
+from signbridge.model.answers import class_answers, read_answers
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import is_encoder_decoder
 from signbridge.model.forward import CaptureRequest, cpu_threads_for
@@ -100,10 +100,20 @@ def run_extraction(
     wanted = resolve_layers(config.layers, description.n_layers)
     prompt = resolve_prompt(config.prompt, description.processor, description.config.model_type)
     asked = prompt_for_processor(prompt, description.processor)
-    answers = None
+    words = None
+    if config.answers is not None:
+        words = read_answers(Path(config.answers), images.class_names)
+    answers, left_out = None, None
     if config.forced_choice:
         context = answer_context(description.processor, description.config, asked)
-        answers = class_answers(description.processor.tokenizer, context, images.class_names)
+        names = words or images.class_names
+        try:
+            answers = class_answers(description.processor.tokenizer, context, names)
+        except ModelError as error:
+            if config.forced_choice != "auto":
+                raise
+            reason = str(error).rpartition(": ")[0]  # without what to do about it
+            left_out = f"forced choice is left out: {reason}"
     trainer = _trainer(config.accelerator, config.devices, config.num_nodes, config.strategy)
     device = trainer.strategy.root_device
     planned = planned_quantization(description, config.quantization, device)
@@ -120,7 +130,9 @@ def run_extraction(
         "position": position,
         "max_new_tokens": max_new_tokens,
         # Only where asked for, so that stores without it are what they were.
-        "forced_choice": True if config.forced_choice else None,
+        "forced_choice": True if answers is not None else None,
+        "forced_choice_left_out": left_out,
+        "answers": None if words is None else list(words),
         "store_dtype": config.store_dtype,
     }
     samples = SampleTable(
@@ -161,7 +173,7 @@ def run_extraction(
             "processes": trainer.world_size,
             **{f"version_{name}": _version(name) for name in _RECORDED_VERSIONS},
             "skipped_images": [f"{name}: {reason}" for name, reason in images.skipped],
-            "notes": images.notes,
+            "notes": [*images.notes, *([left_out] if left_out else [])],
         },
         adding=adding,
         overwrite=config.overwrite,
@@ -169,6 +181,8 @@ def run_extraction(
         shard_size=shard_size,
         console=console,
     )
+    if left_out and trainer.is_global_zero:
+        store.say(left_out)
     limit = BatchLimit(config.batch_size, store.say if trainer.is_global_zero else None)
     module = ExtractionModule(
         description,

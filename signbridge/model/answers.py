@@ -10,15 +10,22 @@ name's probability holds that of another it begins ("A", "AB").
 from __future__ import annotations
 
 import copy
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
+from unicodedata import normalize
 
 import torch
 from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
 from signbridge.errors import ModelError
 from signbridge.model.families import PER_TOKEN, followed_by
+from signbridge.runtime.reading import read_text
+from signbridge.runtime.tables import unquoted
+from signbridge.runtime.words import some
 
 ClassAnswers = tuple[tuple[int, ...], ...]
 """For each class the ids of its name's tokens as they follow the prompt."""
@@ -28,6 +35,52 @@ _MOST_ROWS = 64
 
 Scoring = Literal["one_pass", "continued", "forced"]
 """How the names are scored, fastest first; see the functions of those names here."""
+
+
+def read_answers(path: Path, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Read the words that stand for classes in answers from a CSV with ``class,answer``.
+
+    Args:
+        path: the file; classes that are not asked for are passed over.
+        class_names: the names, in the order of the labels.
+
+    Returns:
+        The words, in the same order.
+
+    Raises:
+        ModelError: if the file cannot be read, lacks a column or a class, or gives a class two
+            words or two classes one.
+    """
+    given: dict[str, str] = {}
+    try:
+        with io.StringIO(read_text(path), newline="") as file:
+            reader = csv.DictReader(file)
+            if not {"class", "answer"} <= set(reader.fieldnames or ()):
+                raise ModelError(
+                    f"{path} has no header with the columns class,answer; add it as line 1."
+                )
+            for row in reader:
+                name = normalize("NFC", unquoted(row["class"] or ""))
+                word = (row["answer"] or "").strip()
+                if name not in class_names:
+                    continue
+                if not word or given.setdefault(name, word) != word:
+                    what = f"the answers {given[name]!r} and {word!r}" if word else "no answer"
+                    raise ModelError(
+                        f"{path}, line {reader.line_num}: class {name!r} has {what}; give one."
+                    )
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); give a CSV file.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ModelError(f"{path} is not a UTF-8 CSV ({error}); save it as one.") from None
+    missing = [name for name in class_names if name not in given]
+    if missing:
+        raise ModelError(f"{path} gives no answer for {some(missing)}; add {missing[0]!r}.")
+    words = tuple(given[name] for name in class_names)
+    twice = next((word for k, word in enumerate(words) if word in words[:k]), None)
+    if twice is not None:
+        raise ModelError(f"{path} gives two classes the answer {twice!r}; give each its own.")
+    return words
 
 
 def class_answers(tokenizer: Any, prompt: str | None, class_names: Sequence[str]) -> ClassAnswers:

@@ -90,7 +90,10 @@ def names_class(answer: str, class_name: str) -> bool:
 
 
 def count_answers(
-    responses: Sequence[str], labels: npt.NDArray[np.int64], class_names: Sequence[str]
+    responses: Sequence[str],
+    labels: npt.NDArray[np.int64],
+    class_names: Sequence[str],
+    words: Sequence[str] | None = None,
 ) -> list[AnswerCount]:
     """Count the answers of every class, commonest first.
 
@@ -98,16 +101,24 @@ def count_answers(
         responses: the answers, one an image.
         labels: class indices, shape (images,); negative ones are left out.
         class_names: names by class index.
+        words: what stands for each class in an answer; its name by default.
     """
     found: list[AnswerCount] = []
     for index, name in enumerate(class_names):
         rows = np.flatnonzero(np.asarray(labels) == index).tolist()
+        word = name if words is None else words[index]
         answers = Counter(
-            (normalise(responses[row]), names_class(responses[row], name)) for row in rows
+            (normalise(responses[row]), names_class(responses[row], word)) for row in rows
         )
         for (answer, named), count in sorted(answers.items(), key=lambda item: (-item[1], item[0])):
             found.append(AnswerCount(name, answer, count, count / len(rows), named))
     return found
+
+
+def class_words(store: Store) -> Sequence[str] | None:
+    """What stands for each class in an answer, where extraction was told; else None."""
+    words = store.provenance.get("answers")
+    return words if isinstance(words, list) and len(words) == len(store.class_names) else None
 
 
 def write_answers(store: Store, path: Path) -> list[AnswerCount]:
@@ -118,7 +129,9 @@ def write_answers(store: Store, path: Path) -> list[AnswerCount]:
     """
     if store.responses is None:
         return []
-    counts = count_answers(store.responses, np.asarray(store.labels), store.class_names)
+    counts = count_answers(
+        store.responses, np.asarray(store.labels), store.class_names, class_words(store)
+    )
     rows = (
         (
             *map(visible, (row.class_name, row.answer)),

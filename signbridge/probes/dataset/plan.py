@@ -110,6 +110,9 @@ def _notes_on_images(store: Store) -> Iterator[str]:
             f"{' and '.join(places)}: no probe can have both right; extract again, which leaves "
             "such images out."
         )
+    left_out = store.provenance.get("forced_choice_left_out")
+    if isinstance(left_out, str):
+        yield left_out
     signers = store.provenance.get("signers")
     if isinstance(signers, int) and signers > 1 and store.group_names is None:
         yield (

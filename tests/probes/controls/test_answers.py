@@ -31,6 +31,7 @@ def store():
         class_names=("A", "B", "C", "up"),
         responses=[("fist", "Fist.", "A", "up")[label] for label in labels],
         class_logprob=rng.normal(size=(N, K)).astype(np.float32) - 3,
+        provenance={},
     )
 
 
@@ -158,3 +159,9 @@ def test_the_same_answer_is_counted_once_however_it_is_written():
         ("B", "peace", 1, False),
     ]
     assert counts[0].share == pytest.approx(2 / 3)
+
+
+def test_answers_are_judged_by_the_words_that_stand_for_classes():
+    counts = count_answers(["a fist", "zebra"], np.array([0, 0]), ["zebra"], ["fist"])
+    assert [(row.answer, row.names_class) for row in counts] == [("a fist", True), ("zebra", False)]
+    assert {row.class_name for row in counts} == {"zebra"}
