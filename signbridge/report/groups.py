@@ -25,18 +25,20 @@ class Groups:
 
     Attributes:
         number: group numbers, ascending.
-        rows: rows of the predictions of each.
+        n_images: images in them.
+        rows: rows of the predictions of each, where there are few; else empty.
         words: how many there are: "5 signers".
     """
 
     number: tuple[int, ...]
+    n_images: int
     rows: tuple[npt.NDArray[np.int64], ...]
     words: str
 
     @property
     def few(self) -> bool:
         """Whether each is to be told by name: few, and not single images."""
-        return 1 < len(self.number) < min(FEW_GROUPS, sum(map(len, self.rows)))
+        return 1 < len(self.number) < min(FEW_GROUPS, self.n_images)
 
     @property
     def too_few(self) -> bool:
@@ -58,12 +60,13 @@ def groups_of(results: Results) -> Groups:
     """The groups that the main split scores."""
     p = results.predictions
     scored = np.flatnonzero(p.fold >= 0)
-    number, part = np.unique(p.group[scored], return_inverse=True)
-    order = np.argsort(part, kind="stable")
-    rows = np.split(scored[order], np.cumsum(np.bincount(part))[:-1])
+    number = np.unique(p.group[scored])
+    few = number if len(number) < FEW_GROUPS else number[:0]
+    rows = [scored[p.group[scored] == one] for one in few]
     words = grouping(results.provenance)
     one = words.one.partition(" ")[2]
-    return Groups(tuple(number.tolist()), tuple(rows), counted(len(number), one, words.many))
+    many = counted(len(number), one, words.many)
+    return Groups(tuple(number.tolist()), len(scored), tuple(rows), many)
 
 
 def group_name(results: Results, number: int, rows: npt.NDArray[np.int64]) -> str:
