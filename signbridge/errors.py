@@ -27,6 +27,21 @@ class ModelError(SignBridgeError):
     """The model, its processor or its quantisation cannot be had."""
 
 
+class NamesError(ModelError):
+    """The class names cannot be scored as the model's answers.
+
+    Attributes:
+        reason: why, without what to do.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"{reason}: give other words for the classes with --answers FILE.csv, or leave the "
+            "choice out with --forced_choice false."
+        )
+        self.reason = reason
+
+
 class StoreError(SignBridgeError):
     """An activation store cannot be written, read or continued."""
 

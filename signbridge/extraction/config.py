@@ -86,6 +86,15 @@ class CaptureConfig:
                 "for instance 20."
             )
         check_prompt(self.prompt)
+        if self.answers is not None:
+            from signbridge.model.words import read_words
+
+            if not self.forced_choice and self.max_new_tokens == 0:
+                raise ModelError(
+                    "--answers names the words of answers, and none are asked for: give "
+                    "--forced_choice true or --max_new_tokens too."
+                )
+            read_words(self.answers)
         if self.layers != "all":
             if isinstance(self.layers, str):
                 raise ModelError(

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
-from signbridge.errors import ModelError, StoreError
+from signbridge.errors import ModelError, NamesError, StoreError
 from signbridge.extraction.batch_size import BatchLimit
 from signbridge.extraction.config import CaptureConfig, ExtractConfig
 from signbridge.extraction.data import ExtractionDataModule
@@ -21,7 +21,7 @@ from signbridge.extraction.module import ExtractionModule
 from signbridge.extraction.output import StoreOutput, how_to_continue, layers_to_extract
 from signbridge.extraction.progress import ExtractionProgress
 from signbridge.images import ImageSet
-from signbridge.model.answers import class_answers, read_answers
+from signbridge.model.answers import class_answers
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import is_encoder_decoder
 from signbridge.model.forward import CaptureRequest, cpu_threads_for
@@ -29,6 +29,7 @@ from signbridge.model.processor import answer_context
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import compute_dtype_of, planned_quantization
 from signbridge.model.sites import SITES, site_widths
+from signbridge.model.words import words_of
 from signbridge.runtime.processes import (
     PATIENCE,
     had_or_refused,
@@ -79,13 +80,15 @@ def run_extraction(
     *,
     shard_size: int = 256,
     console: Console | None = None,
+    left_out: str | None = None,
 ) -> Path:
     """Write the residual stream of every wanted decoder layer for every image to a store.
 
     Called again with the same arguments it continues where it was stopped, and returns at once
     when the store is complete.
 
-    Args, returned value and errors are those of :func:`extract_activations`.
+    Args, returned value and errors are those of :func:`extract_activations`; ``left_out`` says why
+    a forced choice was not made that would have been.
     """
     console = console or Console(stderr=True)
     output = Path(config.output or f"activations/{description.name}-{images.name}.h5")
@@ -102,18 +105,18 @@ def run_extraction(
     asked = prompt_for_processor(prompt, description.processor)
     words = None
     if config.answers is not None:
-        words = read_answers(Path(config.answers), images.class_names)
-    answers, left_out = None, None
+        selected = images.classes is not None
+        words = words_of(config.answers, images.class_names, selected=selected)
+    answers = None
     if config.forced_choice:
         context = answer_context(description.processor, description.config, asked)
         names = words or images.class_names
         try:
             answers = class_answers(description.processor.tokenizer, context, names)
-        except ModelError as error:
+        except NamesError as error:
             if config.forced_choice != "auto":
                 raise
-            reason = str(error).rpartition(": ")[0]  # without what to do about it
-            left_out = f"forced choice is left out: {reason}"
+            left_out = f"forced choice is left out: {error.reason}"
     trainer = _trainer(config.accelerator, config.devices, config.num_nodes, config.strategy)
     device = trainer.strategy.root_device
     planned = planned_quantization(description, config.quantization, device)
@@ -132,7 +135,7 @@ def run_extraction(
         # Only where asked for, so that stores without it are what they were.
         "forced_choice": True if answers is not None else None,
         "forced_choice_left_out": left_out,
-        "answers": None if words is None else list(words),
+        "answers": words,
         "store_dtype": config.store_dtype,
     }
     samples = SampleTable(
@@ -203,12 +206,22 @@ def run_extraction(
             if trainer.is_global_zero:
                 found = {} if module.certificate is None else module.certificate.record()
                 store.finish({"batch_size": limit.images, **found} if data.shards else {})
+    except NamesError as error:  # found when the loaded model was tried; nothing is stored yet
+        if config.forced_choice != "auto" or trainer.world_size > 1:
+            raise
+        left_out = f"forced choice is left out: {error.reason}"
     except RuntimeError as error:
         raise _in_one_sentence(error, trainer, output) from error
+    else:
+        return output
     finally:
         module.free()
         store.close()
-    return output
+    kept = config.answers if max_new_tokens else None
+    without = replace(config, forced_choice=False, answers=kept)
+    return run_extraction(
+        images, description, without, shard_size=shard_size, console=console, left_out=left_out
+    )
 
 
 def resolve_layers(layers: Literal["all"] | Sequence[int], n_layers: int) -> tuple[int, ...]:

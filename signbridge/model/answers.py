@@ -10,22 +10,15 @@ name's probability holds that of another it begins ("A", "AB").
 from __future__ import annotations
 
 import copy
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
-from unicodedata import normalize
 
 import torch
 from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
-from signbridge.errors import ModelError
+from signbridge.errors import NamesError
 from signbridge.model.families import PER_TOKEN, followed_by
-from signbridge.runtime.reading import read_text
-from signbridge.runtime.tables import unquoted
-from signbridge.runtime.words import some
 
 ClassAnswers = tuple[tuple[int, ...], ...]
 """For each class the ids of its name's tokens as they follow the prompt."""
@@ -35,52 +28,6 @@ _MOST_ROWS = 64
 
 Scoring = Literal["one_pass", "continued", "forced"]
 """How the names are scored, fastest first; see the functions of those names here."""
-
-
-def read_answers(path: Path, class_names: Sequence[str]) -> tuple[str, ...]:
-    """Read the words that stand for classes in answers from a CSV with ``class,answer``.
-
-    Args:
-        path: the file; classes that are not asked for are passed over.
-        class_names: the names, in the order of the labels.
-
-    Returns:
-        The words, in the same order.
-
-    Raises:
-        ModelError: if the file cannot be read, lacks a column or a class, or gives a class two
-            words or two classes one.
-    """
-    given: dict[str, str] = {}
-    try:
-        with io.StringIO(read_text(path), newline="") as file:
-            reader = csv.DictReader(file)
-            if not {"class", "answer"} <= set(reader.fieldnames or ()):
-                raise ModelError(
-                    f"{path} has no header with the columns class,answer; add it as line 1."
-                )
-            for row in reader:
-                name = normalize("NFC", unquoted(row["class"] or ""))
-                word = (row["answer"] or "").strip()
-                if name not in class_names:
-                    continue
-                if not word or given.setdefault(name, word) != word:
-                    what = f"the answers {given[name]!r} and {word!r}" if word else "no answer"
-                    raise ModelError(
-                        f"{path}, line {reader.line_num}: class {name!r} has {what}; give one."
-                    )
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}); give a CSV file.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ModelError(f"{path} is not a UTF-8 CSV ({error}); save it as one.") from None
-    missing = [name for name in class_names if name not in given]
-    if missing:
-        raise ModelError(f"{path} gives no answer for {some(missing)}; add {missing[0]!r}.")
-    words = tuple(given[name] for name in class_names)
-    twice = next((word for k, word in enumerate(words) if word in words[:k]), None)
-    if twice is not None:
-        raise ModelError(f"{path} gives two classes the answer {twice!r}; give each its own.")
-    return words
 
 
 def class_answers(tokenizer: Any, prompt: str | None, class_names: Sequence[str]) -> ClassAnswers:
@@ -96,7 +43,7 @@ def class_answers(tokenizer: Any, prompt: str | None, class_names: Sequence[str]
         class_names: the names, in the order of the labels.
 
     Raises:
-        ModelError: if the tokenizer does not keep the prompt's tokens when a name follows it, has
+        NamesError: if the tokenizer does not keep the prompt's tokens when a name follows it, has
             no token for a name, or writes two names the same.
     """
     close = tokenizer.eos_token_id
@@ -113,21 +60,20 @@ def class_answers(tokenizer: Any, prompt: str | None, class_names: Sequence[str]
         whole = tokens((prompt or "") + gap + name)
         answer = whole[len(before) :]
         if whole[: len(before)] != before or not answer:
-            raise ModelError(
+            raise NamesError(
                 f"The tokenizer joins the class name {name!r} to the end of the prompt, so its "
-                "probability cannot be told: end the prompt without a space or use "
-                "--forced_choice false."
+                "probability cannot be told (it can if you end the prompt without a space)"
             )
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in answer:
-            raise ModelError(
+            raise NamesError(
                 f"The tokenizer has no token for the class name {name!r}, so its probability "
-                "cannot be told: use --forced_choice false."
+                "cannot be told"
             )
         if answer in found:
             other = class_names[found.index(answer)]
-            raise ModelError(
+            raise NamesError(
                 f"The tokenizer writes the class names {other!r} and {name!r} alike, so they "
-                "cannot be told apart: use --forced_choice false."
+                "cannot be told apart"
             )
         found.append(answer)
     return tuple(found)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from signbridge.errors import ModelError
+from signbridge.errors import ModelError, NamesError
 from signbridge.model.answers import Scoring, end_ids, name_logprob
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import decoder_layers, followed_by, is_encoder_decoder
@@ -160,10 +160,9 @@ def certify(
         differences.append(difference)
         if difference <= bound:
             return replace(found, request=replace(request, scoring=scoring), names=difference)
-    raise ModelError(
-        f"The class names cannot be scored as answers of {spec}: no way agrees with a plain "
-        f"forward pass (off by {min(differences, default=float('nan')):.3g} nats): use "
-        "--forced_choice false."
+    raise NamesError(
+        f"The class names cannot be scored as answers of {spec}, since no way agrees with a plain "
+        f"forward pass (off by {min(differences, default=float('nan')):.3g} nats)"
     )
 
 

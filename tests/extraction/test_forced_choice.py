@@ -7,7 +7,8 @@ from rich.console import Console
 
 from signbridge import open_store
 from signbridge.cli.commands import RunConfig
-from signbridge.errors import ModelError
+from signbridge.errors import ModelError, NamesError
+from signbridge.extraction.data import ExtractionDataModule
 from signbridge.extraction.extract import extract_activations
 
 SETTINGS = {"layers": [0], "quantization": "none", "console": Console(quiet=True)}
@@ -48,3 +49,25 @@ def test_words_stand_for_classes(unspeakable, tiny, tmp_path):
         assert store.class_logprob.shape == (len(unspeakable), len(words))
         assert store.provenance["answers"] == words
         assert store.class_names[-1] == "zebra"
+
+
+def test_what_only_the_loaded_model_tells_is_left_out_too(
+    few, tiny, tmp_path, monkeypatch, extract
+):
+    tried = ExtractionDataModule.certify
+
+    def certify(data, model, description, request):
+        if request.answers is not None:
+            raise NamesError("No way agrees")
+        return tried(data, model, description, request)
+
+    monkeypatch.setattr(ExtractionDataModule, "certify", certify)
+    path = extract(few, tiny, tmp_path / "a.h5", layers=[1], forced_choice="auto")
+    with open_store(path) as store:
+        assert store.class_logprob is None
+        assert store.provenance["forced_choice_left_out"].endswith(": No way agrees")
+
+
+def test_words_that_nothing_asks_for_are_refused(few, tiny, tmp_path, extract):
+    with pytest.raises(ModelError, match="--answers names the words of answers, and none are"):
+        extract(few, tiny, tmp_path / "a.h5", answers="words.csv")

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoTokenizer
 
 from signbridge.errors import ModelError
-from signbridge.model.answers import class_answers, end_ids, read_answers
+from signbridge.model.answers import class_answers, end_ids
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.prompts import DEFAULT_PROMPT
 
@@ -127,32 +127,3 @@ def test_subword_names_take_all_their_tokens(tmp_path):
     # A space at the prompt's end would become part of the name's token.
     with pytest.raises(ModelError, match="end the prompt without a space"):
         class_answers(tokenizer, "sign: ", ["A"])
-
-
-def test_words_for_classes_are_read_in_the_order_of_the_labels(tmp_path):
-    path = tmp_path / "answers.csv"
-    path.write_text("class,answer\nfist,a fist\nA,the letter A\nother,not asked for\n")
-    assert read_answers(path, ["A", "fist"]) == ("the letter A", "a fist")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("class,word\nA,a\n", "no header with the columns class,answer"),
-        ("class,answer\nA,a\n", "gives no answer for B; add 'B'"),
-        ("class,answer\nA,a\nB,\n", "line 3: class 'B' has no answer"),
-        ("class,answer\nA,a\nB,b\nA,c\n", "class 'A' has the answers 'a' and 'c'; give one"),
-        ("class,answer\nA,a\nB,a\n", "gives two classes the answer 'a'"),
-    ],
-)
-def test_words_that_cannot_be_used_are_one_sentence(tmp_path, text, message):
-    path = tmp_path / "answers.csv"
-    path.write_text(text)
-    with pytest.raises(ModelError, match=message):
-        read_answers(path, ["A", "B"])
-
-
-def test_a_file_of_words_that_is_none_is_one_sentence(tmp_path):
-    for path in (tmp_path / "absent.csv", tmp_path, "/dev/zero"):
-        with pytest.raises(ModelError, match="cannot be read"):
-            read_answers(path, ["A"])

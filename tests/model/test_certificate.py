@@ -98,5 +98,5 @@ def test_names_that_no_way_scores_rightly_are_refused(model, tiny, images, monke
     monkeypatch.setattr(
         "signbridge.model.certificate._plain_logprob", lambda *_: torch.tensor(-1.0)
     )
-    with pytest.raises(ModelError, match=r"no way agrees .* use --forced_choice false"):
+    with pytest.raises(ModelError, match=r"no way agrees .* with --forced_choice false"):
         certify(model, tiny, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,), answers=((5,),)))
