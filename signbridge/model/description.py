@@ -113,7 +113,8 @@ class ModelDescription:
             **self._weights_record(),
             "processor_class": type(self.processor).__name__,
             "image_processor_class": type(image_processor).__name__,
-            "processor_backend": "pil",
+            # As it was loaded: a family without one for pillow would get another.
+            "processor_backend": getattr(image_processor, "backend", "pil"),
             **self.settings,
         }
 

@@ -128,3 +128,10 @@ def test_the_answers_are_generated_with_what_is_recorded(tmp_path, tiny):
 def test_a_generation_configuration_of_a_wrong_type_is_one_sentence(tmp_path):
     with pytest.raises(ModelError, match=r"generation_config\.json cannot be used"):
         edited(tmp_path / "model", "generation_config.json", at("max_new_tokens", value="many"))
+
+
+def test_the_backend_is_that_of_the_loaded_processor(tiny, monkeypatch):
+    assert tiny.provenance()["processor_backend"] == "pil"
+    kind = type(tiny.processor.image_processor)
+    monkeypatch.setattr(kind, "backend", property(lambda _: "torchvision"))
+    assert tiny.provenance()["processor_backend"] == "torchvision"
