@@ -127,6 +127,19 @@ def quick_problems(
     return problems or list(shard_problems(h5, path))
 
 
+def fingerprint_problems(h5: h5py.File, described: dict[str, Any]) -> Iterator[Problem]:
+    """Check the fingerprint of the content, by which results name the store that they are of.
+
+    Args:
+        h5: The open store.
+        described: Its structure.
+    """
+    tables = {name: table[()] for name, table in _tables(h5[CHECKSUMS])}
+    found = h5[CHECKSUMS].attrs.get("content_sha256")
+    if content_sha256(described, tables) != hdf.read_attribute(found):
+        yield Problem("attribute 'content_sha256' of checksums", "does not match the checksums")
+
+
 def _differences(place: str, stored: Any, found: Any) -> Iterator[Problem]:
     if stored == found:
         return
@@ -184,9 +197,7 @@ def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -
         hdf.read_info(h5)
     except hdf.DAMAGE as error:
         yield Problem(INFO, f"cannot be read ({first_line(error)})")
-    tables_read = {name: table[()] for name, table in tables.items()}
-    if content_sha256(described, tables_read) != h5[CHECKSUMS].attrs.get("content_sha256"):
-        yield Problem("attribute 'content_sha256' of checksums", "does not match the checksums")
+    yield from fingerprint_problems(h5, described)
 
 
 def _coverage_problems(

@@ -20,12 +20,13 @@ from signbridge.errors import StoreError, first_line
 from signbridge.runtime.progress import Progress
 from signbridge.store import hdf
 from signbridge.store.check import (
+    fingerprint_problems,
     identity_problem,
     is_newer_minor,
     quick_problems,
 )
 from signbridge.store.checked import CheckedBlocks
-from signbridge.store.checksums import dimension_names, dtype_name
+from signbridge.store.checksums import dimension_names, dtype_name, structure
 from signbridge.store.rules import SMALL, shard_sizes, value_problems
 from signbridge.store.schema import (
     CHECKSUMS,
@@ -100,13 +101,15 @@ class StoreFile:
                 )
             if verify == "none":
                 return
-            found = quick_problems(h5, self._absolute)
+            described = structure(h5)
+            found = quick_problems(h5, self._absolute, described)
             if not found and verify == "full":
                 from signbridge.store.verify import verify_store
 
                 found = verify_store(self.path, progress)
             elif not found:
-                found = list(value_problems({n: self._column(n) for n in SMALL if n in h5}))
+                values = {name: self._column(name) for name in SMALL if name in h5}
+                found = [*value_problems(values), *fingerprint_problems(h5, described)]
             if found:
                 raise StoreError(
                     f"{self.path} is damaged: {found[0]}; run 'signbridge verify {self.path}' for "

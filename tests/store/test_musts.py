@@ -209,9 +209,11 @@ def test_checksums_must_cover_every_dataset(edit, words, whole, tmp_path):
 
 def test_the_fingerprint_of_the_content_must_be_right(whole, tmp_path):
     def edit(h5):
-        h5["checksums"].attrs["content_sha256"] = "0" * 64
+        h5["checksums"].attrs["content_sha256"] = "0" * 64  # of another store, say
 
     copy = hostile.change(whole, tmp_path / "s.h5", edit, seal=False)
+    with pytest.raises(StoreError, match="'content_sha256' of checksums: does not match"):
+        open_store(copy)
     assert "content_sha256" in str(check_store(copy)[0])
 
 

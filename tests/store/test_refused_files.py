@@ -5,6 +5,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from fixtures import hostile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +110,7 @@ def test_changed_values_are_found_by_the_full_check(name, index, value, words, p
         h5[name][index] = value
 
     copy = change(path, tmp_path, edit)
-    open_store(copy, verify="quick").close()
+    open_store(copy, verify="none").close()
     with pytest.raises(StoreError, match=f"damaged: {words}"):
         open_store(copy, verify="full")
     assert words in str(check_store(copy)[0])
@@ -135,15 +136,10 @@ def test_wrong_values_with_right_checksums_are_found(path, tmp_path):
 
 
 def test_a_later_minor_version_is_read_with_a_warning(path, tmp_path):
-    import json
-
     def edit(h5):
         h5.attrs["format_version"] = "1.7"
-        stored = json.loads(h5["checksums/structure"].asstr()[()])
-        stored[""]["attrs"]["format_version"] = ["string", "1.7"]
-        h5["checksums/structure"][()] = json.dumps(stored)
 
-    copy = change(path, tmp_path, edit)
+    copy = hostile.change(path, tmp_path / "copy.h5", edit)
     with pytest.warns(UserWarning, match=r"version 1\.7, newer"):
         assert open_store(copy).n_samples == 200
 
