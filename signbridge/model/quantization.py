@@ -135,11 +135,11 @@ def planned_quantization(
     """
     stored = stored_quantization(description)
     skeleton = description.skeleton
-    if stored is None:
-        linear = [n for n, module in skeleton.named_modules() if isinstance(module, nn.Linear)]
-        skip = linear if quantization == "none" else skipped_modules(skeleton)
-        kinds = {name: "nf4" for name in linear if name not in skip}
-        return Quantized(kinds, tuple(sorted(set(linear) - set(kinds))))
+    if stored is None and quantization == "none":
+        return quantized(skeleton, skeleton)
+    if stored is None:  # transformers leaves alone what a family keeps in float32 as well
+        settings = nf4_config(torch.float32, skipped_modules(skeleton))
+        return quantized(_prepared(description, device, settings), skeleton)
     planned = quantized(_prepared(description, device), skeleton)
     if quantization not in ("auto", planned.kind):
         raise ModelError(
@@ -150,8 +150,13 @@ def planned_quantization(
     return planned
 
 
-def _prepared(description: ModelDescription, device: torch.device | str) -> nn.Module:
-    """The model on the ``meta`` device, its layers replaced as for loading its checkpoint."""
+def _prepared(
+    description: ModelDescription, device: torch.device | str, settings: Any = None
+) -> nn.Module:
+    """The model on the ``meta`` device, its layers replaced as for loading its checkpoint.
+
+    ``settings`` is a quantisation for a checkpoint that is not quantised.
+    """
     from transformers.quantizers.auto import get_hf_quantizer
 
     config = copy.deepcopy(description.config)
@@ -159,14 +164,17 @@ def _prepared(description: ModelDescription, device: torch.device | str) -> nn.M
         with quiet_transformers():
             model = model_skeleton(config)
             place = {"": torch.device(device)}
-            quantizer, config, place = get_hf_quantizer(config, None, place, None, {})
+            quantizer, config, place = get_hf_quantizer(config, settings, place, None, {})
             if quantizer is not None:
                 quantizer.preprocess_model(
                     model=model, dtype=model.dtype, device_map=place, checkpoint_files=[]
                 )
     except Exception as error:  # whatever a method of quantisation raises for what it lacks
         raise ModelError(
-            f"{description.spec} is quantised already, in a way that cannot be loaded here "
+            f"{description.spec} cannot be quantised as asked for ({first_line(error)}): use "
+            "--quantization none."
+            if settings is not None
+            else f"{description.spec} is quantised already, in a way that cannot be loaded here "
             f"({first_line(error)}): give the model as it was before it was quantised."
         ) from error
     return model

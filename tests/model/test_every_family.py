@@ -14,6 +14,7 @@ from signbridge.model.forward import CaptureRequest, run_batch, to_model
 from signbridge.model.load import load_model
 from signbridge.model.processor import answer_context, prepare
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
+from signbridge.model.quantization import planned_quantization, quantized
 from signbridge.model.sites import site_widths
 
 TRIED = sorted(FAMILIES.keys() - NEEDS_TORCHVISION)
@@ -87,6 +88,15 @@ def test_names_score_and_answers_read_as_in_plain_passes(family, asked, pictures
         while len(written) < read.answer_ids.shape[1] - 1 and ends not in written:
             written.append(int(plain(model, alone, written)[0][-1].argmax()))
         assert read.answer_ids[row, : len(written)].tolist() == written
+
+
+def test_four_bits_cover_what_the_record_says(family):
+    """Some families keep parts in float32; load_model compares plan and loaded layers."""
+    description, _ = family
+    planned = planned_quantization(description, "nf4", "cpu")
+    loaded = quantized(load_model(description, "cpu", quantization="nf4"), description.skeleton)
+    assert loaded == planned
+    assert set(loaded.kinds.values()) == {"nf4"}
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS_TORCHVISION))
