@@ -362,9 +362,10 @@ def _logit(
 ) -> Ends:
     centre = value if centre is None else centre
     deviation = float(drawn.std()) * draws.widen
-    # A group is one trial where it is right or wrong as a whole, and where groups hold both and do
-    # not differ it is as many as its images.
-    trials = draws.effective if value in (0, 1) else float(draws.size.sum())
+    # A group is one trial where it is right or wrong as a whole. A few groups that hold both and do
+    # not differ are as many as their images.
+    alike = 0 < value < 1 and draws.n_groups < FEW_GROUPS
+    trials = float(draws.size.sum()) if alike else draws.effective
     low, high = logit_interval(centre, deviation, draws.quantile, trials)
     # The end nearest to the value must not leave it outside.
     return min(low, value), max(high, value)
