@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import struct
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +18,7 @@ from typing import Any, get_args
 from signbridge.errors import ModelError, first_line
 from signbridge.model import Weights
 from signbridge.runtime.files import file_sha256
+from signbridge.runtime.reading import parse_json, read_text
 
 # Weights as safetensors only: a pickled checkpoint can run code when it is opened.
 _FILES = ["model*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
@@ -23,16 +26,28 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_SIZE = 1024  # no pointer is larger
 _TOKENIZERS = ("tokenizer.json", "*.model", "vocab*", "tekken.json", "*.tiktoken")
-_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_INDEX = "model.safetensors.index.json"
+# They name words, merges or tensors and may be large; every other text has some pages.
+_LISTS = (_INDEX, "tokenizer.json", "vocab.json", "added_tokens.json", "tekken.json")
 _SETTINGS = (
     "config.json",
     "generation_config.json",
-    "model.safetensors.index.json",
-    "tokenizer.json",
     "tokenizer_config.json",
-    *_PROCESSORS,
+    "special_tokens_map.json",
+    "chat_template.json",
+    *PROCESSORS,
 )
+_LARGEST_LIST = 1 << 27  # bytes
+_LARGEST_SETTINGS = 1 << 24  # bytes
+_LARGEST_TEMPLATE = 1 << 20
+_DEEPEST = 64  # nested lists and objects; published files have up to ten
+# What a configuration says how many there are of: transformers makes lists of that length, and
+# modules. The largest published models have some hundreds.
+_COUNTS = re.compile(r"(^|_)(layers?|depths?|blocks|stages|experts|heads?|labels)$")
+_MOST = 10_000
 _LENGTH = struct.Struct("<Q")
+_LONGEST_HEADER = 100_000_000  # bytes, that of the safetensors library
 
 
 def check_weights(weights: str, seed: int) -> None:
@@ -155,15 +170,19 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
             f"{folder} holds no config.json, so it is no model folder of transformers: {hint}."
         )
     for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja") and file.is_file():
+        if file.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja") and file.exists():
             _check_no_pointer(file)
-    for file in [folder / name for name in _SETTINGS if (folder / name).is_file()]:
-        content = _parsed(file)
-        if file.name == "config.json" and "model_type" not in content:
-            raise ModelError(
-                f"{file} names no model_type, so transformers cannot tell what it is: fetch the "
-                "file again."
-            )
+    for file in _read_by_transformers(folder, (*_SETTINGS, *_LISTS)):
+        content = parsed(file)
+        if file.name == "config.json" and file.parent == folder:
+            if "model_type" not in content:
+                raise ModelError(
+                    f"{file} names no model_type, so transformers cannot tell what it is: fetch "
+                    "the file again."
+                )
+            _check_counts(file, content)
+    for file in sorted([*folder.glob("*.jinja"), *folder.glob("*/*.jinja")]):
+        _text(file, _LARGEST_TEMPLATE)
     if weights:
         for file in weight_files(folder):
             _check_safetensors(file)
@@ -175,9 +194,9 @@ def check_processor_files(folder: Path) -> None:
     Raises:
         ModelError: names the files.
     """
-    if not any((folder / name).is_file() for name in _PROCESSORS):
+    if not any((folder / name).is_file() for name in PROCESSORS):
         raise ModelError(
-            f"{folder} holds neither {' nor '.join(_PROCESSORS)}, which say how images are "
+            f"{folder} holds neither {' nor '.join(PROCESSORS)}, which say how images are "
             "prepared: fetch one of them, or save the model's processor there with "
             "save_pretrained."
         )
@@ -188,7 +207,22 @@ def check_processor_files(folder: Path) -> None:
         )
 
 
+def template_file(folder: Path) -> Path:
+    """The file of a model folder that transformers takes the chat template from."""
+    names = ("chat_template.jinja", "chat_template.json")
+    found = [folder / name for name in names if (folder / name).is_file()]
+    return found[0] if found else folder / "tokenizer_config.json"
+
+
+def _read_by_transformers(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files of these names, of the model and of its further tokenizers."""
+    places = [folder, *sorted(folder.glob("*tokenizer*/"))]
+    return [place / name for place in places for name in names if (place / name).exists()]
+
+
 def _check_no_pointer(file: Path) -> None:
+    if not file.is_file():
+        raise ModelError(f"{file} is no file: fetch it again.")
     if file.stat().st_size > _POINTER_SIZE:
         return
     with file.open("rb") as opened:
@@ -199,21 +233,76 @@ def _check_no_pointer(file: Path) -> None:
             )
 
 
-def _parsed(file: Path) -> dict[str, Any]:
+def _text(file: Path, largest: int) -> str:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return read_text(file, largest, encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{file} is damaged (it is no text): fetch it again.") from error
+    except OSError as error:
+        raise ModelError(
+            f"{file} cannot be read ({error.strerror}): check its permissions, or fetch it again."
+        ) from error
+
+
+def parsed(file: Path) -> dict[str, Any]:
+    """Return the object of a JSON file that is small enough, nests little and has no NaN.
+
+    It is empty for a file that holds something else.
+
+    Raises:
+        ModelError: names the file and says what is wrong with it.
+    """
+    is_list = file.name in _LISTS
+    text = _text(file, _LARGEST_LIST if is_list else _LARGEST_SETTINGS)
+    try:
+        content = parse_json(text)
+        if not is_list:
+            _check_values(content)
     except json.JSONDecodeError as error:
         raise ModelError(
             f"{file} is damaged (line {error.lineno}, column {error.colno}: {error.msg}): fetch "
             "it again."
         ) from error
     except ValueError as error:
-        raise ModelError(f"{file} is damaged (it is no text): fetch it again.") from error
-    except OSError as error:
-        raise ModelError(
-            f"{file} cannot be read ({error.strerror}): check its permissions."
-        ) from error
+        raise ModelError(f"{file} is damaged ({error}): fetch it again.") from error
     return content if isinstance(content, dict) else {}
+
+
+def _check_values(content: Any) -> None:
+    """Refuse what no settings hold.
+
+    Raises:
+        ValueError: says what it is.
+    """
+    level: list[tuple[object, Any]] = [("", content)]
+    for _ in range(_DEEPEST):
+        level = [
+            (key, inner)
+            for _, value in level
+            if isinstance(value, (dict, list))
+            for key, inner in (value.items() if isinstance(value, dict) else enumerate(value))
+        ]
+        for key, value in level:
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{key!r} is NaN, which is no number")
+        if not level:
+            return
+    raise ValueError("it nests too deep")
+
+
+def _check_counts(file: Path, content: Any, key: str = "") -> None:
+    """Refuse a configuration of more parts than any model has, before they are made."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            _check_counts(file, value, name)
+    elif isinstance(content, list):
+        for value in content:
+            _check_counts(file, value, key)
+    elif isinstance(content, (int, float)) and content > _MOST and _COUNTS.search(key):
+        raise ModelError(
+            f"{file} asks for a {key} of {content:,}, and no model has more than {_MOST:,}: fetch "
+            "the file again."
+        )
 
 
 def _check_safetensors(file: Path) -> None:
@@ -222,9 +311,9 @@ def _check_safetensors(file: Path) -> None:
     try:
         with file.open("rb") as opened:
             (length,) = _LENGTH.unpack(opened.read(_LENGTH.size))
-            if length > size:
+            if length > min(size, _LONGEST_HEADER):
                 raise ValueError
-            header = json.loads(opened.read(length))
+            header = parse_json(opened.read(length).decode())
         ends = [int(one["data_offsets"][1]) for key, one in header.items() if key[0] != "_"]
         whole = _LENGTH.size + length + max(ends, default=0)
     except OSError as error:
@@ -248,7 +337,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ModelError: if the folder holds none, or lacks one that its index names.
     """
-    index = folder / "model.safetensors.index.json"
+    index = folder / _INDEX
     if index.is_file():
         files = sorted(folder / name for name in _indexed(index))
     elif (folder / "model.safetensors").is_file():
@@ -267,10 +356,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> set[str]:
-    names = _parsed(index).get("weight_map")
+    names = parsed(index).get("weight_map")
     if not isinstance(names, dict):
         raise ModelError(f"{index} is damaged, so the weight files are not known: fetch it again.")
-    return {str(name) for name in names.values()}
+    for name in names.values():
+        if not isinstance(name, str) or Path(name).name != name or len(name) > 255:
+            raise ModelError(
+                f"{index} names {str(name)[:80]!r}, which is no file of its folder: fetch it again."
+            )
+    return set(names.values())
 
 
 def weights_sha256(folder: Path) -> str:

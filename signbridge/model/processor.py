@@ -8,8 +8,8 @@ video processor asks for torchvision, which nothing here does.
 from __future__ import annotations
 
 import importlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,17 @@ import numpy as np
 from PIL import Image
 from transformers.utils.hub import PushToHubMixin
 
-from signbridge.errors import ModelError, first_line
+from signbridge.errors import ModelError, SignBridgeError, first_line
 from signbridge.model.families import is_encoder_decoder
-from signbridge.model.files import check_processor_files
+from signbridge.model.files import PROCESSORS, check_processor_files, parsed, template_file
+from signbridge.runtime.bounded import FailedError, bounded
 from signbridge.runtime.terminal import quiet_transformers
 
 Inputs = dict[str, Any]
+
+# What a template or a processor may take for one small image, at most.
+_SECONDS = 20
+_MEMORY = 4 << 30
 
 _NAMING = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
@@ -63,11 +68,6 @@ def load_processor(spec: str, folder: Path, config: Any) -> Any:
             f"({first_line(error)}): install {error.name or 'it'} in the version that goes with "
             "the others."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ModelError(
-            f"{spec} has no processor that transformers can load ({first_line(error)}): fetch its "
-            "preprocessor_config.json and the tokenizer's files again."
-        ) from error
     if processor.tokenizer.pad_token is None:
         if processor.tokenizer.eos_token is None:
             raise ModelError(
@@ -77,7 +77,51 @@ def load_processor(spec: str, folder: Path, config: Any) -> Any:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token  # the mask hides it
     # An encoder counts the padding before a text as positions; a decoder goes by the mask.
     processor.tokenizer.padding_side = "right" if is_encoder_decoder(config) else "left"
+    _check(folder, processor)
     return processor
+
+
+@contextmanager
+def _loading(what: str, files: str, folder: Path) -> Iterator[None]:
+    """Say which files a part cannot be made of, whatever the libraries raise."""
+    try:
+        yield
+    except (SignBridgeError, ImportError):
+        raise
+    except BaseException as error:
+        # A panic of the tokenizers' library is a BaseException, and no name of it is public.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(
+            f"{folder} has no {what} that transformers can load ({first_line(error)}): fetch "
+            f"{files} again."
+        ) from error
+
+
+def _check(folder: Path, processor: Any) -> None:
+    """Try the processor on a small image: values of a wrong type are only met in use."""
+    files = " and ".join(name for name in PROCESSORS if (folder / name).is_file())
+
+    def tried() -> bool:
+        inputs = prepare(processor, [f"{marks}?"], [_black()])
+        return all(
+            bool(one.isfinite().all()) for one in inputs.values() if hasattr(one, "isfinite")
+        )
+
+    with _loading("processor", files, folder):
+        marks = image_text(processor)
+    try:
+        finite = bounded(tried, _SECONDS, _MEMORY)
+    except FailedError as error:
+        raise ModelError(
+            f"{folder} has a processor that cannot prepare an image ({error}): fetch {files} "
+            "again, which says how."
+        ) from error
+    if not finite:
+        raise ModelError(
+            f"{folder} has a processor that makes pixels which are no finite numbers: fetch "
+            f"{files} again, which says how."
+        )
 
 
 def _assembled(spec: str, folder: Path, config: Any) -> Any:
@@ -92,17 +136,19 @@ def _assembled(spec: str, folder: Path, config: Any) -> Any:
     for name in cls.get_attributes():
         if name == "image_processor":
             # Without a pinned backend, pixels would depend on whether torchvision is installed.
-            parts.append(images.from_pretrained(folder, backend="pil", trust_remote_code=False))
-        elif name == "tokenizer":
-            parts.append(words.from_pretrained(folder, trust_remote_code=False))
+            with _loading("image processor", " or ".join(PROCESSORS), folder):
+                parts.append(images.from_pretrained(folder, backend="pil", trust_remote_code=False))
         elif "tokenizer" in name:
-            parts.append(words.from_pretrained(folder / name, trust_remote_code=False))
+            place = folder if name == "tokenizer" else folder / name
+            with _loading("tokenizer", "tokenizer_config.json and the tokenizer's files", place):
+                parts.append(words.from_pretrained(place, trust_remote_code=False))
         else:
             parts.append(_LeftOut())
-    settings, unused = cls.get_processor_dict(folder)
     if any(isinstance(part, _LeftOut) for part in parts):
         cls = _without_check(cls)
-    return cls.from_args_and_dict(parts, settings, **unused)
+    with _loading("processor", " or ".join(PROCESSORS), folder):
+        settings, unused = cls.get_processor_dict(folder)
+        return cls.from_args_and_dict(parts, settings, **unused)
 
 
 def _without_check(cls: Any) -> Any:
@@ -152,8 +198,8 @@ def _processor_class(spec: str, folder: Path, config: Any) -> Any:
 def _named_class(file: Path) -> str | None:
     if not file.is_file():
         return None
-    content = json.loads(file.read_text(encoding="utf-8"))
-    name = content.get("processor_class") if isinstance(content, dict) else None
+    content = parsed(file)
+    name = content.get("processor_class")
     return name if isinstance(name, str) else None
 
 
@@ -219,9 +265,7 @@ def image_text(processor: Any) -> str:
         return "" if _puts_the_image_itself(processor) else token
     question = {"type": "text", "text": "?"}
     whole, bare = (
-        processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        rendered(processor, [{"role": "user", "content": content}])
         for content in ([{"type": "image"}, question], [question])
     )
     start = next((k for k, (a, b) in enumerate(zip(whole, bare, strict=False)) if a != b), 0)
@@ -231,13 +275,42 @@ def image_text(processor: Any) -> str:
     return str(written.strip()) or token
 
 
-def _puts_the_image_itself(processor: Any) -> bool:
+def rendered(processor: Any, turns: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the processor's chat template writes for a conversation and an answer's begin.
+
+    Args:
+        processor: the model's processor.
+        turns: as chat templates take them.
+
+    Raises:
+        ModelError: if the template cannot be used, or takes too long or too much memory.
+    """
+
+    def write() -> str:
+        return str(
+            processor.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
+        )
+
     try:
-        ids = prepare(processor, ["?"], [_black()])["input_ids"]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
+        return bounded(write, _SECONDS, _MEMORY)
+    except FailedError as error:
+        folder = Path(str(getattr(processor.tokenizer, "name_or_path", "")))
+        raise ModelError(
+            f"The chat template in {template_file(folder)} cannot be used ({error}): fetch the "
+            "file again."
+        ) from error
+
+
+def _puts_the_image_itself(processor: Any) -> bool:
+    def ids() -> list[int]:
+        found: list[int] = prepare(processor, ["?"], [_black()])["input_ids"].flatten().tolist()
+        return found
+
+    try:
+        seen = bounded(ids, _SECONDS, _MEMORY)
+    except FailedError:
         return False
-    token = processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))
-    return bool((ids == token).any())
+    return processor.tokenizer.convert_tokens_to_ids(str(processor.image_token)) in seen
 
 
 def _black() -> Image.Image:

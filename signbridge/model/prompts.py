@@ -99,9 +99,9 @@ def _in_turns(question: str, processor: Any, model_type: str) -> str:
     if not getattr(processor, "chat_template", None):
         return _FORMS.get(model_type, _LLAVA).format(question)
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    from signbridge.model.processor import image_text  # loads transformers
+    from signbridge.model.processor import image_text, rendered  # loads transformers
 
+    text = rendered(processor, turns)
     token = image_text(processor)
     if not token or text.count(token) != 1:
         raise ModelError(
@@ -116,4 +116,4 @@ def _in_turns(question: str, processor: Any, model_type: str) -> str:
         bare = text.removeprefix(start)
         if tokenizer(bare)["input_ids"][:1] == [tokenizer.bos_token_id]:
             text = bare
-    return str(text).replace(token, IMAGE_PLACEHOLDER)
+    return text.replace(token, IMAGE_PLACEHOLDER)

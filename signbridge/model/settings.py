@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from signbridge.model.files import template_file
 from signbridge.runtime.files import canonical_json, sha256_text
 
 # Of a configuration: where it was saved and by what, what the loaded objects' classes say (they
@@ -121,11 +122,8 @@ def processor_records(processor: Any, folder: Path) -> dict[str, str]:
         "tokenizer_config": _record("tokenizer_config.json", _special(processor.tokenizer)),
     }
     if getattr(processor, "chat_template", None):
-        file = "chat_template.jinja"
-        if not (folder / file).is_file():
-            json_file = "chat_template.json"
-            file = json_file if (folder / json_file).is_file() else "tokenizer_config.json"
-        found["chat_template"] = _record(file, {"chat_template": processor.chat_template})
+        file = template_file(folder)
+        found["chat_template"] = _record(file.name, {"chat_template": processor.chat_template})
     return found
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -70,6 +71,19 @@ def test_what_is_no_safetensors_file_is_named(folder, content):
         ("config.json", "{oops", r"config\.json is damaged \(line 1, column 2"),
         ("config.json", "{}", "names no model_type"),
         ("config.json", "[]", "names no model_type"),
+        ("config.json", '{"a":' * 100_000 + "1" + "}" * 100_000, "nests too deep"),
+        ("config.json", '{"model_type": "llava", "a": ' + "[" * 70 + "]" * 70 + "}", "too deep"),
+        ("config.json", '{"model_type": "llava", "num_labels": 1000000000}', "asks for a num_lab"),
+        ("config.json", '{"text_config": {"n_layer": 1e9}, "model_type": "x"}', "n_layer of 1,000"),
+        ("config.json", '{"model_type": "x", "depths": [2, 99999]}', "depths of 99,999"),
+        ("tokenizer.json", "[" * 100_000 + "]" * 100_000, "nests too deep"),
+        ("generation_config.json", '{"temperature": NaN}', "'temperature' is NaN"),
+        ("processor_config.json", '{"image_processor": {"image_mean": [NaN]}}', "0 is NaN"),
+        ("special_tokens_map.json", "{", "damaged"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../b"}}', "no file of its folder"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": 3}}', "no file of its folder"),
+        ("chat_template.jinja", "x" * (1 << 21), "1,048,576 are the most"),
+        ("preprocessor_config.json", '"' + "x" * (1 << 25) + '"', "16,777,216 are the most"),
         ("processor_config.json", "", "damaged"),
         ("model.safetensors.index.json", "{", "damaged"),
         ("model.safetensors.index.json", "{}", "weight files are not known"),
@@ -81,6 +95,30 @@ def test_damaged_settings_are_named(folder, name, text, says):
     with pytest.raises(ModelError, match=says) as told:
         check_model_folder(folder)
     assert str(folder / name) in str(told.value)
+
+
+def test_a_second_tokenizers_files_are_looked_at_too(folder):
+    (folder / "qformer_tokenizer").mkdir()
+    (folder / "qformer_tokenizer" / "tokenizer_config.json").write_text("{oops")
+    with pytest.raises(ModelError, match=r"qformer_tokenizer/tokenizer_config\.json is damaged"):
+        check_model_folder(folder)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no such device here")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja"])
+def test_a_device_is_not_read(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(ModelError, match=rf"{name} is no file|no config\.json"):
+        check_model_folder(folder)
+
+
+def test_a_header_that_nests_or_has_no_end_is_refused(folder):
+    deep = b"[" * 100_000 + b"]" * 100_000
+    for content in (len(deep).to_bytes(8, "little") + deep, (1 << 62).to_bytes(8, "little")):
+        (folder / "model.safetensors").write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.safetensors is no safetensors file"):
+            check_model_folder(folder)
 
 
 def test_the_folder_inside_is_suggested(folder):

@@ -1,4 +1,5 @@
 import copy
+import sys
 
 import pytest
 
@@ -69,3 +70,29 @@ def test_a_template_that_writes_the_image_twice_is_refused(chatting):
     chatting.chat_template = "<image><image>"
     with pytest.raises(ModelError, match="2 times for one image"):
         resolve_prompt("sign", chatting)
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
+        ("{% for i in range(10**9) %}{% endfor %}", "[Rr]ange too big"),
+        ("{{ 'a' * 10**11 }}", "GB"),
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "more than 1 second",
+        ),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{{ raise_exception('no images') }}", "no images"),
+        ("{% if %}", "Expected an expression"),
+        ("{{ messages.nothing.there }}", "undefined|no attribute"),
+        ("{{ 1 // 0 }}", "zero"),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="bounds are those of Linux")
+def test_a_template_that_cannot_be_used_is_one_sentence(chatting, monkeypatch, template, says):
+    monkeypatch.setattr("signbridge.model.processor._SECONDS", 1)
+    monkeypatch.setattr("signbridge.model.processor._MEMORY", 1 << 30)
+    chatting.chat_template = template
+    with pytest.raises(ModelError, match=rf"chat template in .*tokenizer_config.*{says}"):
+        prompt_for_processor("see <image> now", chatting)
