@@ -14,19 +14,24 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from signbridge.errors import ModelError, first_line
+from signbridge.errors import ModelError, SignBridgeError, first_line
 from signbridge.model import Weights
 from signbridge.model.families import decoder_layers, image_token_id
 from signbridge.model.files import (
     check_model_folder,
     check_weights,
     local_files,
+    stored_tensors,
     weights_sha256,
 )
 from signbridge.model.processor import load_processor
 from signbridge.model.random_weights import initialiser, model_skeleton
 from signbridge.model.settings import config_record, generation_record, processor_records
 from signbridge.runtime.files import file_sha256
+from signbridge.runtime.terminal import quiet_transformers
+
+# Tensors of a model; the largest published ones have some tens of thousands.
+_MOST_PARAMETERS = 200_000
 
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).parents[1] / "assets" / "tiny"
@@ -156,7 +161,10 @@ def describe_model(
     if weights == "random":
         name += "-random" + (str(weights_seed) if weights_seed else "")
     config = _config(spec, folder)
-    skeleton = _skeleton(spec, config)
+    most = _MOST_PARAMETERS
+    if weights == "pretrained":  # some families split or join what is stored as one
+        most = min(most, 1000 + 4 * stored_tensors(folder))
+    skeleton = _skeleton(spec, folder, config, most)
     return ModelDescription(
         spec=spec,
         kind=kind,
@@ -176,8 +184,12 @@ def _config(spec: str, folder: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ImportError:
+        raise
+    except Exception as error:
+        # The constructors of a hundred families check and compute what they like.
         raise ModelError(
             f"{spec} has a config.json that this version of transformers cannot use "
             f"({first_line(error)}): code that ships with a model is never run here."
@@ -187,25 +199,36 @@ def _config(spec: str, folder: Path) -> Any:
 def _generation_config(spec: str, folder: Path, config: Any) -> Any:
     from transformers import GenerationConfig
 
+    file = folder / "generation_config.json"
     try:
-        if not (folder / "generation_config.json").is_file():
+        if not file.is_file():
             return GenerationConfig.from_model_config(config)
         return GenerationConfig.from_pretrained(folder)
-    except Exception as error:  # a value of a wrong type fails in many ways
+    except Exception as error:
         raise ModelError(
-            f"{folder / 'generation_config.json'} cannot be used ({first_line(error)}): fetch it "
-            "again."
+            f"{file} cannot be used ({first_line(error)}): fetch it again, or remove it, and "
+            "config.json says what it would."
         ) from error
 
 
-def _skeleton(spec: str, config: Any) -> PreTrainedModel:
-    try:
-        skeleton = model_skeleton(config)
-    except ValueError as error:
+def _skeleton(spec: str, folder: Path, config: Any, most: int) -> PreTrainedModel:
+    from transformers import AutoModelForImageTextToText
+
+    known: Any = AutoModelForImageTextToText
+    if type(config) not in known._model_mapping:
         raise ModelError(
             f"{spec} is a {config.model_type!r} model, which is no vision-language model: give one "
             "such as llava-hf/llava-1.5-7b-hf."
+        )
+    try:
+        skeleton = model_skeleton(config, most)
+        decoder_layers(skeleton)
+        image_token_id(config)
+    except (SignBridgeError, ImportError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{folder / 'config.json'} says nothing that a model can be built of "
+            f"({first_line(error)}): fetch it again."
         ) from error
-    decoder_layers(skeleton)
-    image_token_id(config)
     return skeleton

@@ -306,16 +306,26 @@ def _check_counts(file: Path, content: Any, key: str = "") -> None:
 
 
 def _check_safetensors(file: Path) -> None:
-    """Compare the file's size with what its header, 8 bytes of length and JSON, says of it."""
+    """Compare the file's size with what its header says of it."""
     size = file.stat().st_size
+    ends, length = _header(file)
+    whole = _LENGTH.size + length + max(ends, default=0)
+    if size != whole:
+        raise ModelError(
+            f"{file} has {size:,} bytes instead of {whole:,}, so it was not copied or downloaded "
+            "to its end: fetch it again."
+        )
+
+
+def _header(file: Path) -> tuple[list[int], int]:
+    """Where each tensor of a safetensors file ends, and the length of the JSON that says so."""
     try:
         with file.open("rb") as opened:
             (length,) = _LENGTH.unpack(opened.read(_LENGTH.size))
-            if length > min(size, _LONGEST_HEADER):
+            if length > min(file.stat().st_size, _LONGEST_HEADER):
                 raise ValueError
             header = parse_json(opened.read(length).decode())
         ends = [int(one["data_offsets"][1]) for key, one in header.items() if key[0] != "_"]
-        whole = _LENGTH.size + length + max(ends, default=0)
     except OSError as error:
         raise ModelError(
             f"{file} cannot be read ({error.strerror}): check its permissions."
@@ -324,11 +334,16 @@ def _check_safetensors(file: Path) -> None:
         raise ModelError(
             f"{file} is no safetensors file, or its beginning is damaged: fetch it again."
         ) from error
-    if size != whole:
-        raise ModelError(
-            f"{file} has {size:,} bytes instead of {whole:,}, so it was not copied or downloaded "
-            "to its end: fetch it again."
-        )
+    return ends, length
+
+
+def stored_tensors(folder: Path) -> int:
+    """Return how many tensors a model's weight files hold.
+
+    Raises:
+        ModelError: names the file that is absent or damaged.
+    """
+    return sum(len(_header(file)[0]) for file in weight_files(folder))
 
 
 def weight_files(folder: Path) -> list[Path]:

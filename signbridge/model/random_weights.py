@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import torch
 from filelock import FileLock
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
@@ -31,19 +32,45 @@ IN_MEMORY_BYTES = 2**30
 _SMALL_TENSOR = 2**16  # bytes; smaller ones stay in memory
 
 
-def model_skeleton(config: Any) -> PreTrainedModel:
+def model_skeleton(config: Any, most: int | None = None) -> PreTrainedModel:
     """The vision-language model of a configuration on the ``meta`` device: shapes, no values.
 
+    Args:
+        config: a transformers configuration, such as ``LlavaConfig``.
+        most: parameters that it may have, by default any number.
+
     Raises:
+        ModelError: if it asks for more; it is said when they are reached.
         ValueError: if transformers has no vision-language model for it.
     """
     from transformers import AutoModelForImageTextToText
 
     auto: Any = AutoModelForImageTextToText
-    with torch.device("meta"), quiet_transformers():
+    with torch.device("meta"), quiet_transformers(), _at_most(most):
         skeleton = auto.from_config(config)
     assert isinstance(skeleton, PreTrainedModel)
     return skeleton
+
+
+@contextlib.contextmanager
+def _at_most(parameters: int | None) -> Iterator[None]:
+    """Stop the making of a model that becomes too large."""
+    made = 0
+
+    def count(module: Any, name: str, parameter: Any) -> None:
+        nonlocal made
+        made += 1
+        if parameters is not None and made > parameters:
+            raise ModelError(
+                f"config.json asks for a model of more than {parameters:,} weight tensors, which "
+                "is not the one of this folder: fetch it again."
+            )
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def random_model(
