@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from signbridge.errors import ModelError, NamesError
+from signbridge.errors import ModelError, NamesError, SignBridgeError, first_line
 from signbridge.model.answers import Scoring, end_ids, name_logprob
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import decoder_layers, followed_by, is_encoder_decoder
@@ -84,8 +84,31 @@ def certify(
 
     Raises:
         ModelError: if the stored vectors would not be what they are called: they do not lead to
-            the model's logits, or do not depend on the image; or if the names cannot be scored.
+            the model's logits, or do not depend on the image; or if the names cannot be scored;
+            or if the model does not run, since its files are not of one model.
     """
+    try:
+        return _certified(model, description, prompt, picture, request)
+    except (SignBridgeError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        if "alloc" in str(error).lower():  # memory, in the words of the CPU, cuBLAS and cuDNN
+            raise
+        # That files do not fit each other shows where the model stumbles over it.
+        raise ModelError(
+            f"{description.spec} does not run on one image ({first_line(error)}): its config.json, "
+            "generation_config.json and processor's files do not fit each other, or this version "
+            "of transformers."
+        ) from error
+
+
+def _certified(
+    model: Any,
+    description: ModelDescription,
+    prompt: str,
+    picture: Image.Image,
+    request: CaptureRequest,
+) -> Certificate:
     spec, processor, image_token = (
         description.spec,
         description.processor,

@@ -186,8 +186,8 @@ def _config(spec: str, folder: Path) -> Any:
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except ImportError:
-        raise
+    except ImportError as error:
+        raise _without_package(spec, error) from error
     except Exception as error:
         # The constructors of a hundred families check and compute what they like.
         raise ModelError(
@@ -224,11 +224,20 @@ def _skeleton(spec: str, folder: Path, config: Any, most: int) -> PreTrainedMode
         skeleton = model_skeleton(config, most)
         decoder_layers(skeleton)
         image_token_id(config)
-    except (SignBridgeError, ImportError):
+    except SignBridgeError:
         raise
+    except ImportError as error:
+        raise _without_package(spec, error) from error
     except Exception as error:
         raise ModelError(
-            f"{folder / 'config.json'} says nothing that a model can be built of "
-            f"({first_line(error)}): fetch it again."
+            f"{folder / 'config.json'} describes no model that can be built ({first_line(error)}): "
+            "fetch it again."
         ) from error
     return skeleton
+
+
+def _without_package(spec: str, error: ImportError) -> ModelError:
+    return ModelError(
+        f"{spec} needs a package that is missing or does not fit ({first_line(error)}): install "
+        f"{error.name or 'it'} in the version that goes with the others."
+    )

@@ -277,8 +277,8 @@ def _check_values(content: Any) -> None:
     level: list[tuple[object, Any]] = [("", content)]
     for _ in range(_DEEPEST):
         level = [
-            (key, inner)
-            for _, value in level
+            (key if isinstance(value, dict) else outer, inner)
+            for outer, value in level
             if isinstance(value, (dict, list))
             for key, inner in (value.items() if isinstance(value, dict) else enumerate(value))
         ]

@@ -22,11 +22,12 @@ from signbridge.model.families import is_encoder_decoder
 from signbridge.model.files import PROCESSORS, check_processor_files, parsed, template_file
 from signbridge.runtime.bounded import FailedError, bounded
 from signbridge.runtime.terminal import quiet_transformers
+from signbridge.runtime.words import listed
 
 Inputs = dict[str, Any]
 
 # What a template or a processor may take for one small image, at most.
-_SECONDS = 20
+_SECONDS = 10
 _MEMORY = 4 << 30
 
 _NAMING = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
@@ -113,9 +114,12 @@ def _check(folder: Path, processor: Any) -> None:
     try:
         finite = bounded(tried, _SECONDS, _MEMORY)
     except FailedError as error:
+        absent = [name for name, value in vars(processor).items() if value is None]
+        absent = [name for name in absent if name != "chat_template"]
+        lacking = f"; there is no {listed(absent)}" if absent else ""
         raise ModelError(
-            f"{folder} has a processor that cannot prepare an image ({error}): fetch {files} "
-            "again, which says how."
+            f"{folder} has a processor that cannot prepare an image ({error}{lacking}): fetch "
+            f"{files} again, which says how."
         ) from error
     if not finite:
         raise ModelError(

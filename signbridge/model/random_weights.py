@@ -40,8 +40,8 @@ def model_skeleton(config: Any, most: int | None = None) -> PreTrainedModel:
         most: parameters that it may have, by default any number.
 
     Raises:
-        ModelError: if it asks for more; it is said when they are reached.
-        ValueError: if transformers has no vision-language model for it.
+        ValueError: if it asks for more, as soon as they are reached, or transformers has no
+            vision-language model for it.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -61,9 +61,9 @@ def _at_most(parameters: int | None) -> Iterator[None]:
         nonlocal made
         made += 1
         if parameters is not None and made > parameters:
-            raise ModelError(
-                f"config.json asks for a model of more than {parameters:,} weight tensors, which "
-                "is not the one of this folder: fetch it again."
+            raise ValueError(
+                f"it asks for more than {parameters:,} weight tensors, which is far more than "
+                "there are"
             )
 
     handle = register_module_parameter_registration_hook(count)

@@ -78,7 +78,11 @@ def test_what_is_no_safetensors_file_is_named(folder, content):
         ("config.json", '{"model_type": "x", "depths": [2, 99999]}', "depths of 99,999"),
         ("tokenizer.json", "[" * 100_000 + "]" * 100_000, "nests too deep"),
         ("generation_config.json", '{"temperature": NaN}', "'temperature' is NaN"),
-        ("processor_config.json", '{"image_processor": {"image_mean": [NaN]}}', "0 is NaN"),
+        (
+            "processor_config.json",
+            '{"image_processor": {"image_mean": [NaN]}}',
+            "'image_mean' is NaN",
+        ),
         ("special_tokens_map.json", "{", "damaged"),
         ("model.safetensors.index.json", '{"weight_map": {"a": "../b"}}', "no file of its folder"),
         ("model.safetensors.index.json", '{"weight_map": {"a": 3}}', "no file of its folder"),

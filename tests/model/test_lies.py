@@ -4,9 +4,14 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from signbridge.errors import ModelError
+from signbridge.model.certificate import certify
 from signbridge.model.description import TINY_FOLDER, describe_model
+from signbridge.model.forward import CaptureRequest
+from signbridge.model.load import load_model
+from signbridge.model.prompts import DEFAULT_PROMPT, prompt_for_processor
 
 DELETED = object()
 WRONG = [DELETED, None, "x", -1, 0, [1], {"a": 1}, 3_000_000_000]
@@ -43,9 +48,10 @@ def change(folder, name, place, value):
         ("config.json", ("pad_token_id",), "x", r"config\.json"),
         ("generation_config.json", ("pad_token_id",), [1], r"generation_config\.json"),
         ("tokenizer_config.json", ("extra_special_tokens",), 3, "tokenizer"),
-        ("processor_config.json", ("patch_size",), DELETED, r"processor_config\.json"),
+        ("processor_config.json", ("patch_size",), DELETED, "there is no patch_size"),
         ("processor_config.json", ("patch_size",), "x", r"processor_config\.json"),
         ("processor_config.json", ("image_processor", "image_std"), [0, 0, 0], "no finite numbers"),
+        ("processor_config.json", ("image_processor", "image_std"), [float("nan")], "_std' is NaN"),
         ("processor_config.json", ("image_processor", "image_mean"), [1], r"processor_config\.js"),
         (
             "processor_config.json",
@@ -86,3 +92,22 @@ def test_whatever_a_value_is_the_folder_is_described_or_refused(folder, name, pl
         except ModelError as error:
             said = str(error)
         assert str(folder) in said or "configuration" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("processor_config.json", ("patch_size",), 5),
+        ("config.json", ("image_token_index",), 5),
+        ("config.json", ("vision_feature_layer",), 77),
+        ("generation_config.json", ("eos_token_id",), "x"),
+    ],
+)
+def test_files_that_do_not_fit_each_other_are_one_sentence(folder, name, place, value):
+    change(folder, name, place, value)
+    description = describe_model(str(folder))
+    prompt = prompt_for_processor(DEFAULT_PROMPT, description.processor)
+    model = load_model(description, "cpu", quantization="none")
+    picture = Image.effect_noise((40, 30), 50).convert("RGB")
+    with pytest.raises(ModelError, match=r"model does not run on one image .*config\.json"):
+        certify(model, description, prompt, picture, CaptureRequest((0,)))
