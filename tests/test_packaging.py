@@ -45,6 +45,7 @@ def test_the_wheel_holds_code_and_assets_alone(wheel):
     assert wheel.stat().st_size < 10_000_000
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_extracts_and_probes(wheel, tmp_path):
     """Installed into a folder of its own, so that neither checkout nor editable install helps."""
     site = tmp_path / "site"

@@ -19,6 +19,7 @@ def model(script):
     return script("full_size_model")
 
 
+@pytest.mark.slow
 def test_the_small_size_runs_and_compares_every_way(full_size, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(full_size, "ANSWER", 3)  # twenty words take no other path
     file = tmp_path / "found.json"

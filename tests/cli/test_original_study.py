@@ -79,6 +79,7 @@ def test_the_choice_on_the_real_sample():
     assert list(images.sample_id) == [everything.sample_id[i] for i in wanted]
 
 
+@pytest.mark.slow
 def test_the_split_and_the_score(kaggle, tmp_path, monkeypatch):
     """The config's own settings but for the model: one split, StandardScaler, C = 1."""
     monkeypatch.chdir(tmp_path)

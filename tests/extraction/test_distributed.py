@@ -99,6 +99,7 @@ def kill_after_shards(process, folder, count):
     return done
 
 
+@pytest.mark.slow
 def test_two_workers_killed_and_continued_by_one(alone, tmp_path):
     """Five shards: two processes begin, all are killed, one process ends it."""
     done = kill_after_shards(start(tmp_path, 2, pause=0.5), tmp_path, 2)

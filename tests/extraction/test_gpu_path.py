@@ -55,6 +55,7 @@ def test_an_extraction_on_a_gpu_gives_what_the_cpu_gives(few, tiny, tmp_path, st
     assert_equal_vectors(tmp_path / "gpu.h5", tmp_path / "cpu.h5")
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_full_half_way_costs_no_image(few, tiny, tmp_path, stand_in_gpu):
     extract(few, tiny, tmp_path / "cpu.h5", batch_size=4)
     gpu = stand_in_gpu(room=4)

@@ -26,7 +26,10 @@ sys.exit(main(sys.argv[1:], command="extract"))
 """
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+)
 def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_continue(tmp_path, number, status):
     """The whole process group gets it, loader processes too, as from a terminal or SLURM."""
     options = ["--quantization", "none", "--batch_size", "4", "--num_workers", "2"]

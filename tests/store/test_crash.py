@@ -179,6 +179,7 @@ def test_killed_where_shards_stay(count, server, folder, producer):
         shutil.rmtree(path.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step", [25, pytest.param(4, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
@@ -237,6 +238,7 @@ def flips(count, seed, servers, path, producer):
     return outcome
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_found_or_harmless(servers, whole, producer):
     outcome = flips(200, 5, servers, whole, producer)
     assert outcome["found"] >= 100

@@ -112,7 +112,7 @@ def fail_everywhere(share, seed, keep_shards, folder, producer, monkeypatch):
     return failed
 
 
-@pytest.mark.parametrize("keep_shards", [False, True])
+@pytest.mark.parametrize("keep_shards", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_some_operations_fail(keep_shards, folder, producer, monkeypatch):
     assert fail_everywhere(0.1, 1, keep_shards, folder, producer, monkeypatch) >= 6
 

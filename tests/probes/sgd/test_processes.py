@@ -174,6 +174,7 @@ def test_a_refusal_is_said_once(many, tmp_path):
     assert said.count("holds files that are not results") == 1
 
 
+@pytest.mark.slow
 def test_the_exact_solver_uses_one_device(many, tmp_path):
     said = finish(start(tmp_path, many, devices=2, solver="exact"), status=2)
     assert "the exact solver uses one device; leave out devices" in said
