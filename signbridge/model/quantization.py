@@ -237,7 +237,8 @@ def nf4_config(compute_dtype: torch.dtype, skip: list[str]) -> Any:
         ModelError: if bitsandbytes is not installed.
     """
     try:
-        import bitsandbytes  # noqa: F401
+        with quiet_transformers():  # it tells of kernels that it does without
+            import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise ModelError(
             f"--quantization nf4 needs bitsandbytes, which cannot be imported ({error}): "

@@ -81,7 +81,7 @@ def describe_data(results: Results) -> str:
         return f"{text}, each counted as independent: near-duplicates were not looked for."
     detail = "" if results.protocol.description else words.detail
     of = "of" if words.kind == "signers" else "in"
-    text += f" {of} {store.n_groups:,} {words.many}{detail}, {n / store.n_groups:.1f} each"
+    text += f" {of} {store.n_groups:,} {words.many}{detail}, {n / store.n_groups:.3g} each"
     if words.kind == "unknown":
         return f"{text}; what makes a group was not recorded."
     found = groups_of(results)

@@ -157,9 +157,9 @@ def test_a_random_main_split_is_warned_of(results_dir: Path) -> None:
     [
         ("near_duplicates 0.95", 144, " in 144 groups of near-duplicates (pixels correlated 0.95"),
         ("near_duplicates 0.95", 288, " in 288 groups of near-duplicates"),
-        ("class/signer", 12, " of 12 signers (folders class/signer), 24.0 each: intervals rest"),
-        ("class/{signer}_*", 12, " of 12 signers (folders class/{signer}_*), 24.0 each: intervals"),
-        ("pattern (?P<signer>x)", 12, " of 12 signers (as (?P<signer>x) finds them), 24.0 each: "),
+        ("class/signer", 12, " of 12 signers (folders class/signer), 24 each: intervals rest"),
+        ("class/{signer}_*", 12, " of 12 signers (folders class/{signer}_*), 24 each: intervals"),
+        ("pattern (?P<signer>x)", 12, " of 12 signers (as (?P<signer>x) finds them), 24 each: "),
         ("pattern p([0-9]+)", 30, " in 30 groups (as p([0-9]+) finds them), 9.6 each: intervals"),
         ("mine.csv", 30, " in 30 groups (as given in mine.csv), 9.6 each: intervals rest on"),
         ("none", 288, ", each counted as independent: near-duplicates were not looked for."),
