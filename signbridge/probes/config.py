@@ -27,7 +27,7 @@ class Protocol:
         split_file: a split of your own: a CSV with the columns sample_id,fold, where fold is a
             number, or train or test, or ignore.
         folds: number of folds; 1 holds out one image in five, once; 'groups' holds out each group
-            in turn, such as each signer.
+            in turn, such as each signer; 'auto' is 5, or 'groups' where there are fewer groups.
         C: inverse strength of the L2 penalty, as scikit-learn's; from a list such as '[0.01,0.1,1]'
             one is chosen inside each training part.
     """
@@ -35,7 +35,7 @@ class Protocol:
     solver: SolverName = "exact"
     split: SplitName = None  # type: ignore[assignment]  # grouped, or file with split_file, once made
     split_file: str | None = None
-    folds: int | Literal["groups"] = 5
+    folds: int | Literal["auto", "groups"] = "auto"
     C: float | list[float] = 1.0
 
 
@@ -130,6 +130,8 @@ class SweepConfig(Protocol):
             ("num_nodes", 1),
         ):
             value = getattr(self, name)
+            if name == "folds" and value == "auto":
+                continue
             if name == "folds" and value == "groups":
                 if self.split != "grouped":
                     raise ProbeError(
@@ -137,7 +139,7 @@ class SweepConfig(Protocol):
                         f"split={self.split}."
                     )
             elif value is not None and (isinstance(value, str) or value < least):
-                also = " or groups" if name == "folds" else ""
+                also = ", auto or groups" if name == "folds" else ""
                 raise ProbeError(f"{name} must be {least} or more{also}, not {value}.")
         if self.permutations != "auto" and (
             isinstance(self.permutations, (bool, str)) or self.permutations < 0

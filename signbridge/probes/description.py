@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from signbridge.probes.dataset.plan import folds_of
 from signbridge.probes.dataset.splits import shared_groups
 from signbridge.runtime.words import counted
 from signbridge.statistics.few_groups import FEW_GROUPS, LEAST_GROUPS
@@ -70,9 +71,10 @@ def _inner_folds(plan: Plan) -> str:
 
 
 def _drawn_split(config: SweepConfig, plan: Plan, words: Grouping) -> str:
-    if config.folds == "groups":
+    folds = folds_of(config, plan.groups)
+    if folds == "groups":
         return f"{len(plan.main)} folds, each of which holds out {words.one}"
-    if config.folds > 1:
+    if folds > 1:
         split = f"{len(plan.main)} stratified folds"
     elif config.split == "grouped":
         split = f"one held-out part of {plan.main.parts} stratified ones"

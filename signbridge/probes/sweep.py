@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,7 +14,7 @@ from signbridge.probes.controls.measurement import Batch, Stages, Sweep, measure
 from signbridge.probes.controls.random_weights import open_control
 from signbridge.probes.controls.registry import MEASUREMENTS
 from signbridge.probes.dataset.features import select_features
-from signbridge.probes.dataset.plan import make_plan
+from signbridge.probes.dataset.plan import FEWER_GROUPS, folds_of, make_plan
 from signbridge.probes.dataset.split_file import file_sha256
 from signbridge.probes.engines import Joining, Recorded, is_small, not_converged, records_of
 from signbridge.probes.feature_result import FeatureResult
@@ -71,8 +71,10 @@ def run_sweep(config: SweepConfig, progress: StageProgress | None = None) -> Pat
         open_control(config.control, store) as control,
         _processes_of(config) as group,
     ):
+        folds = folds_of(config, store.groups)
+        fewer = folds == "groups" != config.folds
         features = select_features(store, config.layers, baselines=config.baselines)
-        identity = _identity(config, store)
+        identity = _identity(replace(config, folds=folds), store)
         if control is not None:
             identity["control"] = control.content_sha256
             features += control.features(features)[0]
@@ -101,7 +103,11 @@ def run_sweep(config: SweepConfig, progress: StageProgress | None = None) -> Pat
             )
             planned = [kind.planned(sweep) for kind in MEASUREMENTS]
             measurements = [one for one, _ in planned if one is not None]
-            warnings = [*plan.warnings, *(note for _, notes in planned for note in notes)]
+            warnings = [
+                *((FEWER_GROUPS,) if fewer else ()),
+                *plan.warnings,
+                *(note for _, notes in planned for note in notes),
+            ]
             work = _work(sweep)
             results = _probe(sweep, work)
             missed = [record for result in results for record in result.not_converged]

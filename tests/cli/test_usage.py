@@ -39,7 +39,10 @@ LISTED = "'signbridge extract --help' lists them"
         ("extract --quantization NF4", "give one of 'auto', 'nf4', 'none'; did you mean 'nf4'?"),
         ("train_probes --C abc", "--C is 'abc': give a number or a list of numbers such as '[0.01"),
         ("train_probes --C [1,x]", "'x']: give a number or a list of numbers"),
-        ("train_probes --folds 2.5", "--folds is '2.5': give a whole number or 'groups'."),
+        (
+            "train_probes --folds 2.5",
+            "--folds is '2.5': give a whole number or one of 'auto', 'groups'.",
+        ),
         ("run --position last", "--position is 'last': give one of 'last_prompt', 'last_gen"),
         ("extract --layers+", "--layers needs a value: 'all' or a list of whole numbers"),
         ("extract --imagse x", "--imagse is no option of extract: did you mean --images?"),

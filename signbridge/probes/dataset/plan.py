@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -53,11 +53,29 @@ def check_split(
                 raise too_small(number)
 
 
+def folds_of(config: SweepConfig, groups: npt.NDArray[np.int64]) -> int | Literal["groups"]:
+    """Return the number of folds, or ``groups``, where ``auto`` may have been asked for.
+
+    Args:
+        config: what was asked for.
+        groups: the group of each sample.
+    """
+    if isinstance(config.folds, int) or config.folds == "groups":
+        return config.folds
+    few = config.split == "grouped" and 1 < len(np.unique(groups)) < _FOLDS
+    return "groups" if few else _FOLDS
+
+
 def too_small(fold: int) -> ProbeError:
     """The error of a training part in which no inner fold can be made to choose C."""
     return ProbeError(
         f"the training part of fold {fold} is too small to choose C inside it; give one value of C."
     )
+
+
+_FOLDS = 5
+FEWER_GROUPS = f"there are fewer groups than {_FOLDS} folds, so each is held out in turn."
+"""What is said where ``auto`` makes a fold of each group."""
 
 
 def make_plan(config: SweepConfig, store: Store) -> Plan:
@@ -132,7 +150,7 @@ def _split(
     source_splits: Sequence[str],
 ) -> Split:
     """Split as the config says; ``kind`` is its split or the one to compare with."""
-    folds = config.folds
+    folds = folds_of(config, groups)
     if folds == "groups" and kind != "grouped":
         # As many folds, so that training parts are as large.
         folds = max(2, min(len(np.unique(groups)), int(np.bincount(labels).max())))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
-from signbridge.probes import SweepConfig
-from signbridge.probes.dataset.plan import make_plan
+from signbridge.probes import SweepConfig, train_probes
+from signbridge.probes.dataset.plan import folds_of, make_plan
 from signbridge.store import open_store
 
 
@@ -36,3 +39,30 @@ def test_signers_that_the_groups_do_not_keep_apart_are_said(provenance, names, i
     said = notes(make_store(provenance=provenance, group_names=names))
     assert ("the images are of 5 signers, whom the groups do not keep apart" in said) == is_said
     assert "two classes" not in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "split", "n_groups", "folds"),
+    [
+        ("auto", "grouped", 300, 5),
+        ("auto", "grouped", 5, 5),
+        ("auto", "grouped", 3, "groups"),
+        ("auto", "grouped", 1, 5),  # which is then refused in words of its own
+        ("auto", "random", 3, 5),
+        (5, "grouped", 3, 5),  # what was asked for is not changed
+        ("groups", "grouped", 300, "groups"),
+    ],
+)
+def test_auto_makes_as_many_folds_as_groups_permit(asked, split, n_groups, folds):
+    groups = np.arange(600) % n_groups
+    assert folds_of(SweepConfig("a.h5", folds=asked, split=split), groups) == folds
+
+
+def test_three_signers_are_held_out_in_turn_and_it_is_said(make_store, tmp_path):
+    path = make_store(labels=np.arange(80) % 4, groups=np.arange(80) % 3)
+    folder = train_probes(
+        path, output=tmp_path / "r", layers=[0], baselines=False, permutations=0, device="cpu"
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["protocol"]["folds"] == 3
+    assert any("each is held out in turn" in warning for warning in summary["warnings"])
