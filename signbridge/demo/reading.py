@@ -277,7 +277,7 @@ def _check_same(
             f"shape than those of {model}: give the --probes of a run with this model."
         )
     weights = made.get("weights_sha256", description.weights_sha256)
-    if weights != description.weights_sha256:
+    if weights != description.weights_sha256 or made.get("weights") == "random":
         raise ModelError(
             f"The probes in {folder} were trained on other weights ({trained_on}) than those of "
             f"{model}: give the --probes of a run with this model."

@@ -86,6 +86,17 @@ def changed(folder, target, change):
     return target
 
 
+def test_probes_of_random_weights_are_refused(probes_folder, tmp_path):
+    def change(words):
+        made = words["provenance"]["store"]["provenance"]
+        made.pop("weights_sha256", None)
+        made["weights"] = "random"
+
+    other = changed(probes_folder, tmp_path / "random", change)
+    with pytest.raises(ModelError, match=r"trained on other weights .* give the --probes"):
+        Reader("tiny", other)
+
+
 def test_probes_of_other_weights_are_refused(probes_folder, tmp_path):
     def change(words):
         words["provenance"]["store"]["provenance"]["weights_sha256"] = "0" * 64

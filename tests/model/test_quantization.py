@@ -1,4 +1,4 @@
-"""Checkpoints that are quantised already, saved by transformers itself."""
+"""Checkpoints that are quantised already: what is said of them is what their layers are."""
 
 import json
 import shutil
@@ -8,118 +8,126 @@ import torch
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from signbridge.errors import ModelError
-from signbridge.extraction.extract import extract_activations
 from signbridge.model.description import TINY_FOLDER, describe_model
-from signbridge.model.forward import CaptureRequest, run_batch, to_model
+from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
-from signbridge.model.quantization import planned_quantization, quantized, whole_parts
-from signbridge.store import open_store
-
-DECODER, PROJECTOR, VISION = (
-    f"model.{part}" for part in ("language_model", "multi_modal_projector", "vision_tower")
+from signbridge.model.quantization import (
+    compute_dtype_of,
+    planned_quantization,
+    quantized,
+    whole_parts,
 )
-CHECKPOINTS = {
-    "nf4": ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "nf4", "float32"),
-    "fp4": ({"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, "fp4", "float32"),
-    "int8": ({"load_in_8bit": True}, "int8", "float32"),
-    "half-of-it": (
-        {
-            "load_in_4bit": True,
-            "bnb_4bit_quant_type": "nf4",
-            "llm_int8_skip_modules": ["lm_head", PROJECTOR, VISION],
-        },
-        "nf4",
-        "float32",
-    ),
-    "bfloat16": (
-        {
-            "load_in_4bit": True,
-            "bnb_4bit_quant_type": "nf4",
-            "bnb_4bit_compute_dtype": torch.bfloat16,
-        },
-        "nf4",
-        "bfloat16",
-    ),
+
+FOUR_BITS = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.float32}
+NF4 = FOUR_BITS | {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+VISION = ["model.multi_modal_projector", "model.vision_tower"]
+KINDS = {
+    "nf4": NF4,
+    "fp4": FOUR_BITS | {"bnb_4bit_quant_type": "fp4"},
+    "int8": {"load_in_8bit": True},
+    "decoder-alone": NF4 | {"llm_int8_skip_modules": ["lm_head", *VISION]},
+    "bfloat16": NF4 | {"bnb_4bit_compute_dtype": torch.bfloat16},
 }
 
 
-def saved(folder, settings):
-    shutil.copytree(TINY_FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    model = AutoModelForImageTextToText.from_pretrained(
-        TINY_FOLDER,
-        quantization_config=BitsAndBytesConfig(**settings),
-        device_map={"": "cpu"},
-        dtype=torch.float32,
-    )
-    model.save_pretrained(folder)
-    return folder
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Saves the bundled model quantised, as repositories called *-bnb-4bit are; once a kind."""
+    folder = tmp_path_factory.mktemp("quantised")
+
+    def save(kind):
+        place = folder / kind
+        if not place.exists():
+            model = AutoModelForImageTextToText.from_pretrained(
+                TINY_FOLDER,
+                quantization_config=BitsAndBytesConfig(**KINDS[kind]),
+                dtype=torch.float32,
+                device_map={"": "cpu"},
+            )
+            model.save_pretrained(place)
+            for file in TINY_FOLDER.glob("*.json"):
+                if file.name != "config.json":
+                    shutil.copy(file, place)
+        return describe_model(str(place))
+
+    return save
 
 
-@pytest.fixture(scope="module", params=CHECKPOINTS)
-def checkpoint(request, tmp_path_factory):
-    """A name, its folder, how it is quantised, and the dtype it names."""
-    settings, kind, dtype = CHECKPOINTS[request.param]
-    folder = tmp_path_factory.mktemp("checkpoint") / request.param
-    return request.param, saved(folder, settings), kind, dtype
-
-
-def test_the_record_is_what_the_loaded_layers_are(checkpoint, prepare):
-    name, folder, kind, dtype = checkpoint
-    description = describe_model(str(folder))
-    planned = planned_quantization(description, "auto", "cpu").record()
-    model = load_model(description, "cpu")
-    assert quantized(model, description.skeleton).record() == planned
-    parts = [DECODER] if name == "half-of-it" else [DECODER, PROJECTOR, VISION]
-    skipped = ["lm_head", PROJECTOR, VISION] if name == "half-of-it" else ["lm_head"]
-    assert planned == {
-        "quantization": kind,
-        "quantized_modules": parts,
+@pytest.mark.parametrize(
+    ("kind", "layers", "covered", "skipped"),
+    [
+        ("nf4", "nf4", ["model.language_model", *VISION], ["lm_head"]),
+        ("fp4", "fp4", ["model.language_model", *VISION], ["lm_head"]),
+        ("int8", "int8", ["model.language_model", *VISION], ["lm_head"]),
+        ("decoder-alone", "nf4", ["model.language_model"], ["lm_head", *VISION]),
+    ],
+)
+def test_the_record_says_what_the_loaded_layers_are(checkpoint, kind, layers, covered, skipped):
+    description = checkpoint(kind)
+    planned = planned_quantization(description, "auto", "cpu")
+    assert planned.record() == {
+        "quantization": layers,
+        "quantized_modules": covered,
         "quantization_skipped": skipped,
     }
-    assert model.dtype == getattr(torch, dtype)
-    request = CaptureRequest((7,))
-    inputs = to_model(prepare([0, 60]), model)
-    read = run_batch(model, inputs, description.image_token_id, request).resid_post
-    assert read.dtype == model.dtype
-    if dtype == "float32":  # in bfloat16 transformers does not run what it has loaded
-        plain = AutoModelForImageTextToText.from_pretrained(
-            folder, device_map={"": "cpu"}, dtype=torch.float32
-        )
-        theirs = run_batch(plain.eval(), inputs, description.image_token_id, request).resid_post
-        # It computes 4-bit layers in bfloat16 on some processors.
-        assert (read - theirs).norm() / theirs.norm() < 0.02
+    assert quantized(load_model(description, "cpu"), description.skeleton) == planned
 
 
-@pytest.mark.parametrize("asked", ["nf4", "none"])
-def test_what_cannot_be_had_is_refused(checkpoint, asked):
-    _, folder, kind, _ = checkpoint
-    description = describe_model(str(folder))
-    if asked == kind:
-        assert planned_quantization(description, asked, "cpu").kind == kind
-        return
-    with pytest.raises(ModelError, match=rf"quantised already \({kind}\), so --quantization"):
-        load_model(description, "cpu", quantization=asked)
+@pytest.mark.parametrize(
+    ("kind", "asked"), [("nf4", "none"), ("fp4", "nf4"), ("int8", "nf4"), ("int8", "none")]
+)
+def test_an_option_that_cannot_be_had_is_refused(checkpoint, kind, asked):
+    says = rf"is quantised already \({kind}\), so --quantization {asked} cannot be had"
+    with pytest.raises(ModelError, match=says):
+        load_model(checkpoint(kind), "cpu", quantization=asked)
 
 
-def test_a_store_says_what_was_loaded(checkpoint, few, tmp_path):
-    _, folder, kind, dtype = checkpoint
-    path = tmp_path / "a.h5"
-    extract_activations(few, describe_model(str(folder)), path, layers=[0], max_new_tokens=0)
-    with open_store(path) as store:
-        assert store.provenance["quantization"] == kind
-        assert store.provenance["compute_dtype"] == dtype
+def test_a_checkpoint_in_nf4_gives_the_vectors_of_nf4(checkpoint, tiny, prepare):
+    request = CaptureRequest(tuple(range(8)))
+    inputs = prepare([0, 60])
+    wanted, read = (
+        run_batch(load_model(one, "cpu", quantization="nf4"), inputs, tiny.image_token_id, request)
+        for one in (tiny, checkpoint("nf4"))
+    )
+    assert torch.equal(read.resid_post, wanted.resid_post)
 
 
-def test_a_configuration_that_says_otherwise_is_refused(tmp_path):
-    edited = saved(tmp_path / "edited", CHECKPOINTS["nf4"][0])
-    config = json.loads((edited / "config.json").read_text())
-    del config["quantization_config"]
-    (edited / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError):
-        load_model(describe_model(str(edited)), "cpu", quantization="none")
+def test_the_forward_pass_computes_in_the_dtype_that_is_said(checkpoint):
+    description = checkpoint("bfloat16")
+    assert compute_dtype_of(description, "auto", "cpu") == torch.bfloat16
+    for choice in ("auto", "float32"):
+        dtype = compute_dtype_of(description, choice, "cpu")
+        model = load_model(description, "cpu", compute_dtype=choice)
+        plain = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        inside = {m.compute_dtype for m in model.modules() if type(m).__name__ == "Linear4bit"}
+        assert plain == inside == {dtype}
 
 
-def test_layers_are_named_by_the_largest_parts_without_others():
-    names = {"model.vision.a", "model.vision.b", "model.text.a"}
-    assert whole_parts(names, {"model.text.b"}) == ["model.text.a", "model.vision"]
-    assert whole_parts(names, set()) == ["model.text", "model.vision"]
+def test_random_weights_are_made_anew_whatever_the_checkpoint_is(checkpoint):
+    description = describe_model(checkpoint("fp4").spec, weights="random")
+    assert planned_quantization(description, "none", "cpu").kind == "none"
+
+
+def test_a_config_that_says_otherwise_than_its_weights_is_refused(checkpoint, tmp_path):
+    lying = shutil.copytree(checkpoint("fp4").folder, tmp_path / "lying")
+    config = json.loads((lying / "config.json").read_text())
+    config["quantization_config"]["bnb_4bit_quant_type"] = "nf4"
+    (lying / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"is not quantised as its config\.json says"):
+        load_model(describe_model(str(lying)), "cpu")
+
+
+def test_a_method_that_cannot_be_had_is_one_sentence(tmp_path):
+    folder = shutil.copytree(TINY_FOLDER, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="quantised already, in a way that cannot be loaded here"):
+        planned_quantization(describe_model(str(folder)), "auto", "cpu")
+
+
+def test_parts_are_named_as_large_as_they_are_whole():
+    names = {"m.vision.0.a", "m.vision.0.b", "m.text.0.a", "head"}
+    assert whole_parts(names, {"m.text.0.b"}) == ["head", "m.text.0.a", "m.vision"]
+    assert whole_parts(names, set()) == ["head", "m.text", "m.vision"]
+    assert whole_parts(set(), names) == []

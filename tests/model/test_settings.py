@@ -1,137 +1,140 @@
-"""What decides the vectors besides the weights is recorded by content, and compared."""
+"""What decides a model's vectors besides its weights, by content."""
 
 import json
 import shutil
 
 import pytest
 from rich.console import Console
+from transformers import AutoProcessor
 
 from signbridge.errors import ModelError, StoreError
 from signbridge.extraction.extract import extract_activations
 from signbridge.model.description import TINY_FOLDER, describe_model
-from signbridge.store import merge_stores, open_store
-from signbridge.store.provenance import differing_keys, in_common
-from signbridge.store.settings import SETTINGS
-
-QUIET = Console(quiet=True)
+from signbridge.model.load import load_model
+from signbridge.store import merge_stores
+from signbridge.store.provenance import checked_provenance, differing_keys
 
 
-def edited(folder, file, change):
-    """A copy of the bundled model with one file changed, its weights untouched."""
-    shutil.copytree(TINY_FOLDER, folder)
-    path = folder / file
-    content = json.loads(path.read_text()) if path.suffix == ".json" else path.read_text()
-    changed = change(content)
-    path.write_text(json.dumps(changed) if path.suffix == ".json" else changed)
-    return describe_model(str(folder))
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(TINY_FOLDER, tmp_path / "model")
 
 
-def at(*keys, value):
+def edit(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def differing(folder, tiny):
+    ours, theirs = (
+        checked_provenance(one.provenance()) for one in (tiny, describe_model(str(folder)))
+    )
+    return differing_keys(ours, theirs)
+
+
+IMAGE, MODEL, ANSWER = "processor_config.json", "config.json", "generation_config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "value"),
+    [
+        (IMAGE, "image_processor.do_rescale", False),
+        (IMAGE, "image_processor.resample", 2),
+        (IMAGE, "image_processor.size.shortest_edge", 32),
+        (IMAGE, "vision_feature_select_strategy", "full"),
+        (MODEL, "vision_feature_layer", -1),
+        (MODEL, "text_config.rms_norm_eps", 1e-5),
+        (MODEL, "text_config.rope_parameters.rope_theta", 5e5),
+        (ANSWER, "repetition_penalty", 1.5),
+        (ANSWER, "eos_token_id", 3),
+        ("tokenizer.json", "pre_tokenizer.type", "WhitespaceSplit"),
+        ("tokenizer_config.json", "eos_token", "<unk>"),
+    ],
+)
+def test_what_decides_the_vectors_is_named_with_its_file(folder, tiny, file, place, value):
     def change(content):
-        inner = content
-        for key in keys[:-1]:
-            inner = inner[key]
-        inner[keys[-1]] = value
-        return content
+        *parts, last = place.split(".")
+        for part in parts:
+            content = content[part]
+        content[last] = value
 
-    return change
-
-
-CHANGES = {
-    "mean": (
-        "processor_config.json",
-        at("image_processor", "image_mean", value=[0.48, 0.46, 0.41]),
-    ),
-    "rescale": ("processor_config.json", at("image_processor", "do_rescale", value=False)),
-    "resampling": ("processor_config.json", at("image_processor", "resample", value=0)),
-    "vision layer": ("config.json", at("vision_feature_layer", value=-1)),
-    "rope": ("config.json", at("text_config", "rms_norm_eps", value=0.1)),
-    "forced end": ("generation_config.json", at("suppress_tokens", value=[5])),
-    "opening": ("tokenizer_config.json", at("bos_token", value="</s>")),
-}
+    edit(folder / file, change)
+    assert f"{place.removeprefix('image_processor.')} in {file}" in differing(folder, tiny)
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_each_setting_is_compared_by_content(name, tiny, tmp_path):
-    file, change = CHANGES[name]
-    other = edited(tmp_path / "model", file, change)
-    assert other.weights_sha256 == tiny.weights_sha256
-    keys = differing_keys(tiny.provenance(), other.provenance())
-    assert keys, name
-    assert any(file in key for key in keys)
+def test_two_words_of_a_vocabulary_that_change_places_are_a_difference(folder, tiny):
+    def swap(content):
+        words = content["model"]["vocab"]
+        words["USER"], words["What"] = words["What"], words["USER"]
+
+    edit(folder / "tokenizer.json", swap)
+    assert differing(folder, tiny) == ["model.vocab in tokenizer.json"]
 
 
-def test_the_same_model_in_another_folder_is_the_same(tiny, tmp_path):
-    """Neither its place nor what its files say of who wrote them counts."""
-
-    def written_by_another(content):
-        return {**content, "transformers_version": "9.9", "architectures": ["Other"]}
-
-    copied = edited(tmp_path / "elsewhere", "config.json", written_by_another)
-    assert differing_keys(tiny.provenance(), copied.provenance()) == []
+def test_a_chat_template_is_recorded(folder, tiny):
+    (folder / "chat_template.jinja").write_text("<image>{{ messages[0].role }}")
+    record = json.loads(describe_model(str(folder)).provenance()["chat_template"])
+    assert record["chat_template"] == "<image>{{ messages[0].role }}"
+    assert record["_file"] == "chat_template.jinja"
+    assert "chat_template" not in tiny.provenance()
 
 
-def test_settings_that_a_newer_library_has_are_not_compared(tiny):
-    old = tiny.provenance()
-    record = json.loads(old["model_config"])
-    newer = {**record, "_made_by": "transformers 99", "new_setting": True}
-    new = {**old, "model_config": json.dumps(newer)}
-    assert differing_keys(old, new) == []
-    newer["vision_feature_layer"] = 5
-    (key,) = differing_keys(old, {**old, "model_config": json.dumps(newer)})
-    assert key == "vision_feature_layer in config.json"
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", lambda c: c.update(transformers_version="4.1", _name_or_path="/x")),
+        ("config.json", lambda c: c.update(architectures=["B", "A"])),
+        ("config.json", lambda c: (c.pop("dtype"), c.update(torch_dtype="float32"))),
+        ("config.json", lambda c: c["text_config"].update(use_cache=False)),
+        ("config.json", lambda c: c.pop("projector_hidden_act")),  # the default of its class
+        ("processor_config.json", lambda c: c["image_processor"].update(size=28, crop_size=28)),
+        ("processor_config.json", lambda c: c["image_processor"].update(image_mean=[0.60] * 3)),
+        ("generation_config.json", lambda c: c.update(transformers_version="4.1")),
+        ("generation_config.json", lambda c: c.update(do_sample=True, temperature=0.2, top_p=0.9)),
+    ],
+)
+def test_what_says_nothing_of_the_vectors_is_no_difference(folder, tiny, file, change):
+    edit(folder / file, change)
+    assert differing(folder, tiny) == []
 
 
-def test_a_store_without_settings_is_compared_without_them(tiny):
-    old = {key: value for key, value in tiny.provenance().items() if key not in SETTINGS}
-    assert differing_keys(old, tiny.provenance()) == []
-    assert in_common(old, tiny.provenance())[0] == old
+def test_a_folder_saved_anew_by_transformers_is_the_same_model(tmp_path, tiny):
+    shutil.copytree(TINY_FOLDER, tmp_path / "model")
+    tiny.config.save_pretrained(tmp_path / "model")
+    tiny.generation_config.save_pretrained(tmp_path / "model")
+    AutoProcessor.from_pretrained(TINY_FOLDER, backend="pil").save_pretrained(tmp_path / "model")
+    assert differing(tmp_path / "model", tiny) == []
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory, few):
-    """Two stores of the same weights and images, under other settings."""
-    folder = tmp_path_factory.mktemp("stores")
-    other = edited(folder / "model", *CHANGES["mean"])
-    paths = folder / "ours.h5", folder / "theirs.h5"
-    for path, model, layers in zip(paths, (describe_model("tiny"), other), ([0], [1]), strict=True):
-        extract_activations(
-            few, model, path, layers=layers, max_new_tokens=0, console=QUIET, quantization="none"
-        )
-    return paths, other
+def test_image_settings_in_a_file_of_their_own_are_named_with_it(folder, tiny):
+    content = json.loads((folder / "processor_config.json").read_text())
+    image = content.pop("image_processor") | {"image_std": [0.3] * 3}
+    (folder / "processor_config.json").write_text(json.dumps(content))
+    (folder / "preprocessor_config.json").write_text(json.dumps(image))
+    assert differing(folder, tiny) == ["image_std in preprocessor_config.json"]
 
 
-def test_layers_of_other_settings_are_not_added(stores, few):
-    (ours, _), other = stores
-    with pytest.raises(StoreError, match=r"image_mean in processor_config.json = '\[0\.6"):
-        extract_activations(
-            few, other, ours, layers=[0, 1], max_new_tokens=0, quantization="none", console=QUIET
-        )
-    with open_store(ours) as store:
-        assert store.layers == (0,)
-
-
-def test_stores_of_other_settings_are_not_merged(stores, tmp_path):
-    (ours, theirs), _ = stores
-    with pytest.raises(StoreError, match="cannot be joined, since image_mean in processor_config"):
-        merge_stores([ours, theirs], tmp_path / "merged.h5")
-
-
-def test_the_answers_are_generated_with_what_is_recorded(tmp_path, tiny):
-    from signbridge.model.load import load_model
-
-    other = edited(tmp_path / "model", *CHANGES["forced end"])
+def test_the_answers_are_generated_with_what_is_recorded(folder):
+    edit(folder / ANSWER, lambda content: content.update(suppress_tokens=[5]))
+    other = describe_model(str(folder))
     assert load_model(other, "cpu", quantization="none").generation_config.suppress_tokens == [5]
     assert json.loads(other.settings["generation_config"])["suppress_tokens"] == [5]
 
 
-def test_a_generation_configuration_of_a_wrong_type_is_one_sentence(tmp_path):
-    with pytest.raises(ModelError, match=r"generation_config\.json cannot be used"):
-        edited(tmp_path / "model", "generation_config.json", at("max_new_tokens", value="many"))
+def test_a_generation_configuration_of_a_wrong_type_is_one_sentence(folder):
+    edit(folder / ANSWER, lambda content: content.update(max_new_tokens="many"))
+    with pytest.raises(ModelError, match=r"generation_config\.json"):
+        describe_model(str(folder))
 
 
-def test_the_backend_is_that_of_the_loaded_processor(tiny, monkeypatch):
-    assert tiny.provenance()["processor_backend"] == "pil"
-    kind = type(tiny.processor.image_processor)
-    monkeypatch.setattr(kind, "backend", property(lambda _: "torchvision"))
-    assert tiny.provenance()["processor_backend"] == "torchvision"
+def test_stores_of_other_settings_are_not_merged(folder, tiny, few, tmp_path):
+    edit(folder / IMAGE, lambda content: content["image_processor"].update(image_mean=[0.5] * 3))
+    paths = [tmp_path / "ours.h5", tmp_path / "theirs.h5"]
+    models = [tiny, describe_model(str(folder))]
+    for layer, (model, path) in enumerate(zip(models, paths, strict=True)):
+        extract_activations(
+            few, model, path, layers=[layer], quantization="none", console=Console(quiet=True)
+        )
+    with pytest.raises(StoreError, match="cannot be joined, since image_mean in processor_config"):
+        merge_stores(paths, tmp_path / "merged.h5")
