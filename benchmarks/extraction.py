@@ -19,6 +19,7 @@ model and stored.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -152,6 +153,7 @@ class Stopwatch:
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function with its time taken, however it ends."""
 
+        @functools.wraps(function)  # generation looks at the signature of a forward pass
         def run(*arguments: Any, **options: Any) -> Any:
             start = np.array([time.perf_counter(), time.process_time()])
             try:
