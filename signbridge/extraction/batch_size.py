@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
+from lightning.pytorch.utilities.memory import garbage_collection_cuda
 
 from signbridge.errors import ModelError
+from signbridge.model.forward import is_out_of_memory
 from signbridge.runtime.words import counted
 
 BatchSize = int | Literal["auto"]
@@ -119,12 +120,3 @@ def images_that_fit(peak: Callable[[int], int], room: int, most: int) -> int:
     while 2 * fits <= most and needed[2] + (2 * fits - 2) * each <= room:
         fits *= 2
     return fits
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the CPU had no memory for what was asked of it."""
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or is_oom_error(error)
-        or "ALLOC_FAILED" in str(error)  # cuBLAS and cuDNN, for their workspaces
-    )

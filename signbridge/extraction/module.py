@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from numpy.typing import NDArray
 
 from signbridge.errors import ModelError, first_line
-from signbridge.extraction.batch_size import BatchLimit, is_out_of_memory
+from signbridge.extraction.batch_size import BatchLimit
 from signbridge.extraction.data import Batch, ExtractionDataModule, split_rows
 from signbridge.model import ComputeDtype, Quantization
 from signbridge.model.certificate import Certificate
 from signbridge.model.description import ModelDescription
-from signbridge.model.forward import CaptureRequest, run_batch, to_model
+from signbridge.model.forward import CaptureRequest, is_out_of_memory, run_batch, to_model
 from signbridge.model.load import load_model
 
 
@@ -108,9 +109,13 @@ class ExtractionModule(LightningModule):
         )
         self._loaded = (model,)
         first = self._data.shards[0]
-        self.certificate = self._data.certify(model, self._description, self._request)
+        with self._one_image_fits():
+            self.certificate = self._data.certify(model, self._description, self._request)
         self._request = self.certificate.request
-        if not self.certificate.pads:
+        if self.certificate.pads is None:
+            garbage_collection_cuda()
+            self._limit.lower(2)
+        elif not self.certificate.pads:
             self._limit.one_by_one(self._description.spec)
         self._limit.choose(
             lambda images: self._run(
@@ -165,13 +170,24 @@ class ExtractionModule(LightningModule):
 
     def _run_if_it_fits(self, batch: Batch) -> HostCopy | None:
         """Run a batch; None if the memory does not hold it."""
+        if len(batch.rows) == 1:
+            with self._one_image_fits():
+                return self._run(batch)
         try:
             return self._run(batch)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if len(batch.rows) > 1:
-                return None
+            return None
+
+    @contextmanager
+    def _one_image_fits(self) -> Iterator[None]:
+        """Say so in a sentence if the memory does not hold a single image."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"{self.trainer.strategy.root_device} has not the memory for one image: try "
                 "--quantization nf4, or a larger device; finished shards are kept."

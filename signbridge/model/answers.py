@@ -127,8 +127,18 @@ class _Force(LogitsProcessor):
         return scores
 
 
-def _logits_of(model: Any, rows: Sequence[Sequence[int]], **inputs: Any) -> list[torch.Tensor]:
-    """The raw logits before each of the rows' tokens, and after the longest row's last."""
+def forced_logits(model: Any, rows: Sequence[Sequence[int]], **inputs: Any) -> list[torch.Tensor]:
+    """Return the model's raw logits while it generates given tokens.
+
+    Args:
+        model: the model.
+        rows: the tokens of each row of the batch; none gives the logits after the prompt.
+        inputs: the processor's tensors of the batch, and what else ``generate`` takes.
+
+    Returns:
+        The logits before each token of the longest row and after its last, each of shape (batch,
+        vocabulary).
+    """
     steps = max(len(tokens) for tokens in rows) + 1
     made = model.generate(
         **inputs,
@@ -160,7 +170,7 @@ def forced(model: Any, inputs: dict[str, torch.Tensor], answers: ClassAnswers) -
     ends, batch = end_ids(model), len(inputs["input_ids"])
     scores = []
     for name in answers:
-        logits = torch.stack(_logits_of(model, [name] * batch, **inputs), dim=1)
+        logits = torch.stack(forced_logits(model, [name] * batch, **inputs), dim=1)
         scores.append(name_logprob(logits, name, ends))
     return torch.stack(scores, dim=1)
 
@@ -219,7 +229,9 @@ def continued(
         first = torch.tensor([name[:1] for name in names], device=device)
         longer = followed_by(model, prompt, first)
         with _position_offsets_of(model, rows):
-            rest = _logits_of(model, [name[1:] for name in names], **longer, past_key_values=copied)
+            rest = forced_logits(
+                model, [name[1:] for name in names], **longer, past_key_values=copied
+            )
         logits = torch.stack([next_logits[rows], *rest], dim=1)
         for place, k in enumerate(chosen):
             own = logits[place :: len(chosen), : len(answers[k]) + 1]

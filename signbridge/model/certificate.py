@@ -7,7 +7,8 @@ done another way, left out and said, or refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -16,10 +17,16 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from signbridge.errors import ModelError, NamesError, SignBridgeError, first_line
-from signbridge.model.answers import Scoring, end_ids, name_logprob
+from signbridge.model.answers import Scoring, end_ids, forced_logits, name_logprob
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import decoder_layers, followed_by, is_encoder_decoder
-from signbridge.model.forward import Captured, CaptureRequest, run_batch, to_model
+from signbridge.model.forward import (
+    Captured,
+    CaptureRequest,
+    is_out_of_memory,
+    run_batch,
+    to_model,
+)
 from signbridge.model.processor import prepare
 
 # What rounding may do: measured as 1e-6 to 1e-5 in float32 on tiny models of 23 families.
@@ -37,21 +44,21 @@ class Certificate:
     Attributes:
         request: what to read, scored in the fastest way that is right.
         padding: largest relative difference between the vectors of an image in a padded batch and
-            those of the image alone.
+            those of the image alone; None where the memory holds no batch of two.
         image: largest relative difference between the vectors of two images.
         head: cosine between the model's logits and those made from the last layer's vector by the
             final norm and the unembedding; None where these have no standard place.
         names: largest difference between a name's log-probability and that of a plain forward pass
             of prompt and name, in nats; None without forced choice.
-        pads: whether a batch may be padded.
+        pads: whether a batch may be padded; None where that could not be tried.
     """
 
     request: CaptureRequest
-    padding: float
+    padding: float | None
     image: float
     head: float | None
     names: float | None
-    pads: bool
+    pads: bool | None
 
     def record(self) -> dict[str, Any]:
         """Return the numbers as the store keeps them."""
@@ -87,106 +94,135 @@ def certify(
             the model's logits, or do not depend on the image; or if the names cannot be scored;
             or if the model does not run, since its files are not of one model.
     """
+    with _running(description.spec):
+        trial = _Trial(model, description, prompt, picture, request)
+        found = trial.vectors()
+        return found if request.answers is None else trial.names(found)
+
+
+@contextmanager
+def _running(spec: str) -> Iterator[None]:
+    """Say that a model's files do not fit each other, which shows where it stumbles over them."""
     try:
-        return _certified(model, description, prompt, picture, request)
-    except (SignBridgeError, torch.OutOfMemoryError, MemoryError):
+        yield
+    except SignBridgeError:
         raise
     except Exception as error:
-        if "alloc" in str(error).lower():  # memory, in the words of the CPU, cuBLAS and cuDNN
+        if is_out_of_memory(error):
             raise
-        # That files do not fit each other shows where the model stumbles over it.
         raise ModelError(
-            f"{description.spec} does not run on one image ({first_line(error)}): its config.json, "
+            f"{spec} does not run on one image ({first_line(error)}): its config.json, "
             "generation_config.json and processor's files do not fit each other, or this version "
             "of transformers."
         ) from error
 
 
-def _certified(
-    model: Any,
-    description: ModelDescription,
-    prompt: str,
-    picture: Image.Image,
-    request: CaptureRequest,
-) -> Certificate:
-    spec, processor, image_token = (
-        description.spec,
-        description.processor,
-        description.image_token_id,
-    )
-    other = ImageOps.invert(picture).transpose(Image.Transpose.ROTATE_90)
-    half = other.resize((max(1, other.width // 2), other.height))
-    bound = _ROUNDING.get(model.dtype, _HALF_ROUNDING)
+class _Trial:
+    """A loaded model and the images that it is tried on, alone and in a padded batch."""
 
-    def inputs(prompts: Sequence[str], pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        return to_model(prepare(processor, prompts, pictures), model)
-
-    everything = replace(
-        request,
-        layers=tuple(range(len(decoder_layers(model)))),
-        position="last_prompt",
-        max_new_tokens=0,
-        answers=None,
-    )
-
-    def read(batch: dict[str, torch.Tensor]) -> Captured:
-        return run_batch(model, batch, image_token, everything)
-
-    alone, longer = inputs([prompt], [picture]), prompt + " 1 2 3 4 5 6 7 8"
-    batch = inputs([prompt, longer], [picture, half])
-    first, second = read(alone), read(inputs([prompt], [half]))
-    padded = read(batch)
-    image = _difference(first.resid_post, second.resid_post)
-    if image <= bound / 10:
-        raise ModelError(
-            f"{spec} gives the same vectors for different images, so nothing can be read of them: "
-            "its weights or its processor's files are not those of this model."
-        )
-    for name in request.sites:
-        if torch.equal(first.sites[name], second.sites[name]):
-            raise ModelError(
-                f"The {name!r} baseline of {spec} is the same for different images, so this family "
-                "is not supported."
+    def __init__(
+        self,
+        model: Any,
+        description: ModelDescription,
+        prompt: str,
+        picture: Image.Image,
+        request: CaptureRequest,
+    ) -> None:
+        self._model, self._spec, self._request = model, description.spec, request
+        self._image_token = description.image_token_id
+        self._bound = _ROUNDING.get(model.dtype, _HALF_ROUNDING)
+        other = ImageOps.invert(picture).transpose(Image.Transpose.ROTATE_90)
+        half = other.resize((max(1, other.width // 2), other.height))
+        longer = prompt + " 1 2 3 4 5 6 7 8"
+        self._alone, self._other, self._batch = (
+            to_model(prepare(description.processor, prompts, pictures), model)
+            for prompts, pictures in (
+                ([prompt], [picture]),
+                ([prompt], [half]),
+                ([prompt, longer], [picture, half]),
             )
-    padding = max(
-        _difference(first.resid_post, padded.resid_post[:1]),
-        *(_difference(first.sites[name], padded.sites[name][:1]) for name in request.sites),
-        0.0,
-    )
-    head = _head_cosine(model, alone, first.resid_post[0, -1])
-    if head is not None and head < 0.99:
-        raise ModelError(
-            f"The last decoder layer of {spec} does not lead to its logits (cosine {head:.3f}), "
-            "so its residual stream is not where it was looked for."
         )
-    found = Certificate(request, padding, image, head, None, padding <= bound)
-    if request.answers is None:
-        return found
-    # Two names, the longest among them; in a padded batch where one may be.
-    names = tuple(sorted(set(request.answers), key=len, reverse=True)[:2])
-    wanted = torch.stack([_plain_logprob(model, alone, name) for name in names])
-    differences: list[float] = []
-    ways: tuple[Scoring, ...] = get_args(Scoring)
-    if "sliding_attention" in (getattr(model.config.get_text_config(), "layer_types", None) or ()):
-        ways = ways[1:]  # the mask of one pass knows no window, which another prompt may exceed
-    for scoring in ways:
-        asked = replace(everything, layers=(0,), sites=(), answers=names, scoring=scoring)
+        self._everything = replace(
+            request,
+            layers=tuple(range(len(decoder_layers(model)))),
+            position="last_prompt",
+            max_new_tokens=0,
+            answers=None,
+        )
+
+    def _read(self, inputs: dict[str, torch.Tensor], **request: Any) -> Captured:
+        asked = replace(self._everything, **request)
+        return run_batch(self._model, inputs, self._image_token, asked)
+
+    def vectors(self) -> Certificate:
+        """Compare the vectors of an image with those of another, of a batch, and the logits."""
+        first, second = self._read(self._alone), self._read(self._other)
+        image = _difference(first.resid_post, second.resid_post)
+        if image <= self._bound / 10:
+            raise ModelError(
+                f"{self._spec} gives the same vectors for different images, so nothing can be read "
+                "of them: its weights or its processor's files are not those of this model."
+            )
+        for name in self._request.sites:
+            if torch.equal(first.sites[name], second.sites[name]):
+                raise ModelError(
+                    f"The {name!r} baseline of {self._spec} is the same for different images, so "
+                    "this family is not supported."
+                )
+        head = _head_cosine(self._model, self._alone, first.resid_post[0, -1])
+        if head is not None and head < 0.99:
+            raise ModelError(
+                f"The last decoder layer of {self._spec} does not lead to its logits (cosine "
+                f"{head:.3f}), so its residual stream is not where it was looked for."
+            )
+        padding = self._padding(first)
+        pads = None if padding is None else padding <= self._bound
+        return Certificate(self._request, padding, image, head, None, pads)
+
+    def _padding(self, first: Captured) -> float | None:
+        """How far the first image's vectors change in a padded batch; None if none fits."""
         try:
-            scored = run_batch(model, batch if found.pads else alone, image_token, asked)
-        except torch.OutOfMemoryError:
-            raise
-        except _NOT_SO:
-            continue
-        if scored.class_logprob is None:  # another part of the model generates
-            continue
-        difference = float((scored.class_logprob[0] - wanted).abs().max())
-        differences.append(difference)
-        if difference <= bound:
-            return replace(found, request=replace(request, scoring=scoring), names=difference)
-    raise NamesError(
-        f"The class names cannot be scored as answers of {spec}, since no way agrees with a plain "
-        f"forward pass (off by {min(differences, default=float('nan')):.3g} nats)"
-    )
+            padded = self._read(self._batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return max(
+            _difference(first.resid_post, padded.resid_post[:1]),
+            *(_difference(first.sites[name], padded.sites[name][:1]) for name in first.sites),
+            0.0,
+        )
+
+    def names(self, found: Certificate) -> Certificate:
+        """Find the fastest way of scoring that agrees with a plain forward pass."""
+        assert self._request.answers is not None
+        # Two names, the longest among them; in a padded batch where one may be.
+        names = tuple(sorted(set(self._request.answers), key=len, reverse=True)[:2])
+        wanted = torch.stack([_plain_logprob(self._model, self._alone, name) for name in names])
+        inputs = self._batch if found.pads else self._alone
+        differences: list[float] = []
+        ways: tuple[Scoring, ...] = get_args(Scoring)
+        kinds = getattr(self._model.config.get_text_config(), "layer_types", None) or ()
+        if "sliding_attention" in kinds:
+            ways = ways[1:]  # the mask of one pass knows no window, which another prompt may exceed
+        for scoring in ways:
+            try:
+                scored = self._read(inputs, layers=(0,), sites=(), answers=names, scoring=scoring)
+            except _NOT_SO as error:
+                if is_out_of_memory(error):
+                    raise
+                continue
+            if scored.class_logprob is None:  # another part of the model generates
+                continue
+            difference = float((scored.class_logprob[0] - wanted).abs().max())
+            differences.append(difference)
+            if difference <= self._bound:
+                request = replace(self._request, scoring=scoring)
+                return replace(found, request=request, names=difference)
+        raise NamesError(
+            f"The class names cannot be scored as answers of {self._spec}, since no way agrees "
+            f"with a plain forward pass (off by {min(differences, default=float('nan')):.3g} nats)"
+        )
 
 
 def _difference(ours: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -202,19 +238,12 @@ def _head_cosine(model: Any, alone: dict[str, torch.Tensor], last: torch.Tensor)
     norm = next((getattr(around, name) for name in _FINAL_NORMS if hasattr(around, name)), None)
     if is_encoder_decoder(model.config) or head is None or not isinstance(norm, nn.Module):
         return None
-    made = model.generate(
-        **alone,
-        max_new_tokens=1,
-        do_sample=False,
-        num_beams=1,
-        output_logits=True,
-        return_dict_in_generate=True,
-    ).logits[0][0]
+    (made,) = forced_logits(model, [()], **alone)
     ours = head(norm(last.to(model.dtype)[None]))[0].float()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     if cap is not None:
         ours = cap * torch.tanh(ours / cap)
-    return float(nn.functional.cosine_similarity(ours, made.float(), dim=0))
+    return float(nn.functional.cosine_similarity(ours, made[0].float(), dim=0))
 
 
 def _plain_logprob(model: Any, alone: dict[str, torch.Tensor], name: Sequence[int]) -> torch.Tensor:

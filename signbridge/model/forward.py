@@ -216,3 +216,15 @@ def to_model(inputs: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Ten
         for name, tensor in inputs.items()
         if isinstance(tensor, torch.Tensor)
     }
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the CPU had no memory for what was asked of it."""
+    # Not every user of a model has Lightning loaded, and few meet such an error.
+    from lightning.pytorch.utilities.memory import is_oom_error
+
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or is_oom_error(error)
+        or "ALLOC_FAILED" in str(error)  # cuBLAS and cuDNN, for their workspaces
+    )

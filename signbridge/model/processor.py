@@ -268,10 +268,11 @@ def image_text(processor: Any) -> str:
     if not getattr(processor, "chat_template", None):
         return "" if _puts_the_image_itself(processor) else token
     question = {"type": "text", "text": "?"}
-    whole, bare = (
-        rendered(processor, [{"role": "user", "content": content}])
+    with_image, without = (
+        [{"role": "user", "content": content}]
         for content in ([{"type": "image"}, question], [question])
     )
+    whole, bare = rendered(processor, with_image, without)
     start = next((k for k, (a, b) in enumerate(zip(whole, bare, strict=False)) if a != b), 0)
     written = whole[start : start + len(whole) - len(bare)]
     if whole != bare[:start] + written + bare[start:]:
@@ -279,21 +280,26 @@ def image_text(processor: Any) -> str:
     return str(written.strip()) or token
 
 
-def rendered(processor: Any, turns: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the processor's chat template writes for a conversation and an answer's begin.
+def rendered(processor: Any, *conversations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the processor's chat template writes for conversations and an answer's begin.
 
     Args:
         processor: the model's processor.
-        turns: as chat templates take them.
+        conversations: turns as chat templates take them.
 
     Raises:
         ModelError: if the template cannot be used, or takes too long or too much memory.
     """
 
-    def write() -> str:
-        return str(
-            processor.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
-        )
+    def write() -> list[str]:
+        return [
+            str(
+                processor.apply_chat_template(
+                    list(turns), tokenize=False, add_generation_prompt=True
+                )
+            )
+            for turns in conversations
+        ]
 
     try:
         return bounded(write, _SECONDS, _MEMORY)

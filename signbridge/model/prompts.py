@@ -101,7 +101,7 @@ def _in_turns(question: str, processor: Any, model_type: str) -> str:
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     from signbridge.model.processor import image_text, rendered  # loads transformers
 
-    text = rendered(processor, turns)
+    (text,) = rendered(processor, turns)
     token = image_text(processor)
     if not token or text.count(token) != 1:
         raise ModelError(

@@ -14,10 +14,11 @@ from signbridge.extraction.batch_size import (
     CPU_IMAGES,
     BatchLimit,
     images_that_fit,
-    is_out_of_memory,
 )
 from signbridge.extraction.extract import extract_activations
 from signbridge.images import open_images
+from signbridge.model import certificate
+from signbridge.model.forward import is_out_of_memory
 from signbridge.store import open_store
 
 
@@ -66,9 +67,9 @@ def some():
     return open_images("sample", classes=10, per_class=4)
 
 
-def small_memory(monkeypatch, most, failures=None):
+def small_memory(monkeypatch, most, failures=None, place=module):
     """Let every forward pass of more than ``most`` images run out of memory."""
-    run_batch = module.run_batch
+    run_batch = place.run_batch
 
     def run(model, inputs, *arguments):
         size = len(inputs["input_ids"])
@@ -78,7 +79,7 @@ def small_memory(monkeypatch, most, failures=None):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return run_batch(model, inputs, *arguments)
 
-    monkeypatch.setattr(module, "run_batch", run)
+    monkeypatch.setattr(place, "run_batch", run)
 
 
 def extract(images, tiny, path, **options):
@@ -118,3 +119,17 @@ def test_one_image_too_many_is_one_sentence_and_keeps_the_shards(some, tiny, tmp
     extract(some, tiny, path)
     with open_store(path) as store:
         assert len(store.sample_ids) == len(some)
+
+
+def test_a_memory_that_holds_one_image_is_met_when_the_model_is_tried(
+    some, tiny, tmp_path, monkeypatch
+):
+    small_memory(monkeypatch, 1, place=certificate)
+    said = extract(some, tiny, tmp_path / "a.h5", layers=[0])
+    assert "a batch of 2 images did not fit into the memory: going on with batches of 1" in said
+    with open_store(tmp_path / "a.h5") as store:
+        assert store.info["batch_size"] == 1
+        assert "check_padding" not in store.info
+    small_memory(monkeypatch, 0, place=certificate)
+    with pytest.raises(ModelError, match="has not the memory for one image: try"):
+        extract(some, tiny, tmp_path / "b.h5", layers=[0])

@@ -7,7 +7,7 @@ from signbridge.extraction.batch_size import BatchLimit
 from signbridge.model.answers import class_answers
 from signbridge.model.certificate import certify
 from signbridge.model.description import describe_model
-from signbridge.model.forward import CaptureRequest
+from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
 from signbridge.model.processor import answer_context
 from signbridge.model.prompts import DEFAULT_PROMPT, prompt_for_processor, resolve_prompt
@@ -100,3 +100,17 @@ def test_names_that_no_way_scores_rightly_are_refused(model, tiny, images, monke
     )
     with pytest.raises(ModelError, match=r"no way agrees .* with --forced_choice false"):
         certify(model, tiny, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,), answers=((5,),)))
+
+
+def test_a_memory_that_holds_one_image_is_no_fault_of_the_model(model, tiny, images, monkeypatch):
+    def full(model, inputs, *rest):
+        if len(inputs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        return run_batch(model, inputs, *rest)
+
+    monkeypatch.setattr("signbridge.model.certificate.run_batch", full)
+    request = CaptureRequest((0,), answers=((5, 6), (7,)))
+    found = certify(model, tiny, DEFAULT_PROMPT, images.load(0), request)
+    assert found.pads is None
+    assert "check_padding" not in found.record()
+    assert found.names < 1e-4

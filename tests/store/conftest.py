@@ -34,6 +34,14 @@ def path(producer, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def whole(producer, tmp_path_factory):
+    """A store of 70 samples to make faulty copies of; no test may change it."""
+    path = tmp_path_factory.mktemp("whole") / "store.h5"
+    producer.produce(str(path), n=70)
+    return path
+
+
+@pytest.fixture(scope="session")
 def written(producer):
     """What was written to it: spec, samples, provenance, data."""
     return producer.inputs(n=200)

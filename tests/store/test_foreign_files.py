@@ -19,13 +19,6 @@ N = 70
 
 
 @pytest.fixture(scope="module")
-def whole(producer, tmp_path_factory):
-    path = tmp_path_factory.mktemp("whole") / "store.h5"
-    producer.produce(str(path), n=N)
-    return path
-
-
-@pytest.fixture(scope="module")
 def kept(producer, tmp_path_factory):
     path = tmp_path_factory.mktemp("kept") / "s.h5"
     producer.produce(str(path), n=N, shard_size=32, keep_shards=True)

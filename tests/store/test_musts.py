@@ -13,13 +13,6 @@ from signbridge.store.verify import check_store
 N = 70
 
 
-@pytest.fixture(scope="module")
-def whole(producer, tmp_path_factory):
-    path = tmp_path_factory.mktemp("whole") / "store.h5"
-    producer.produce(str(path), n=N)
-    return path
-
-
 def put(name, where, value):
     def edit(h5):
         h5[name][where] = value
