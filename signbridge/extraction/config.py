@@ -36,6 +36,7 @@ class CaptureConfig:
         answers: a CSV file with class,answer: the words that stand for the classes in answers,
             instead of their names.
         store_dtype: dtype of the stored vectors.
+        thumbnails: keep each image too, as a JPEG of at most 128 pixels a side, for the report.
         batch_size: the most images of one forward pass; 'auto' goes by the device's memory. When
             that runs out, the run goes on with half as many.
         num_workers: processes that decode images; chosen by the number of images by default.
@@ -61,6 +62,7 @@ class CaptureConfig:
     forced_choice: bool | Literal["auto"] = False
     answers: str | None = None
     store_dtype: Literal["float16", "float32"] = "float16"
+    thumbnails: bool = True
     batch_size: int | Literal["auto"] = "auto"
     num_workers: int | None = None
     accelerator: str = "auto"

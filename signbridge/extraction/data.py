@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from signbridge.errors import ModelError, SignBridgeError, first_line
 from signbridge.extraction.batch_size import BatchLimit
 from signbridge.images import ImageSet
+from signbridge.images.decode import thumbnail
 from signbridge.model.certificate import Certificate, certify
 from signbridge.model.description import ModelDescription
 from signbridge.model.forward import CaptureRequest
@@ -35,10 +36,12 @@ class Batch:
         rows: which samples these are.
         inputs: the processor's tensors: ``input_ids`` and ``attention_mask``, shape (batch,
             tokens), ``pixel_values``, and whatever else it gives.
+        thumbnails: the images as the store keeps them, where it does.
     """
 
     rows: range
     inputs: dict[str, torch.Tensor]
+    thumbnails: Sequence[str] = ()
 
     def pin_memory(self) -> Batch:
         """Copy the tensors to page-locked memory; the DataLoader calls this for a GPU."""
@@ -100,6 +103,7 @@ class BatchDataset(Dataset[Any]):
         self.images = images
         self._processor = processor
         self.prompt = prompt
+        self.thumbnails = False
 
     def __getitem__(self, rows: range) -> Batch | SignBridgeError:
         try:
@@ -113,7 +117,7 @@ class BatchDataset(Dataset[Any]):
                 f"The model's processor cannot prepare {self.images.sample_id[rows.start]} "
                 f"({first_line(error)}): fetch its processor files again, or give another model."
             )
-        return Batch(rows, inputs)
+        return Batch(rows, inputs, [thumbnail(p) for p in pictures] if self.thumbnails else ())
 
 
 class ExtractionDataModule(LightningDataModule):
@@ -127,6 +131,7 @@ class ExtractionDataModule(LightningDataModule):
         begin: called with the trainer once the processes of the run know each other; returns
             the shards that this process is to make.
         num_workers: processes that decode and prepare images; None chooses.
+        thumbnails: asked after ``begin`` whether the store keeps the images, made small.
 
     Attributes:
         shards: this process's shards, known after ``setup``.
@@ -140,6 +145,7 @@ class ExtractionDataModule(LightningDataModule):
         limit: BatchLimit,
         begin: Callable[[Trainer], Sequence[Shard]],
         num_workers: int | None = None,
+        thumbnails: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         # A worker may find nothing left to do; the others must not care.
@@ -148,12 +154,14 @@ class ExtractionDataModule(LightningDataModule):
         self._limit = limit
         self._begin = begin
         self._num_workers = num_workers
+        self._thumbnails = thumbnails
         self.shards: list[Shard] = []
 
     def setup(self, stage: str) -> None:
         """Learn this process's shards."""
         assert self.trainer is not None
         self.shards = list(self._begin(self.trainer))
+        self._dataset.thumbnails = self._thumbnails()
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return a loader of prepared batches, one per item."""

@@ -162,7 +162,9 @@ def run_extraction(
         layers=missing, hidden_size=description.hidden_size, store_dtype=config.store_dtype
     )
     if not adding:
-        spec = _with_baselines_and_answers(spec, images, description, request)
+        spec = _with_baselines_and_answers(
+            spec, images, description, request, thumbnails=config.thumbnails
+        )
     store = StoreOutput(
         output,
         images,
@@ -195,7 +197,13 @@ def run_extraction(
         compute_dtype=config.compute_dtype,
     )
     data = ExtractionDataModule(
-        images, description.processor, asked, limit, store.begin, config.num_workers
+        images,
+        description.processor,
+        asked,
+        limit,
+        store.begin,
+        config.num_workers,
+        lambda: store.thumbnails,
     )
     trainer.callbacks += [ExtractionProgress(console), store]  # type: ignore[attr-defined]
     try:
@@ -292,7 +300,12 @@ def _trainer(accelerator: str, devices: str | int, num_nodes: int, strategy: str
 
 
 def _with_baselines_and_answers(
-    spec: StoreSpec, images: ImageSet, description: ModelDescription, request: CaptureRequest
+    spec: StoreSpec,
+    images: ImageSet,
+    description: ModelDescription,
+    request: CaptureRequest,
+    *,
+    thumbnails: bool,
 ) -> StoreSpec:
     baselines: dict[str, tuple[int, str, dict[str, Any]]] = {
         "pixels": (
@@ -310,6 +323,7 @@ def _with_baselines_and_answers(
         baselines=baselines,
         responses=request.max_new_tokens > 0,
         class_logprob=request.answers is not None,
+        thumbnails=thumbnails,
     )
 
 

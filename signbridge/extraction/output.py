@@ -87,6 +87,7 @@ class StoreOutput(Callback):
         self._store: StoreWriter | None = None
         self._ends: dict[int, Shard] = {}
         self._gathered: list[HostCopy] = []
+        self._thumbnails: list[str] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
         self._writing: Future[None] | None = None
 
@@ -117,6 +118,11 @@ class StoreOutput(Callback):
         self._ends = {shard.stop: shard for shard in mine}
         return mine
 
+    @property
+    def thumbnails(self) -> bool:
+        """Whether the images are stored too, made small; known once the store is open."""
+        return self._store is not None and self._store.spec.thumbnails
+
     def _store_writer(self, rank: int) -> StoreWriter:
         return StoreWriter(
             *self._plan,
@@ -139,6 +145,8 @@ class StoreOutput(Callback):
             pending = self._store.pending()
         if not self._store.complete:
             self._announce(pending)
+            if self.thumbnails != self._spec.thumbnails:
+                self.say(f"continued as begun, with{'' if self.thumbnails else 'out'} thumbnails")
             self._say_what_is_not_compared()
         return pending
 
@@ -202,11 +210,13 @@ class StoreOutput(Callback):
         if self._writing is not None and self._writing.done():
             self._finish_writing()
         self._gathered += outputs
+        self._thumbnails += batch.thumbnails
         shard = self._ends.get(batch.rows.stop)
         if shard is not None:
             self._finish_writing()
             gathered, self._gathered = self._gathered, []
-            self._writing = self._thread.submit(self._write, shard, gathered)
+            thumbnails, self._thumbnails = self._thumbnails, []
+            self._writing = self._thread.submit(self._write, shard, gathered, thumbnails)
         if trainer.received_sigterm:
             raise Interrupted(how_to_continue(self._path), 128 + signal.SIGTERM)
 
@@ -219,7 +229,7 @@ class StoreOutput(Callback):
         if writing is not None:
             writing.result()
 
-    def _write(self, shard: Shard, gathered: list[HostCopy]) -> None:
+    def _write(self, shard: Shard, gathered: list[HostCopy], thumbnails: list[str]) -> None:
         assert self._store is not None
         batches = [copy.arrays() for copy in gathered]
         data: dict[str, Any] = {
@@ -227,7 +237,8 @@ class StoreOutput(Callback):
         }
         data["pixels"] = self._images.pixels[shard.start : shard.stop]
         data["response"] = [text for copy in gathered for text in copy.responses]
-        wanted = [variable.name for variable in self._spec.captured]
+        data["thumbnail"] = thumbnails
+        wanted = [variable.name for variable in self._store.spec.captured]
         self._store.write_shard(shard.index, {name: data[name] for name in wanted})
 
     # -- the end ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import stat
 from pathlib import Path
@@ -28,6 +29,9 @@ KINDS = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF")
 
 GREY_SIDE = 28
 """Side of the grey image, as in Sign Language MNIST."""
+
+THUMBNAIL_SIDE = 128
+"""The longest side of the small image that a store keeps."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own threshold of a suspected decompression bomb: a quarter of a GiB in RGB."""
@@ -213,6 +217,23 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, int]:
         white = Image.new("RGBA", coloured.size, "white")
         return Image.alpha_composite(white, coloured).convert("RGB"), brightest
     return upright.convert("RGB"), brightest
+
+
+def thumbnail(image: Image.Image) -> str:
+    """Return a JPEG of at most 128 pixels a side, some 3 KB, in base64.
+
+    An image that is no larger keeps its size; the aspect ratio stays.
+
+    Args:
+        image: Mode RGB, any size.
+    """
+    scale = min(1.0, THUMBNAIL_SIDE / max(image.size))
+    if scale < 1:
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80, optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def grey_pixels(image: Image.Image) -> NDArray[np.uint8]:

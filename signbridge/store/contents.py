@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from signbridge.errors import StoreError, first_line
 from signbridge.runtime.progress import Progress
@@ -30,10 +30,12 @@ from signbridge.store.checksums import dimension_names, dtype_name, structure
 from signbridge.store.rules import SMALL, shard_sizes, value_problems
 from signbridge.store.schema import (
     CHECKSUMS,
+    CHUNK_ROWS,
     CLASS_LOGPROB,
     GROUP_VARIABLE,
     RESID_POST,
     RESPONSE,
+    THUMBNAIL,
     SampleTable,
     StoreSpec,
     Values,
@@ -306,6 +308,26 @@ class StoreFile:
         """The model's answer to each sample, or ``None`` if none were generated."""
         return self._texts(RESPONSE.name) if RESPONSE.name in self else None
 
+    def texts(self, name: str, rows: ArrayLike) -> list[str]:
+        """Read some texts of a variable of samples, such as ``"response"`` or ``"thumbnail"``.
+
+        Args:
+            name: The variable.
+            rows: Sample indices, in any order.
+
+        Raises:
+            StoreError: If reading fails.
+        """
+        wanted = np.asarray(rows, np.int64).tolist()
+        found: dict[int, str] = {}
+        for block in sorted({row // CHUNK_ROWS for row in wanted}):
+            start, stop = block * CHUNK_ROWS, min((block + 1) * CHUNK_ROWS, self.n_samples)
+            found |= enumerate(self._rows(name, start, stop), start)
+        with self._reading():
+            texts = [str(found[row]) for row in wanted]
+            "".join(texts).encode("utf-8")
+            return texts
+
     @cached_property
     def class_logprob(self) -> NDArray[np.float32] | None:
         """Log-probability (nats) of each class as the answer, ``(n, classes)``, or ``None``."""
@@ -378,6 +400,7 @@ class StoreFile:
                 baselines,
                 responses=RESPONSE.name in self,
                 class_logprob=CLASS_LOGPROB.name in self,
+                thumbnails=THUMBNAIL.name in self,
             )
 
     @property

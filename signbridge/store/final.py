@@ -27,13 +27,11 @@ from signbridge.store.schema import (
     CHUNK_ROWS,
     CLASS_VARIABLE,
     FORMAT,
-    FORMAT_VERSION,
     GROUP_VARIABLE,
     INFO,
     LAYER_VARIABLE,
     SAMPLE_VARIABLES,
     SHARDS,
-    VERSION_WITHOUT_GROUP_NAMES,
     SampleTable,
     StoreSpec,
     Values,
@@ -167,7 +165,8 @@ def _verify(temporary: Path, path: Path, progress: Progress | None) -> None:
 def _fill(h5: h5py.File, content: Content, file: GuardedFile, progress: Progress | None) -> None:
     h5.attrs["format"] = FORMAT
     named = content.samples.group_names is not None
-    h5.attrs["format_version"] = FORMAT_VERSION if named else VERSION_WITHOUT_GROUP_NAMES
+    # What the file holds, so that who knows no later version reads it without a warning.
+    h5.attrs["format_version"] = "1.2" if content.spec.thumbnails else "1.1" if named else "1.0"
     h5.attrs["complete"] = np.int8(0)
     for key, value in content.provenance.items():
         h5.attrs[key] = hdf.attribute_value(value)

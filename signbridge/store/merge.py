@@ -26,7 +26,15 @@ from signbridge.store.output import (
 from signbridge.store.parts import Parts, spec_identity
 from signbridge.store.provenance import differing_keys, in_common, not_compared, plain
 from signbridge.store.reader import Store, open_store
-from signbridge.store.schema import RESID_POST, SampleTable, StoreSpec, Values, Variable
+from signbridge.store.schema import (
+    RESID_POST,
+    RESPONSE,
+    THUMBNAIL,
+    SampleTable,
+    StoreSpec,
+    Values,
+    Variable,
+)
 from signbridge.store.settings import SETTINGS
 
 # Where the images came from may differ between stores of different samples.
@@ -177,6 +185,8 @@ def _join_columns(stores: Sequence[Store]) -> Content:
                 _refuse_other_values(stores[owner[name]], store, name, permutations[number])
             else:
                 owner[name] = number
+        if store.spec.thumbnails:
+            owner.setdefault(THUMBNAIL.name, number)
     spec = StoreSpec(
         tuple(sorted({layer for s in stores for layer in s.layers})),
         first.hidden_size,
@@ -184,6 +194,7 @@ def _join_columns(stores: Sequence[Store]) -> Content:
         {name: value for s in reversed(stores) for name, value in s.spec.baselines.items()},
         responses="response" in owner,
         class_logprob="class_logprob" in owner,
+        thumbnails=THUMBNAIL.name in owner,
     )
     source = _Columns(stores, permutations, owner, spec)
     named = next((s.group_names for s in stores if s.group_names is not None), None)
@@ -237,9 +248,8 @@ def _refuse_other_values(
 
 
 def _captured(store: Store, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-    if name == "response":
-        assert store.responses is not None
-        return np.array([store.responses[i] for i in rows], dtype=object)
+    if name in (RESPONSE.name, THUMBNAIL.name):
+        return np.array(store.texts(name, rows), dtype=object)
     if name == "class_logprob":
         assert store.class_logprob is not None
         return store.class_logprob[rows]
@@ -320,7 +330,8 @@ def _join_rows(stores: Sequence[Store]) -> Content:
         [x for s in stores for x in s.image_sha256],
         group_names,
     )
-    return Content(first.spec, samples, provenance, _merged_info(stores), _Rows(stores, first.spec))
+    spec = replace(first.spec, thumbnails=all(s.spec.thumbnails for s in stores))
+    return Content(spec, samples, provenance, _merged_info(stores), _Rows(stores, spec))
 
 
 def _refuse_spec(first: Store, store: Store) -> None:

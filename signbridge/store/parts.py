@@ -44,7 +44,7 @@ def parts_folder(path: Path) -> Path:
 
 
 def spec_identity(spec: StoreSpec) -> dict[str, Any]:
-    """What of a spec must be equal for shards to belong together."""
+    """What of a spec must be equal for samples to belong together; thumbnails are but a picture."""
     return {
         "layers": list(spec.layers),
         "hidden_size": int(spec.hidden_size),
@@ -226,6 +226,7 @@ class Parts:
                 "spec": spec_identity(spec),
                 "samples": samples_identity(samples),
                 "edges": block_edges(len(samples), shard_size),
+                "thumbnails": spec.thumbnails,
             }
             files.write_json(self.plan_path, mine)
         plan = self.read_plan()  # ours, or that of a worker who came at the same moment

@@ -33,6 +33,7 @@ from signbridge.store.schema import (
     RESPONSE,
     SAMPLE_VARIABLES,
     SHARDS,
+    THUMBNAIL,
     Values,
 )
 
@@ -61,6 +62,7 @@ _KNOWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         *SAMPLE_VARIABLES,
         CLASS_LOGPROB,
         RESPONSE,
+        THUMBNAIL,
     )
 } | {RESID_POST: (("sample", "layer", "hidden"), ("float16", "float32"))}
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")

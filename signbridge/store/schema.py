@@ -1,7 +1,7 @@
 """What an activation store holds: its variables, their dimensions and types.
 
 ``docs/format.md`` is the specification in prose. This module is the one place in the code where the
-names, dimension orders and block sizes of format version 1.1 are written down.
+names, dimension orders and block sizes of format version 1.2 are written down.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from signbridge.errors import StoreError
 from signbridge.runtime.words import some
 
 FORMAT = "signbridge-activations"
-FORMAT_VERSION = "1.1"
-FORMAT_MAJOR, FORMAT_MINOR = 1, 1
-VERSION_WITHOUT_GROUP_NAMES = "1.0"
-"""Version of a file without group names, which holds nothing that 1.0 does not know."""
+FORMAT_VERSION = "1.2"
+FORMAT_MAJOR, FORMAT_MINOR = 1, 2
 
 CHUNK_ROWS = 64
 """Rows of samples in an HDF5 chunk, and in a checksum block, of a captured variable."""
@@ -106,11 +104,18 @@ CLASS_LOGPROB = Variable(
 RESPONSE = Variable(
     "response", ("sample",), "string", {"long_name": "generated answer"}, CHUNK_ROWS
 )
+THUMBNAIL = Variable(
+    "thumbnail",
+    ("sample",),
+    "string",
+    {"long_name": "the image, made small: a JPEG in base64", "media_type": "image/jpeg"},
+    CHUNK_ROWS,
+)
 
 RESERVED_VARIABLES = frozenset(
     {RESID_POST, "sample", "hidden", "class", "group_number", CHECKSUMS, INFO, SHARDS}
     | {v.name for v in (*SAMPLE_VARIABLES, LAYER_VARIABLE, CLASS_VARIABLE, GROUP_VARIABLE)}
-    | {v.name for v in (CLASS_LOGPROB, RESPONSE)}
+    | {v.name for v in (CLASS_LOGPROB, RESPONSE, THUMBNAIL)}
 )
 
 
@@ -126,6 +131,7 @@ class StoreSpec:
             ``{"vision": (1024, "float16", {}), "pixels": (784, "uint8", {})}``.
         responses: Whether the model's answers are stored.
         class_logprob: Whether the log-probability of each class name is stored.
+        thumbnails: Whether each image is stored too, made small.
 
     Raises:
         StoreError: If a value makes no sense.
@@ -137,6 +143,7 @@ class StoreSpec:
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     responses: bool = False
     class_logprob: bool = False
+    thumbnails: bool = False
 
     def __post_init__(self) -> None:
         layers = tuple(sorted(int(layer) for layer in self.layers))
@@ -182,6 +189,7 @@ class StoreSpec:
         ]
         found += [CLASS_LOGPROB] if self.class_logprob else []
         found += [RESPONSE] if self.responses else []
+        found += [THUMBNAIL] if self.thumbnails else []
         return tuple(found)
 
     def sizes(self, n_samples: int, n_classes: int) -> dict[str, int]:

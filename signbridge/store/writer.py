@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,7 @@ class StoreWriter:
                 return
             self._tidy(overwrite)
             if there or finished_meanwhile:  # to be mended, from a plan that must be ours
-                plan = (self.spec, self.samples, self.provenance, shard_size)
-                self._shards = self._parts.make_plan(*plan)
+                self._shards = self._follow_plan(shard_size)
             else:
                 self._shards = self._planned(shard_size, overwrite)
             # Those of the first shards: what they do not record, the whole does not either.
@@ -110,15 +110,21 @@ class StoreWriter:
             raise
 
     def _planned(self, shard_size: int, overwrite: bool) -> list[Shard]:
-        plan = (self.spec, self.samples, self.provenance, shard_size)
         try:
-            return self._parts.make_plan(*plan)
+            return self._follow_plan(shard_size)
         except StoreError:
             # Parts without one finished shard hold nothing that could be lost.
             if self.rank != 0 or not (overwrite or self._parts.is_without_shards()):
                 raise
             self._discard_parts()
-            return self._parts.make_plan(*plan)
+            return self._follow_plan(shard_size)
+
+    def _follow_plan(self, shard_size: int) -> list[Shard]:
+        shards = self._parts.make_plan(self.spec, self.samples, self.provenance, shard_size)
+        # What was begun with or without thumbnails goes on so; version 0.1 knew none.
+        begun = self._parts.read_plan().get("thumbnails") is True
+        self.spec = replace(self.spec, thumbnails=begun)
+        return shards
 
     def _check_space(self) -> None:
         n_classes = len(self.samples.class_names)

@@ -1,7 +1,11 @@
+import base64
+import io
+
 import h5py
 import numpy as np
 import pytest
 import xarray
+from PIL import Image
 
 from signbridge import open_store
 from signbridge.errors import ModelError, SignBridgeError, StoreError
@@ -42,6 +46,9 @@ def test_the_store_holds_what_the_model_gives(finished, few, tiny, model, prepar
         )
         np.testing.assert_array_equal(store.feature("pixels"), few.pixels)
         answers = tiny.processor.batch_decode(wanted.answer_ids, skip_special_tokens=True)
+        for row, text in zip(rows, store.texts("thumbnail", rows), strict=True):
+            with Image.open(io.BytesIO(base64.b64decode(text)), formats=["JPEG"]) as small:
+                assert np.abs(np.asarray(small) - np.asarray(few.load(row), float)).mean() < 8
         assert store.responses[16:24] == [answer.strip() for answer in answers]
         assert list(store.sample_ids) == list(few.sample_id)
         assert store.labels.tolist() == few.label.tolist()

@@ -46,7 +46,9 @@ def inputs(n=200, layers=(0, 2, 5), hidden=12, dtype="float16", first=0, **spec)
         "response": [f"answer {i} ✋" if i % 7 else "" for i in range(n)],
         "class_logprob": -rng.random((n, len(CLASSES))).astype(np.float32),
     }
+    data["thumbnail"] = [f"/9j/{i:04}" for i in range(n)]
     wanted = {"resid_post", *options["baselines"]}
+    wanted |= {"thumbnail"} if options.get("thumbnails") else set()
     wanted |= {"response"} if options["responses"] else set()
     wanted |= {"class_logprob"} if options["class_logprob"] else set()
     ids = range(first, first + n)

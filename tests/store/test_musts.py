@@ -75,6 +75,10 @@ def no_samples(h5):
                 new.dims[axis].attach_scale(h5[dim])
 
 
+def new_variable(h5, name, values):
+    h5.create_dataset(name, data=values).dims[0].attach_scale(h5["sample"])
+
+
 def wrong_name(h5):
     h5["Vision-2_feature"] = np.zeros(2)
     h5["Vision-2_feature"].make_scale("Vision-2_feature")
@@ -115,6 +119,10 @@ MUSTS = {
     "a baseline has one of three types": (retyped("pixels", "i8"), "pixels: its values are int64"),
     "a baseline is named in lower case": (wrong_name, "Vision-2: is no name of a baseline"),
     "response is string": (lambda h5: replaced(h5, "response", np.zeros(N)), "response: its valu"),
+    "thumbnail is string": (
+        lambda h5: new_variable(h5, "thumbnail", np.zeros(N)),
+        "thumbnail: its",
+    ),
     "class_logprob is float32": (retyped("class_logprob", "f8"), "class_logprob: its values are f"),
     "strings are UTF-8": (
         texts("source_split", dtype=h5py.string_dtype("ascii")),

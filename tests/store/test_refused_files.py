@@ -64,7 +64,7 @@ def test_absent_folders_and_unfinished(producer, tmp_path):
         (lambda h5: h5.attrs.__delitem__("format"), "not an activation store"),
         (lambda h5: h5.attrs.__setitem__("format", "anndata"), "not an activation store"),
         (lambda h5: h5.attrs.__setitem__("format", 3), "not an activation store"),
-        (lambda h5: h5.attrs.__setitem__("format_version", "2.0"), "version 2.0, newer than 1.1"),
+        (lambda h5: h5.attrs.__setitem__("format_version", "2.0"), "version 2.0, newer than 1.2"),
         (lambda h5: h5.attrs.__setitem__("format_version", "x"), "unreadable format version"),
         (lambda h5: h5.attrs.__setitem__("complete", np.int8(0)), "is incomplete"),
         (lambda h5: h5.attrs.__delitem__("complete"), "is incomplete"),

@@ -79,7 +79,7 @@ def _other_hdf5(path):
         (lambda path: path.write_text("signbridge-activations"), "not an HDF5 file"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (_other_hdf5, "not an activation store"),
-        (_newer, "version 2.0, newer than 1.1"),
+        (_newer, "version 2.0, newer than 1.2"),
         (lambda path: path.unlink(), "There is no activation store"),
         (lambda path: (path.unlink(), path.mkdir()), "is a folder"),
     ],
