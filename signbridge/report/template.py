@@ -42,7 +42,8 @@ def fill_template(name: str, **content: Any) -> str:
     import jinja2
     from markupsafe import Markup
 
-    css, js = _asset("report.css"), _asset("report.js")
+    css = _asset("report.css")
+    scripts = [_asset(name) for name in ("../vendor/echarts.min.js", "chart.js", "report.js")]
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -54,11 +55,11 @@ def fill_template(name: str, **content: Any) -> str:
     return environment.get_template(name).render(
         policy=(
             "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-            f"style-src {_hash(css)}; script-src {_hash(js)}"
+            f"style-src {_hash(css)}; script-src {' '.join(map(_hash, scripts))}"
         ),
         version=__version__,
         css=Markup(css),
-        js=Markup(js),
+        scripts=[Markup(script) for script in scripts],
         **content,
     )
 
@@ -93,6 +94,9 @@ def plot_words(plot: Plot, place: Mapping[int, int]) -> dict[str, Any]:
     Returns:
         Text and data URIs by name.
     """
+    from markupsafe import Markup
+
+    chart = plot.chart
     return {
         "name": plot.name,
         "title": plot.title,
@@ -105,6 +109,9 @@ def plot_words(plot: Plot, place: Mapping[int, int]) -> dict[str, Any]:
         "narrow": _uri(plot.narrow.png, "image/png"),
         "narrow_size": (plot.narrow.width, plot.narrow.height),
         "narrow_spots": _spots(plot.narrow, place),
+        "chart": None if chart is None else Markup(chart.json()),
+        "frames": [] if chart is None else [name for name, _ in chart.frames],
+        "frame": 0 if chart is None else chart.frame,
     }
 
 

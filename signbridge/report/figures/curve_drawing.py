@@ -11,6 +11,7 @@ import numpy as np
 
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, value_axis
+from signbridge.report.figures.chart import Chart, base
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.features import UNTRAINED
 from signbridge.results.results import Score
@@ -24,6 +25,7 @@ __all__ = ["Line", "curve_plot"]
 
 _LABEL_SIZE = 9.0
 _LEGEND_ROW = 0.185  # inches
+_CHART_ROOM = 340  # pixels of a chart's axes
 _DOT = {"markerfacecolor": "white", "markeredgecolor": style.MUTED, "markeredgewidth": 0.8}
 
 
@@ -87,6 +89,7 @@ def curve_plot(
         canvas.heading(heading, subtitle)
         _draw(canvas, metric, curves, baselines, peak, bracket, groups)
 
+    words["chart"] = _chart(metric, curves, baselines, peak, groups)
     columns = words.pop("columns")
     rows = [
         (*(getattr(s, column) for column in columns), line.label if line in groups else "")
@@ -181,16 +184,102 @@ def _draw(
     else:
         _end_labels(figure, ax, ends, value_text)
 
-    def text(layer: int) -> str:
-        rows = [
-            f"{line.label}: {style.format_score(metric, s)}"
-            for line in (*curves, *thin)
-            for s in line.scores
-            if s.layer == layer
-        ]
-        return "\n".join([f"layer {layer}", *rows])
 
-    canvas.layer_spots(ax, layers, text)
+def _chart(
+    metric: str,
+    curves: list[Line],
+    baselines: list[Line],
+    peak: Score | None,
+    groups: Sequence[Line],
+) -> Chart:
+    """The same for a screen: values on hover, names at the right ends or in a legend below."""
+    layers = sorted({s.layer for line in curves for s in line.scores if s.layer is not None})
+    share = measure(metric).is_share
+    scale = 100 if share else 1
+    thin = [line for line in groups if line.scores[0].layer is not None]
+    named = sorted([*curves, *baselines], key=lambda line: -line.end)
+    lines = [*named, *thin]
+    series = [_series(line, metric, layers, scale, peak) for line in lines]
+    for line in curves:
+        if line.main and len(line.scores) > 1 and math.isfinite(line.scores[0].ci_low):
+            rows = [(s.layer, scale * s.ci_low, scale * s.ci_high) for s in line.scores]
+            series.append({"type": "custom", "renderItem": "band", "data": rows, "silent": True,
+                           "itemStyle": {"color": line.colour}, "z": 1})  # fmt: skip
+    low, high = _limits(metric, [*curves, *baselines, *groups])
+    ends = [min(max(line.end, low), high) for line in lines]
+    unit = (high - low) / _CHART_ROOM
+    placed = style.spread(ends, 14 * unit, low, high)
+    wide = [
+        {"endLabel": {"show": True, "offset": [0, float(end - at) / unit]}}
+        for end, at in zip(ends, placed, strict=True)
+    ]
+    widest = max(len(line.label) for line in lines)
+    option = base(
+        xAxis={"type": "value", "min": layers[0], "max": max(layers[-1], layers[0] + 1),
+               "minInterval": 1, "name": "decoder layer (0 = first)", "nameLocation": "middle",
+               "nameGap": 26, "splitLine": {"show": False}},
+        yAxis={"type": "value", "min": scale * low, "max": scale * high, "axisLabel":
+               {"formatter": f"{{value}}{style.PER_CENT}" if share else "{value}",
+                "showMinLabel": low == 0, "showMaxLabel": False}},
+        series=series,
+        legend={"data": [line.label for line in named], "orient": "vertical", "left": 40,
+                "bottom": 0, "itemGap": 7, "itemHeight": 10, "padding": 0, "selectedMode": False},
+    )  # fmt: skip
+    option["tooltip"] |= {"trigger": "axis", "order": "valueDesc"}
+    below = 52 + 17 * len(named)
+    return Chart(
+        {
+            "baseOption": option,
+            "media": [
+                {"query": {"minWidth": 480}, "option": {
+                    "legend": {"show": False},
+                    "grid": {"left": 52, "right": min(210, 28 + 6.4 * widest), "top": 16,
+                             "bottom": 44},
+                    "series": wide}},
+                {"option": {
+                    "legend": {"show": True},
+                    "grid": {"left": 46, "right": 14, "top": 16, "bottom": below},
+                    "series": [{"endLabel": {"show": False}}] * len(lines)}},
+            ],
+        },
+        height=(_CHART_ROOM + 60, 300 + below),
+    )  # fmt: skip
+
+
+def _series(
+    line: Line, metric: str, layers: Sequence[int], scale: int, peak: Score | None
+) -> dict[str, Any]:
+    """A line over the layers; a score of no layer is the same at all of them."""
+    by_layer = {s.layer: s for s in line.scores}
+    scores = [(layer, by_layer.get(layer) or by_layer.get(None)) for layer in layers]
+    data: list[dict[str, Any]] = [
+        {"value": [layer, scale * s.value], "head": f"layer {layer}",
+         "tip": f"{line.label}: {style.format_score(metric, s)}"}
+        for layer, s in scores if s is not None
+    ]  # fmt: skip
+    for item, (layer, _) in zip(data, scores, strict=False):
+        if line.main and peak is not None and layer == peak.layer:
+            words = f"layer {layer}: {style.format_value(metric, peak.value)}"
+            place = (layer - layers[0]) / max(1, layers[-1] - layers[0])
+            align = "right" if place > 0.7 else "left" if place < 0.3 else "center"
+            label = {"show": True, "formatter": words, "position": "top", "align": align,
+                     "fontWeight": "bold"}  # fmt: skip
+            item |= {"symbolSize": 11, "label": label}
+    flat = line.scores[0].layer is None
+    return {
+        "type": "line", "name": line.label, "data": data, "z": 5 if line.main else 3,
+        "symbol": "none" if flat else "circle" if line.main else "rect",
+        "symbolSize": 6 if line.main else 4, "showSymbol": len(layers) <= 26 or line.main,
+        "itemStyle": {"color": line.colour},
+        "lineStyle": {"width": 2.5 if line.main else 1.5, "type": _dash(line.dashes)},
+        "endLabel": {"formatter": "{a}", "width": 180, "overflow": "truncate", "color": style.INK,
+                     "fontWeight": _weight(line)},
+    }  # fmt: skip
+
+
+def _dash(dashes: Any) -> Any:
+    """Matplotlib's dashes, in widths of the line, as the chart's, in pixels."""
+    return "solid" if dashes == "-" else [2 * part for part in dashes[1]]
 
 
 def _limits(metric: str, lines: list[Line]) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signbridge.report.figures import fonts, style
+from signbridge.report.figures.chart import Chart
 from signbridge.runtime.files import replace_file
 from signbridge.runtime.tables import csv_text
 from signbridge.runtime.terminal import visible
@@ -80,6 +81,7 @@ class Plot:
         narrow: The picture for a phone.
         columns: Column names of the data behind it.
         rows: The data behind it.
+        chart: What a screen shows instead of the picture, or None.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Plot:
     narrow: Drawing
     columns: tuple[str, ...]
     rows: tuple[Sequence[object], ...]
+    chart: Chart | None = None
 
     def csv(self) -> str:
         """The data behind the figure as CSV text."""
@@ -236,6 +239,7 @@ def build(
     height: float | tuple[float, float],
     columns: Sequence[str],
     rows: Iterable[object],
+    chart: Chart | None = None,
 ) -> Plot:
     """Draw a figure in both widths.
 
@@ -249,6 +253,7 @@ def build(
         columns: Column names of the data behind it.
         rows: The data behind it: sequences of values, or objects with the columns as attributes.
             What is None or NaN is an empty cell.
+        chart: What a screen shows instead of the picture, or None.
 
     Returns:
         The figure.
@@ -263,6 +268,7 @@ def build(
         narrow=render(draw, NARROW, narrow),
         columns=tuple(columns),
         rows=tuple(tuple(map(_cell, _values(row, columns))) for row in rows),
+        chart=chart,
     )
 
 
