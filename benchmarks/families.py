@@ -25,7 +25,7 @@ import transformers
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from fixtures.families import FAMILIES, family_folder, plain
+from fixtures.families import FAMILIES, family_folder, plain, plain_vision
 
 from signbridge.errors import ModelError
 from signbridge.model.answers import class_answers
@@ -105,7 +105,10 @@ def measured(description: ModelDescription, model: Any) -> list[str]:
     if "projector" in sites:
         marks = alone["input_ids"][0] == description.image_token_id
         projector = f"{relative(read.sites['projector'][0], states[0][0, marks].mean(0)):.0e}"
-    cells += [projector, "stored" if "vision" in sites else "–"]
+    vision = "–"
+    if "vision" in sites:
+        vision = f"{relative(read.sites['vision'][0], plain_vision(model, alone)):.0e}"
+    cells += [projector, vision]
     (end,) = [model.generation_config.eos_token_id]
     assert read.class_logprob is not None
     assert read.answer_ids is not None

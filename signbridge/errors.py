@@ -42,6 +42,19 @@ class NamesError(ModelError):
         self.reason = reason
 
 
+class SiteError(ModelError):
+    """A baseline inside the model cannot be read.
+
+    Attributes:
+        reason: why, without what to do.
+        site: the baseline's name in a store.
+    """
+
+    def __init__(self, site: str, reason: str) -> None:
+        super().__init__(f"The {site!r} baseline cannot be read of this model ({reason}).")
+        self.site, self.reason = site, reason
+
+
 class StoreError(SignBridgeError):
     """An activation store cannot be written, read or continued."""
 

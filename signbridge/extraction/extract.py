@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,12 +13,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
-from signbridge.errors import ModelError, NamesError, StoreError
+from signbridge.errors import ModelError, NamesError, SiteError, StoreError
 from signbridge.extraction.batch_size import BatchLimit
 from signbridge.extraction.config import CaptureConfig, ExtractConfig
 from signbridge.extraction.data import ExtractionDataModule
 from signbridge.extraction.module import ExtractionModule
-from signbridge.extraction.output import StoreOutput, how_to_continue, layers_to_extract
+from signbridge.extraction.output import StoreOutput, begun, how_to_continue, layers_to_extract
 from signbridge.extraction.progress import ExtractionProgress
 from signbridge.images import ImageSet
 from signbridge.model.answers import class_answers
@@ -81,6 +81,7 @@ def run_extraction(
     shard_size: int = 256,
     console: Console | None = None,
     left_out: str | None = None,
+    without: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the residual stream of every wanted decoder layer for every image to a store.
 
@@ -88,10 +89,20 @@ def run_extraction(
     when the store is complete.
 
     Args, returned value and errors are those of :func:`extract_activations`; ``left_out`` says why
-    a forced choice was not made that would have been.
+    a forced choice was not made that would have been, ``without`` of each baseline inside the model
+    why it is not read.
     """
     console = console or Console(stderr=True)
     output = Path(config.output or f"activations/{description.name}-{images.name}.h5")
+    widths = site_widths(description.skeleton)
+    there = begun(output) if without is None and not config.overwrite else None
+    without = without or {}
+    if there is not None:  # what was left out then stays out
+        lacking = [site for site in widths if site not in there.baselines]
+        without = dict.fromkeys(lacking, "this store was begun without it")
+        if config.forced_choice == "auto" and "forced_choice_left_out" in there.provenance:
+            left_out = str(there.provenance["forced_choice_left_out"])
+            config = _without_choice(config)
     position, max_new_tokens = config.position, config.max_new_tokens
     _check_answer_length(max_new_tokens, description.context_length)
     encoder = is_encoder_decoder(description.config)
@@ -155,7 +166,7 @@ def run_extraction(
         layers=missing,
         position=position,
         max_new_tokens=0 if answers_are_there else max_new_tokens,
-        sites=() if adding else tuple(site_widths(description.skeleton)),
+        sites=() if adding else tuple(site for site in widths if site not in without),
         answers=None if adding else answers,
     )
     spec = StoreSpec(
@@ -163,8 +174,11 @@ def run_extraction(
     )
     if not adding:
         spec = _with_baselines_and_answers(
-            spec, images, description, request, thumbnails=config.thumbnails
+            spec, images, widths, request, thumbnails=config.thumbnails
         )
+    notes = [] if left_out is None else [left_out]
+    if not adding:
+        notes += [f"the baseline {name} is left out: {why}" for name, why in without.items()]
     store = StoreOutput(
         output,
         images,
@@ -178,7 +192,7 @@ def run_extraction(
             "processes": trainer.world_size,
             **{f"version_{name}": _version(name) for name in _RECORDED_VERSIONS},
             "skipped_images": [f"{name}: {reason}" for name, reason in images.skipped],
-            "notes": [*images.notes, *([left_out] if left_out else [])],
+            "notes": [*images.notes, *notes],
         },
         adding=adding,
         overwrite=config.overwrite,
@@ -186,8 +200,8 @@ def run_extraction(
         shard_size=shard_size,
         console=console,
     )
-    if left_out and trainer.is_global_zero:
-        store.say(left_out)
+    for note in notes if trainer.is_global_zero else ():
+        store.say(note)
     limit = BatchLimit(config.batch_size, store.say if trainer.is_global_zero else None)
     module = ExtractionModule(
         description,
@@ -217,7 +231,11 @@ def run_extraction(
     except NamesError as error:  # found when the loaded model was tried; nothing is stored yet
         if config.forced_choice != "auto" or trainer.world_size > 1:
             raise
-        left_out = f"forced choice is left out: {error.reason}"
+        left_out, config = f"forced choice is left out: {error.reason}", _without_choice(config)
+    except SiteError as error:
+        if module.certificate is not None or trainer.world_size > 1:
+            raise
+        without = {**without, error.site: error.reason}
     except RuntimeError as error:
         raise _in_one_sentence(error, trainer, output) from error
     else:
@@ -225,11 +243,20 @@ def run_extraction(
     finally:
         module.free()
         store.close()
-    kept = config.answers if max_new_tokens else None
-    without = replace(config, forced_choice=False, answers=kept)
     return run_extraction(
-        images, description, without, shard_size=shard_size, console=console, left_out=left_out
+        images,
+        description,
+        config,
+        shard_size=shard_size,
+        console=console,
+        left_out=left_out,
+        without=without,
     )
+
+
+def _without_choice(config: CaptureConfig) -> CaptureConfig:
+    kept = config.answers if config.max_new_tokens else None
+    return replace(config, forced_choice=False, answers=kept)
 
 
 def resolve_layers(layers: Literal["all"] | Sequence[int], n_layers: int) -> tuple[int, ...]:
@@ -302,7 +329,7 @@ def _trainer(accelerator: str, devices: str | int, num_nodes: int, strategy: str
 def _with_baselines_and_answers(
     spec: StoreSpec,
     images: ImageSet,
-    description: ModelDescription,
+    widths: Mapping[str, int],
     request: CaptureRequest,
     *,
     thumbnails: bool,
@@ -314,8 +341,8 @@ def _with_baselines_and_answers(
             {"long_name": "grey image, 28 rows of 28 pixels", "image_shape": [28, 28]},
         ),
         **{
-            name: (width, spec.store_dtype, {"long_name": SITES[name].long_name})
-            for name, width in site_widths(description.skeleton).items()
+            name: (widths[name], spec.store_dtype, {"long_name": SITES[name].long_name})
+            for name in request.sites
         },
     }
     return replace(

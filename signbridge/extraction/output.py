@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from signbridge.store import (
     open_store,
 )
 from signbridge.store.files import check_space
-from signbridge.store.leftovers import adding_path, tidy_addings
+from signbridge.store.leftovers import adding_path, tidy_addings, unfinished
 from signbridge.store.merge import extend_store
 from signbridge.store.output import check_output, refuse_link
 from signbridge.store.parts import comparable_samples, samples_identity
@@ -315,6 +316,27 @@ def layers_to_extract(
     refuse_link(path)
     check_output(adding_path(path, lacking))
     return lacking, True
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a store that is there, finished or not, was made with."""
+
+    provenance: Mapping[str, Any]
+    baselines: set[str]
+
+
+def begun(path: Path) -> Begun | None:
+    """Look at the store at ``path``, finished or with a finished shard.
+
+    None where there is none, or none that can be read: to refuse it is another's task.
+    """
+    try:
+        with open_store(path, verify="none") as store:
+            return Begun(store.provenance, set(store.baselines))
+    except StoreError:
+        left = unfinished(path)
+    return Begun(left.provenance, left.baselines) if left and left.shards_done else None
 
 
 def _first_look(path: Path) -> Literal["none", "read"]:

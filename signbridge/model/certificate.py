@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from signbridge.errors import ModelError, NamesError, SignBridgeError, first_line
+from signbridge.errors import ModelError, NamesError, SignBridgeError, SiteError, first_line
 from signbridge.model.answers import Scoring, end_ids, forced_logits, name_logprob
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import decoder_layers, followed_by, is_encoder_decoder
@@ -165,10 +165,7 @@ class _Trial:
             )
         for name in self._request.sites:
             if torch.equal(first.sites[name], second.sites[name]):
-                raise ModelError(
-                    f"The {name!r} baseline of {self._spec} is the same for different images, so "
-                    "this family is not supported."
-                )
+                raise SiteError(name, "it is the same for different images")
         head = _head_cosine(self._model, self._alone, first.resid_post[0, -1])
         if head is not None and head < 0.99:
             raise ModelError(

@@ -15,9 +15,8 @@ from transformers import PreTrainedModel
 
 from signbridge.errors import ModelError
 
-# Vision towers that pack the patches of a batch's images into one row, or give maps of channels,
-# whoever they belong to: their images' patches cannot be told apart by rows.
-_NOT_BY_ROWS = {"pixtral", "florence_vision"}
+# Families whose projector takes features of several layers, or patches, joined.
+_JOINED = {"vipllava", "internvl"}
 
 PER_TOKEN = (
     "input_ids",
@@ -69,16 +68,34 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     )
 
 
-def projector(model: nn.Module) -> nn.Module | None:
-    """Return the module that maps patch features into the decoder's space, or None.
+def projector(model: PreTrainedModel) -> nn.Module | None:
+    """Return the module that LLaVA and its relatives map rows of patch features with, or None.
 
-    LLaVA and its relatives call it ``multi_modal_projector``. Its input is what the baseline
-    ``vision`` averages; for a family that keeps it elsewhere that baseline is left out.
+    They call it ``multi_modal_projector``, and which features of the tower enter it is theirs to
+    choose. What enters is what the baseline ``vision`` averages; of any other family it is what its
+    :func:`vision_tower` gives.
     """
-    if not image_tokens_enter(model):
-        return None
     named = model.named_modules()
-    return next((part for name, part in named if name.endswith("multi_modal_projector")), None)
+    found: nn.Module | None = next(
+        (part for name, part in named if name.endswith("multi_modal_projector")), None
+    )
+    config: Any = model.config
+    joined = config.model_type in _JOINED
+    width = getattr(getattr(config, "vision_config", None), "hidden_size", None)
+    if found is None or not (joined or _width_in(found) == width):
+        return None
+    return found
+
+
+def _width_in(part: nn.Module) -> int | None:
+    linear = next((inner for inner in part.modules() if isinstance(inner, nn.Linear)), None)
+    return None if linear is None else int(linear.in_features)
+
+
+def vision_tower(model: PreTrainedModel) -> nn.Module | None:
+    """Return the module that makes an image's patch features, or None where it is not known."""
+    found: nn.Module | None = model.get_encoder(modality="image")
+    return None if found is model else found
 
 
 def image_tokens_enter(model: nn.Module) -> bool:
@@ -91,14 +108,30 @@ def image_tokens_enter(model: nn.Module) -> bool:
     return getattr(config.get_text_config(), "cross_attention_layers", None) is None
 
 
-def vision_size(model: nn.Module) -> int | None:
-    """Return the length of the patch features entering the projector, or None without one."""
-    found = projector(model)
-    config: Any = getattr(model, "config", None)
-    if found is None or config.vision_config.model_type in _NOT_BY_ROWS:
-        return None
-    linear = next((m for m in found.modules() if isinstance(m, nn.Linear)), None)
-    return None if linear is None else int(linear.in_features)
+def vision_size(model: PreTrainedModel) -> int | None:
+    """Return the length of the patch features that are averaged, or None where it is not known."""
+    entered = projector(model)
+    if entered is not None:
+        return _width_in(entered)
+    config: Any = model.config
+    vision = getattr(config, "vision_config", None)
+    # What a tower gives, in the words of Mllama, of Qwen2-VL and (one width a stage) Florence-2,
+    # and of the others.
+    named = ("vision_output_dim", "embed_dim", "hidden_size")
+    width = next((found for name in named if (found := getattr(vision, name, None))), None)
+    width = width[-1] if isinstance(width, (list, tuple)) else width
+    return width if isinstance(width, int) and vision_tower(model) is not None else None
+
+
+def class_tokens(model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokens: int) -> int:
+    """Return how many of a vision tower's tokens of a tile come before those of its patches."""
+    config: Any = model.config
+    side, pixels = getattr(config.vision_config, "patch_size", None), inputs["pixel_values"]
+    side = side[0] if isinstance(side, (list, tuple)) else side
+    if not isinstance(side, int) or pixels.ndim < 4:
+        return 0
+    patches = (pixels.shape[-2] // side) * (pixels.shape[-1] // side)
+    return max(0, tokens - patches)
 
 
 def image_token_id(config: Any) -> int:

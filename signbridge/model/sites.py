@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from signbridge.errors import ModelError
+from signbridge.errors import ModelError, SiteError
 from signbridge.model.capture import masked_mean
 from signbridge.model.families import (
+    class_tokens,
     decoder_layers,
     image_tokens_enter,
     projector,
     tiles_per_image,
     vision_size,
+    vision_tower,
 )
 
 Inputs = dict[str, torch.Tensor]
@@ -76,32 +78,80 @@ class ImageTokensIn(Reading):
 
 
 class PatchFeatures(Reading):
-    """The mean of the patch features that enter the projector."""
+    """The mean of the patch features that enter the projector, or that the vision tower gives."""
 
     def __enter__(self) -> PatchFeatures:
         part = projector(self._model)
-        assert part is not None
-        self._handle = part.register_forward_pre_hook(self._read)
+        if part is not None:
+            self._handle = part.register_forward_pre_hook(self._entering)
+        else:
+            tower = vision_tower(self._model)
+            assert tower is not None
+            self._handle = tower.register_forward_hook(self._leaving, with_kwargs=True)
         return self
 
-    def _read(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _entering(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        if self.value is None:
+            self._average(args[0])
+
+    def _leaving(
+        self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
         if self.value is not None:
             return
-        features = args[0].to(torch.float32)
-        per_row = features.flatten(1, -2).mean(dim=1)
-        counts = tiles_per_image(self._model, self._inputs) or self._by_tokens(len(per_row))
+        features = output if isinstance(output, torch.Tensor) else output[0]
+        counts = None
+        if features.ndim == 5 and "aspect_ratio_mask" in self._inputs:
+            # (batch, images, tiles, patches, width); empty tiles fill the batch up.
+            real = self._inputs["aspect_ratio_mask"].bool()
+            features, counts = features[real], real.flatten(1).sum(dim=1).tolist()
+        elif features.ndim == 4:  # maps of channels: (images, channels, height, width)
+            features = features.flatten(2).transpose(1, 2)
+        elif features.ndim == 3 and len(features) < len(self._inputs["pixel_values"]):
+            features = features[0]  # (1, patches of all images, width)
+        if features.ndim == 3:
+            before = class_tokens(self._model, self._inputs, features.shape[1])
+            features = features[:, before:]
+        # (tiles, height, width) or (tiles, patches): what an image fills.
+        masks = [kwargs.get(name) for name in ("patch_attention_mask", "pixel_attention_mask")]
+        mask = next((found.flatten(1).bool() for found in masks if found is not None), None)
+        self._average(features, counts, mask)
+
+    def _average(
+        self,
+        features: torch.Tensor,
+        counts: list[int] | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> None:
+        """Average over the patches of a tile, then over the tiles of an image.
+
+        Args:
+            features: (tiles, patches, width), with what other axes there are between, or
+                (patches, width) of all images.
+            counts: tiles of each image, where they are known.
+            mask: which patches are an image's, bool, (tiles, patches); None where all are.
+        """
+        width = vision_size(self._model)
+        if features.shape[-1] != width or (mask is not None and mask.shape != features.shape[:2]):
+            shape = tuple(features.shape)
+            raise SiteError("vision", f"its features of shape {shape} are not of width {width}")
+        if features.ndim == 2:
+            features = features[:, None]
+        features = features.to(torch.float32).flatten(1, -2)
+        per_row = features.mean(dim=1) if mask is None else masked_mean(features, mask)
+        counts = counts or tiles_per_image(self._model, self._inputs)
+        counts = counts or self._by_tokens(len(per_row))
         if sum(counts) != len(per_row):
-            raise ModelError(
-                f"The projector of this model takes {len(per_row)} rows of patches for "
-                f"{self._batch} images, so they cannot be told apart: try --batch_size 1."
+            raise SiteError(
+                "vision",
+                f"its {len(per_row)} rows of patches for {self._batch} images cannot be told apart",
             )
         self.value = torch.stack([rows.mean(dim=0) for rows in per_row.split(counts)])
 
     def _by_tokens(self, rows: int) -> list[int]:
-        """Rows of patches of each image, where every row becomes as many image tokens."""
+        """Rows of each image, as its share of the image tokens; fewer where that is no number."""
         tokens = self._image_mask.sum(dim=1)
-        each = int(tokens.sum()) // rows
-        return [int(count) for count in tokens // max(1, each)]
+        return [int(count) for count in tokens * rows // tokens.sum().clamp_min(1)]
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class Unfinished:
     last_written: float | None
     _plan: Mapping[str, Any]
 
+    @property
+    def baselines(self) -> set[str]:
+        """Names of the baselines that it will hold."""
+        return {str(text).partition(" (")[0] for text in self._plan["spec"]["baselines"]}
+
     def is_of(self, store: Store) -> bool:
         """Whether it is made of the same samples in the same way."""
         mine, its = comparable_samples(self._plan["samples"], samples_identity(store.samples))

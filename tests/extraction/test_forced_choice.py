@@ -7,7 +7,7 @@ from rich.console import Console
 
 from signbridge import open_store
 from signbridge.cli.commands import RunConfig
-from signbridge.errors import ModelError, NamesError
+from signbridge.errors import Interrupted, ModelError, NamesError, SiteError
 from signbridge.extraction.data import ExtractionDataModule
 from signbridge.extraction.extract import extract_activations
 
@@ -66,6 +66,39 @@ def test_what_only_the_loaded_model_tells_is_left_out_too(
     with open_store(path) as store:
         assert store.class_logprob is None
         assert store.provenance["forced_choice_left_out"].endswith(": No way agrees")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["names", "vision"])
+def test_what_is_left_out_stays_out_when_a_run_goes_on(
+    few, tiny, tmp_path, monkeypatch, extract, what
+):
+    """Neither the unfinished store nor the finished one is refused for what it lacks."""
+
+    def certify(data, model, description, request):
+        if what == "names" and request.answers is not None:
+            raise NamesError("No way agrees")
+        if what == "vision" and "vision" in request.sites:
+            raise SiteError("vision", "its rows cannot be told apart")
+        return tried(data, model, description, request)
+
+    def stop(store):
+        raise KeyboardInterrupt
+
+    tried = ExtractionDataModule.certify
+    monkeypatch.setattr(ExtractionDataModule, "certify", certify)
+    options = {"layers": [1], "forced_choice": "auto"}
+    path = tmp_path / "a.h5"
+    with monkeypatch.context() as stopped, pytest.raises(Interrupted):
+        stopped.setattr("signbridge.store.StoreWriter.consolidate", stop)
+        extract(few, tiny, path, **options)
+    for _ in range(2):
+        extract(few, tiny, path, **options)
+        with open_store(path) as store:
+            assert ("vision" in store.baselines) == (what == "names")
+            assert (store.class_logprob is not None) == (what == "vision")
+            (note,) = [note for note in store.info["notes"] if "is left out: " in note]
+            assert what == "names" or note.startswith("the baseline vision is left out: ")
 
 
 def test_words_that_nothing_asks_for_are_refused(few, tiny, tmp_path, extract):

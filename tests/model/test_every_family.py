@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fixtures.families import FAMILIES, NEEDS_TORCHVISION, family_folder, plain
+from fixtures.families import FAMILIES, NEEDS_TORCHVISION, family_folder, plain, plain_vision
 from PIL import Image
 
 from signbridge.errors import ModelError
@@ -67,6 +67,9 @@ def test_a_padded_batch_gives_what_one_plain_pass_an_image_gives(family, asked, 
             torch.testing.assert_close(
                 read.sites["projector"][row], states[0][0, marks].mean(0), rtol=1e-3, atol=1e-4
             )
+        torch.testing.assert_close(
+            read.sites["vision"][row], plain_vision(model, alone), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_names_score_and_answers_read_as_in_plain_passes(family, asked, pictures):

@@ -43,11 +43,12 @@ def test_decoder_layers_are_found_in_each_family(model_type):
     assert isinstance(image_token_id(model.config), int)
 
 
-def test_vision_size_is_the_input_of_the_projector():
+def test_vision_size_is_the_input_of_the_projector_or_the_output_of_the_tower():
     model = skeleton("llava")
     assert vision_size(model) == 1024
     assert projector(model) is model.model.multi_modal_projector
-    assert vision_size(skeleton("idefics3")) is None
+    for family, width in (("idefics3", 1152), ("cohere2_vision", 1152), ("fuyu", None)):
+        assert vision_size(skeleton(family)) == width
 
 
 def test_a_model_without_decoder_layers_is_refused():
