@@ -28,7 +28,7 @@ from signbridge.model.forward import CaptureRequest, cpu_threads_for
 from signbridge.model.processor import answer_context
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import compute_dtype_of, planned_quantization
-from signbridge.model.sites import SITES, site_widths
+from signbridge.model.sites import site_widths, sites_of
 from signbridge.model.words import words_of
 from signbridge.runtime.processes import (
     PATIENCE,
@@ -174,7 +174,7 @@ def run_extraction(
     )
     if not adding:
         spec = _with_baselines_and_answers(
-            spec, images, widths, request, thumbnails=config.thumbnails
+            spec, images, description, request, thumbnails=config.thumbnails
         )
     notes = [] if left_out is None else [left_out]
     if not adding:
@@ -329,11 +329,12 @@ def _trainer(accelerator: str, devices: str | int, num_nodes: int, strategy: str
 def _with_baselines_and_answers(
     spec: StoreSpec,
     images: ImageSet,
-    widths: Mapping[str, int],
+    description: ModelDescription,
     request: CaptureRequest,
     *,
     thumbnails: bool,
 ) -> StoreSpec:
+    widths, sites = site_widths(description.skeleton), sites_of(description.skeleton)
     baselines: dict[str, tuple[int, str, dict[str, Any]]] = {
         "pixels": (
             images.pixels.shape[1],
@@ -341,7 +342,7 @@ def _with_baselines_and_answers(
             {"long_name": "grey image, 28 rows of 28 pixels", "image_shape": [28, 28]},
         ),
         **{
-            name: (widths[name], spec.store_dtype, {"long_name": SITES[name].long_name})
+            name: (widths[name], spec.store_dtype, {"long_name": sites[name].long_name})
             for name in request.sites
         },
     }

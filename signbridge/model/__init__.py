@@ -9,3 +9,6 @@ ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
 Position = Literal["last_prompt", "last_generated", "image_mean"]
 Quantization = Literal["auto", "nf4", "none"]
 Weights = Literal["pretrained", "random"]
+
+DECODER_LAYERS = "decoder_resid_post"
+"""What an encoder-decoder's decoder layers are called, where ``resid_post`` is its encoder's."""

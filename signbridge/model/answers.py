@@ -84,11 +84,23 @@ def generates_itself(model: Any) -> bool:
     return type(model).generate is GenerationMixin.generate
 
 
+def _generation_config(model: Any) -> Any:
+    """The settings of the part that generates."""
+    inner = None if generates_itself(model) else getattr(model, "language_model", None)
+    return (inner if inner is not None else model).generation_config
+
+
 def end_ids(model: Any) -> list[int]:
     """Return the ids of the tokens that end an answer; none where the model knows none."""
-    inner = None if generates_itself(model) else getattr(model, "language_model", None)
-    ids = (inner if inner is not None else model).generation_config.eos_token_id
+    ids = _generation_config(model).eos_token_id
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+
+
+def start_id(model: Any) -> int:
+    """Return the id of the token that an encoder-decoder's answers begin with."""
+    settings = _generation_config(model)
+    start = settings.decoder_start_token_id
+    return int(settings.bos_token_id if start is None else start)
 
 
 def name_logprob(logits: torch.Tensor, name: Sequence[int], ends: Sequence[int]) -> torch.Tensor:

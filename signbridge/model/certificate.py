@@ -17,9 +17,15 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from signbridge.errors import ModelError, NamesError, SignBridgeError, SiteError, first_line
-from signbridge.model.answers import Scoring, end_ids, forced_logits, name_logprob
+from signbridge.model import DECODER_LAYERS
+from signbridge.model.answers import Scoring, end_ids, forced_logits, name_logprob, start_id
 from signbridge.model.description import ModelDescription
-from signbridge.model.families import decoder_layers, followed_by, is_encoder_decoder
+from signbridge.model.families import (
+    answer_layers,
+    decoder_layers,
+    followed_by,
+    is_encoder_decoder,
+)
 from signbridge.model.forward import (
     Captured,
     CaptureRequest,
@@ -166,7 +172,7 @@ class _Trial:
         for name in self._request.sites:
             if torch.equal(first.sites[name], second.sites[name]):
                 raise SiteError(name, "it is the same for different images")
-        head = _head_cosine(self._model, self._alone, first.resid_post[0, -1])
+        head = _head_cosine(self._model, self._alone, first)
         if head is not None and head < 0.99:
             raise ModelError(
                 f"The last decoder layer of {self._spec} does not lead to its logits (cosine "
@@ -228,15 +234,20 @@ def _difference(ours: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((gap / wanted.float().norm(dim=-1).clamp_min(1e-12)).max())
 
 
-def _head_cosine(model: Any, alone: dict[str, torch.Tensor], last: torch.Tensor) -> float | None:
+def _head_cosine(model: Any, alone: dict[str, torch.Tensor], read: Captured) -> float | None:
     """Cosine between the logits after the prompt and those made from the last layer's vector."""
-    head, stack = model.get_output_embeddings(), decoder_layers(model)
+    head, stack, last = model.get_output_embeddings(), decoder_layers(model), read.resid_post[:, -1]
+    behind = answer_layers(model)
+    if behind is not None:
+        if f"{DECODER_LAYERS}_{len(behind) - 1}" not in read.sites:  # layers are added to a store
+            return None
+        stack, last = behind, read.sites[f"{DECODER_LAYERS}_{len(behind) - 1}"]
     around = next((part for part in model.modules() if stack in part.children()), None)
     norm = next((getattr(around, name) for name in _FINAL_NORMS if hasattr(around, name)), None)
-    if is_encoder_decoder(model.config) or head is None or not isinstance(norm, nn.Module):
+    if head is None or not isinstance(norm, nn.Module):
         return None
     (made,) = forced_logits(model, [()], **alone)
-    ours = head(norm(last.to(model.dtype)[None]))[0].float()
+    ours = head(norm(last[:1].to(model.dtype)))[0].float()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     if cap is not None:
         ours = cap * torch.tanh(ours / cap)
@@ -247,8 +258,7 @@ def _plain_logprob(model: Any, alone: dict[str, torch.Tensor], name: Sequence[in
     """The definition of a name's log-probability: one forward pass, no cache, no padding."""
     tokens = torch.tensor([name], device=alone["input_ids"].device)
     if is_encoder_decoder(model.config):
-        text = model.config.get_text_config()
-        start = tokens.new_full((1, 1), text.decoder_start_token_id)
+        start = tokens.new_full((1, 1), start_id(model))
         output = model(**alone, decoder_input_ids=torch.cat([start, tokens], dim=1))
     else:
         output = model(**followed_by(model, alone, tokens), use_cache=False)

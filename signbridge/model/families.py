@@ -7,6 +7,7 @@ for a model is tried when it is loaded (``signbridge/model/certificate.py``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,34 +33,65 @@ PER_TOKEN = (
 _FOLLOWING_TYPE = {"paligemma": 1}
 
 
+# What the two ends of an encoder-decoder call the number of their layers, T5 and BART among them.
+_COUNTS = {
+    "encoder": ("encoder_layers", "num_layers", "num_hidden_layers"),
+    "decoder": ("decoder_layers", "num_decoder_layers", "num_hidden_layers"),
+}
+
+
 def is_encoder_decoder(config: Any) -> bool:
     """Whether the text model has an encoder, which takes image and prompt, beside its decoder."""
-    return bool(getattr(config.get_text_config(), "is_encoder_decoder", False))
+    return any(
+        getattr(one, "is_encoder_decoder", False) for one in (config, config.get_text_config())
+    )
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """Return the stack of layers that image and prompt run through, first to last.
 
     It is the decoder's, or, of an encoder-decoder, the encoder's: its decoder sees the answer
-    alone.
+    alone (:func:`answer_layers`).
 
     Raises:
         ModelError: if the model has no such stack where transformers keeps one.
     """
+    if not is_encoder_decoder(model.config):
+        count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+        return _stack(model, [model.get_decoder()], count)
+    parts = [model.get_encoder(), getattr(model, "language_model", None), model.get_decoder()]
+    return _stack(model, parts, _count(model, "encoder"), without="decoder")
+
+
+def answer_layers(model: PreTrainedModel) -> nn.ModuleList | None:
+    """Return an encoder-decoder's stack of decoder layers, first to last; None for other models.
+
+    Raises:
+        ModelError: as of :func:`decoder_layers`.
+    """
+    if not is_encoder_decoder(model.config):
+        return None
+    return _stack(model, [model.get_decoder()], _count(model, "decoder"), without="encoder")
+
+
+def _count(model: PreTrainedModel, end: str) -> int | None:
+    """How many layers an encoder-decoder has at one of its ends."""
     config: Any = model.config
-    text = config.get_text_config()
-    parts: list[Any] = [model.get_decoder()]
-    count = getattr(text, "num_hidden_layers", None)
-    if is_encoder_decoder(config):
-        parts = [model.get_encoder(), getattr(model, "language_model", None), *parts]
-        count = getattr(text, "encoder_layers", getattr(text, "num_layers", count))
+    text = getattr(config, end, config).get_text_config()
+    return next((count for name in _COUNTS[end] if (count := getattr(text, name, None))), None)
+
+
+def _stack(
+    model: PreTrainedModel, parts: Sequence[Any], count: int | None, without: str = "vision"
+) -> nn.ModuleList:
+    """The first list of so many layers in some parts of a model, none of the vision tower."""
     for part in parts:
         for name, stack in part.named_modules() if part is not None else ():
             if (
                 isinstance(stack, nn.ModuleList)
                 and len(stack) == count
                 and "vision" not in name
-                and not (is_encoder_decoder(config) and name.startswith("decoder"))
+                and not name.startswith(without)
             ):
                 return stack
     raise ModelError(
@@ -81,10 +113,15 @@ def projector(model: PreTrainedModel) -> nn.Module | None:
     )
     config: Any = model.config
     joined = config.model_type in _JOINED
-    width = getattr(getattr(config, "vision_config", None), "hidden_size", None)
+    width = getattr(_vision_config(config), "hidden_size", None)
     if found is None or not (joined or _width_in(found) == width):
         return None
     return found
+
+
+def _vision_config(config: Any) -> Any:
+    """The settings of the vision tower, or None; T5Gemma 2 keeps them with its encoder's."""
+    return getattr(getattr(config, "encoder", config), "vision_config", None)
 
 
 def _width_in(part: nn.Module) -> int | None:
@@ -95,6 +132,8 @@ def _width_in(part: nn.Module) -> int | None:
 def vision_tower(model: PreTrainedModel) -> nn.Module | None:
     """Return the module that makes an image's patch features, or None where it is not known."""
     found: nn.Module | None = model.get_encoder(modality="image")
+    if isinstance(found, PreTrainedModel) and found is model.get_encoder():
+        found = found.get_encoder(modality="image")  # T5Gemma 2's encoder takes the image too
     return None if found is model else found
 
 
@@ -114,7 +153,7 @@ def vision_size(model: PreTrainedModel) -> int | None:
     if entered is not None:
         return _width_in(entered)
     config: Any = model.config
-    vision = getattr(config, "vision_config", None)
+    vision = _vision_config(config)
     # What a tower gives, in the words of Mllama, of Qwen2-VL and (one width a stage) Florence-2,
     # and of the others.
     named = ("vision_output_dim", "embed_dim", "hidden_size")
@@ -126,7 +165,7 @@ def vision_size(model: PreTrainedModel) -> int | None:
 def class_tokens(model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokens: int) -> int:
     """Return how many of a vision tower's tokens of a tile come before those of its patches."""
     config: Any = model.config
-    side, pixels = getattr(config.vision_config, "patch_size", None), inputs["pixel_values"]
+    side, pixels = getattr(_vision_config(config), "patch_size", None), inputs["pixel_values"]
     side = side[0] if isinstance(side, (list, tuple)) else side
     if not isinstance(side, int) or pixels.ndim < 4:
         return 0

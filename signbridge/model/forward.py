@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from signbridge.model import Position
+from signbridge.model import DECODER_LAYERS, Position
 from signbridge.model.answers import (
     ClassAnswers,
     Scoring,
@@ -22,7 +22,7 @@ from signbridge.model.answers import (
 )
 from signbridge.model.capture import ResidualCapture
 from signbridge.model.families import decoder_layers
-from signbridge.model.sites import SITES
+from signbridge.model.sites import sites_of
 from signbridge.runtime.threads import cpu_threads
 
 # Below this width a layer's work is shorter than the threads' meeting.
@@ -38,7 +38,7 @@ class CaptureRequest:
         position: which token's vector is kept.
         max_new_tokens: length of the greedy answer; 0 asks for none, and then neither logits nor
             the layers above the deepest wanted one are computed.
-        sites: names of the :data:`~signbridge.model.sites.SITES` to read besides.
+        sites: names of :func:`~signbridge.model.sites.sites_of` the model to read besides.
         answers: the class names to score as answers (forced choice), or None.
         scoring: how they are scored, as tried by :mod:`~signbridge.model.certificate`.
     """
@@ -174,9 +174,13 @@ def run_batch(
         position=request.position,
         attention_mask=mask,
         image_mask=image_mask,
-        stop_after_deepest=not answering and request.answers is None,
+        # The sites of a decoder behind the encoder come after all of the encoder's layers.
+        stop_after_deepest=not answering
+        and request.answers is None
+        and not any(name.startswith(DECODER_LAYERS) for name in request.sites),
     )
-    readings = {name: SITES[name].read(model, inputs, image_mask) for name in request.sites}
+    sites = sites_of(model)
+    readings = {name: sites[name].read(model, inputs, image_mask) for name in request.sites}
     choice: _ForcedChoice | None = None
     if request.answers is not None and request.scoring != "forced":
         choice = _ForcedChoice(model, inputs, capture, request.answers, request.scoring)

@@ -12,14 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from signbridge.errors import ModelError, SiteError
+from signbridge.model import DECODER_LAYERS
 from signbridge.model.capture import masked_mean
 from signbridge.model.families import (
+    answer_layers,
     class_tokens,
     decoder_layers,
     image_tokens_enter,
@@ -154,6 +157,37 @@ class PatchFeatures(Reading):
         return [int(count) for count in tokens * rows // tokens.sum().clamp_min(1)]
 
 
+class AnswerLayer(Reading):
+    """The output of an encoder-decoder's decoder layer where the answer is about to begin.
+
+    That is the decoder's first position, from which the answer's first token is told.
+
+    Args:
+        layer: 0-based number of the layer.
+    """
+
+    def __init__(self, layer: int, model: Any, inputs: Inputs, image_mask: torch.Tensor) -> None:
+        super().__init__(model, inputs, image_mask)
+        self._layer = layer
+
+    def __enter__(self) -> AnswerLayer:
+        stack = answer_layers(self._model)
+        assert stack is not None
+        self._handle = stack[self._layer].register_forward_hook(self._read)
+        return self
+
+    def _read(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        if self.value is not None:
+            return
+        hidden = output if isinstance(output, torch.Tensor) else output[0]
+        if hidden.ndim != 3 or hidden.shape[0] != self._batch:
+            raise ModelError(
+                f"The output of decoder layer {self._layer} has shape {tuple(hidden.shape)}, not "
+                f"(batch {self._batch}, tokens, hidden), so it cannot be read."
+            )
+        self.value = hidden[:, -1].float()
+
+
 @dataclass(frozen=True)
 class Site:
     """A place in the model that gives one vector an image.
@@ -170,12 +204,14 @@ class Site:
     read: Callable[[Any, Inputs, torch.Tensor], Reading]
 
 
+def _hidden(model: Any) -> int:
+    return int(model.config.get_text_config().hidden_size)
+
+
 SITES = {
     "projector": Site(
         "mean of the image tokens entering the decoder",
-        lambda model: (
-            int(model.config.get_text_config().hidden_size) if image_tokens_enter(model) else None
-        ),
+        lambda model: _hidden(model) if image_tokens_enter(model) else None,
         ImageTokensIn,
     ),
     "vision": Site("mean of the vision tower's patch features", vision_size, PatchFeatures),
@@ -183,7 +219,25 @@ SITES = {
 """The sites by the name of their variable in a store, which is the name of their feature."""
 
 
+def sites_of(model: Any) -> dict[str, Site]:
+    """Return the sites to look for in a model: :data:`SITES` and the layers of a second stack.
+
+    Of an encoder-decoder, whose ``resid_post`` is the encoder's, each decoder layer is a site.
+    """
+    layers = range(len(answer_layers(model) or ()))
+    about = "decoder layer {} where the answer is about to begin"
+    return {
+        **SITES,
+        **{
+            f"{DECODER_LAYERS}_{layer}": Site(
+                about.format(layer), _hidden, partial(AnswerLayer, layer)
+            )
+            for layer in layers
+        },
+    }
+
+
 def site_widths(model: Any) -> dict[str, int]:
     """Return the sites that a model has, with the length of their vectors."""
-    found = {name: site.width(model) for name, site in SITES.items()}
+    found = {name: site.width(model) for name, site in sites_of(model).items()}
     return {name: width for name, width in found.items() if width is not None}

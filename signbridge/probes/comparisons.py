@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from signbridge.results.features import RESID_POST
+from signbridge.results.features import DECODER_LAYERS, RESID_POST
 from signbridge.results.summary import Difference, Peak
 from signbridge.statistics.bootstrap import Scored, paired_difference
 from signbridge.statistics.few_groups import ALPHA, LEAST_GROUPS, paired_tests
@@ -84,7 +84,8 @@ class Comparisons:
         }
         kinds: dict[str, None] = {}
         for name in self.names:
-            if name not in layers:
+            # The layers of two stacks share no more than their numbers.
+            if name not in layers and not name.startswith(f"{DECODER_LAYERS}/"):
                 kinds[name.partition("/")[0]] = None
         for kind in kinds:
             pairs = []

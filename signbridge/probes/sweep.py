@@ -309,7 +309,12 @@ def _batches(config: SweepConfig, store: Store, features: list[Feature]) -> list
     size = max(1, config.memory_bytes // 4 // (4 * numbers * store.hidden_size))
     if _is_side_by_side(config, store):
         size = min(size, LAYERS_AT_ONCE)
-    batches = [layers[start : start + size] for start in range(0, len(layers), size)]
+    batches = [
+        stack[start : start + size]
+        for kind in dict.fromkeys(feature.kind for feature in layers)
+        for stack in [[feature for feature in layers if feature.kind == kind]]
+        for start in range(0, len(stack), size)
+    ]
     return batches + [[feature] for feature in features if feature.layer is None]
 
 

@@ -146,6 +146,11 @@ class Results:
         return (self.split, *(name for name in others if name))
 
     @property
+    def stack(self) -> str:
+        """Whose layers ``resid_post`` holds: ``decoder``, or ``encoder`` of an encoder-decoder."""
+        return str(self.provenance.get("stack") or "decoder")
+
+    @property
     def n_layers(self) -> int:
         """Decoder layers of the model, as far as the store tells: its highest number and one."""
         return max((*self.store.layers, *self.layers)) + 1

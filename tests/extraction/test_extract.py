@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray
+from fixtures.families import family_folder, plain
 from PIL import Image
 
 from signbridge import open_store
@@ -12,8 +13,11 @@ from signbridge.errors import ModelError, SignBridgeError, StoreError
 from signbridge.extraction.extract import _trainer, resolve_layers
 from signbridge.extraction.module import ExtractionModule
 from signbridge.images import open_images
+from signbridge.model.description import describe_model
 from signbridge.model.forward import CaptureRequest, run_batch
-from signbridge.model.prompts import DEFAULT_PROMPT
+from signbridge.model.load import load_model
+from signbridge.model.processor import prepare as prepare_batch
+from signbridge.model.prompts import DEFAULT_PROMPT, prompt_for_processor, resolve_prompt
 from signbridge.model.sites import SITES
 
 
@@ -266,3 +270,27 @@ def test_a_damaged_finished_store_is_not_called_complete(few, tiny, tmp_path, ex
         file["resid_post"][7, 0, 5] += 1
     with pytest.raises(StoreError, match="damaged"):
         extract(few, tiny, path, layers=[0])
+
+
+@pytest.mark.slow
+def test_both_stacks_of_an_encoder_decoder_are_stored_and_layers_join_later(tmp_path, few, extract):
+    described = describe_model(str(family_folder("t5gemma2", tmp_path / "t5gemma2")))
+    path = tmp_path / "store.h5"
+    for layers in ([1], "all"):
+        extract(few, described, path, layers=layers, store_dtype="float32")
+    model = load_model(described, "cpu", quantization="none")
+    text = resolve_prompt("sign", described.processor, described.config.model_type)
+    prompt = prompt_for_processor(text, described.processor)
+    row = 5
+    alone = dict(prepare_batch(described.processor, [prompt], [few.load(row)]))
+    _, encoder, decoder = plain(model, alone)
+    with open_store(path) as store:
+        assert store.provenance["stack"] == "encoder"
+        assert store.layers == (0, 1, 2)
+        for layer in (0, 1):
+            np.testing.assert_allclose(
+                store.layer(layer)[row], encoder[layer + 1][0, -1], rtol=1e-3, atol=1e-4
+            )
+        first = store.feature("decoder_resid_post_0")[row]
+        np.testing.assert_allclose(first, decoder[1][0, 0], rtol=1e-3, atol=1e-4)
+        assert store.feature("decoder_resid_post_1").shape == (len(few.label), 32)

@@ -7,6 +7,7 @@ from fixtures.families import FAMILIES, NEEDS_TORCHVISION, family_folder, plain,
 from PIL import Image
 
 from signbridge.errors import ModelError
+from signbridge.model import DECODER_LAYERS
 from signbridge.model.answers import class_answers
 from signbridge.model.certificate import certify
 from signbridge.model.description import describe_model
@@ -56,12 +57,21 @@ def test_a_padded_batch_gives_what_one_plain_pass_an_image_gives(family, asked, 
     read = run_batch(model, batch, description.image_token_id, request)
     for row, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
         alone = to_model(prepare(description.processor, [prompt], [picture]), model)
-        _, states = plain(model, alone)
+        _, states, behind = plain(model, alone)
         assert len(states) == len(layers) + 1
         for layer in layers[:-1]:  # transformers hands the last one on after the final norm
             torch.testing.assert_close(
                 read.resid_post[row, layer], states[layer + 1][0, -1], rtol=1e-3, atol=1e-4
             )
+        if behind is not None:
+            assert sum(name.startswith(DECODER_LAYERS) for name in read.sites) == len(behind) - 1
+            parts = dict(model.get_decoder().named_modules())
+            norms = ("norm", "final_layer_norm", "decoder.final_layer_norm")
+            norm = next((parts[n] for n in norms if n in parts), torch.nn.Identity())  # BART: none
+            for layer, state in enumerate(behind[1:]):
+                ours = read.sites[f"{DECODER_LAYERS}_{layer}"][row]
+                ours = norm(ours) if layer == len(behind) - 2 else ours
+                torch.testing.assert_close(ours, state[0, 0], rtol=1e-3, atol=1e-4)
         if "projector" in read.sites:
             marks = alone["input_ids"][0] == description.image_token_id
             torch.testing.assert_close(

@@ -99,12 +99,14 @@ def test_a_layer_is_compared_with_the_same_layer_of_the_control():
             "pixels": 0.5,
             "random_weights/8": 0.5,
             "random_weights/24": 0.5,
+            "decoder_resid_post/8": 0.5,  # another stack: its numbers mean other layers
         }
     )
     rows = [r for r in Comparisons(found, flips=99).rows() if r["metric"] == "accuracy"]
     pairs = [(r["a"], r["b"]) for r in rows if r["family"] == "layers_vs_random_weights"]
     assert pairs == [("resid_post/8", "random_weights/8"), ("resid_post/24", "random_weights/24")]
     assert [r["family"] for r in rows if r["b"] == "pixels"] == ["layers_vs_pixels"] * 2
+    assert all("decoder" not in r["a"] + r["b"] for r in rows)
     del found["random_weights/24"]
     rows = Comparisons(found, flips=99).rows()
     control = [r for r in rows if r["family"] == "layers_vs_random_weights"]

@@ -59,6 +59,8 @@ def select_features(
 ) -> list[Feature]:
     """The features of a sweep: layers in ascending order, the store's baselines, what was said.
 
+    Of an encoder-decoder the decoder's layers, of the same numbers, follow those of the encoder.
+
     Args:
         store: an open store.
         layers: decoder layers, or ``all`` that the store holds.
@@ -86,9 +88,12 @@ def select_features(
     if not baselines:
         return chosen
     said = ((TEXT, store.responses), (FORCED_CHOICE, store.class_logprob))
+    besides = [Feature.stored(str(name)) for name in store.baselines]
+    behind = sorted(f for f in besides if f.layer is not None)
     return [
         *chosen,
-        *(Feature(str(name)) for name in store.baselines),
+        *(f for f in behind if layers == "all" or f.layer in wanted),
+        *(f for f in besides if f.layer is None),
         *(Feature(name) for name, values in said if values is not None),
     ]
 

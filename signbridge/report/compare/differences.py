@@ -12,7 +12,7 @@ import numpy as np
 from signbridge.report.compare.pairing import Pairing, pair_up
 from signbridge.report.compare.runs import Run
 from signbridge.results.comparisons import COMPARISON_COLUMNS, Comparison
-from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST
+from signbridge.results.features import DECODER_LAYERS, RANDOM_WEIGHTS, RESID_POST
 from signbridge.runtime.tables import csv_text
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _families(one: Run, two: Run) -> Iterator[tuple[str, list[tuple[str, str]]]]
     names = [n for n in a.predictions.feature_names if n in known[1]]
     plain = [n for n in names if "/" not in n]
     if a.n_layers == b.n_layers:
-        plain += [n for n in names if n.startswith(f"{RANDOM_WEIGHTS}/")]
+        plain += [n for n in names if n.startswith((f"{RANDOM_WEIGHTS}/", f"{DECODER_LAYERS}/"))]
     yield "baselines", [(n, n) for n in plain]
 
 

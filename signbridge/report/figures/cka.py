@@ -49,7 +49,7 @@ def cka_figure(inputs: Inputs) -> Plot | None:
     sampled = rows_in_words(results, rows)
     return build(
         "cka",
-        lambda canvas: _draw(canvas, matrix, names),
+        lambda canvas: _draw(canvas, results.stack, matrix, names),
         title="Which layers are alike",
         caption=(
             "Debiased linear centred kernel alignment of the standardised vectors, without labels "
@@ -75,11 +75,13 @@ def _label(name: str, of_a_layer: str = "") -> str:
     return f"{of_a_layer}{layer}" if feature == RESID_POST else style.feature_label(feature)
 
 
-def _draw(canvas: Canvas, matrix: npt.NDArray[np.float64], names: Sequence[str]) -> None:
+def _draw(
+    canvas: Canvas, stack: str, matrix: npt.NDArray[np.float64], names: Sequence[str]
+) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     n, narrow = len(names), canvas.narrow
-    canvas.heading("How alike the features are", "debiased linear CKA, decoder layers by number")
+    canvas.heading("How alike the features are", f"debiased linear CKA, {stack} layers by number")
     size = 8.0 if narrow else 9.5
     labels = [_label(name) for name in names]
     longest = max(style.text_width(canvas.figure, label, size) for label in labels)

@@ -62,6 +62,7 @@ def curve_plot(
     heading: str,
     subtitle: str,
     peak: Score | None = None,
+    axis: str = "decoder layer (0 = first)",
     bracket: tuple[int, int] | None = None,
     groups: Sequence[Line] = (),
     **words: Any,
@@ -76,6 +77,7 @@ def curve_plot(
         heading: What is drawn.
         subtitle: Model, data and protocol in a few words.
         peak: The score to mark, or None.
+        axis: What the layers are called.
         bracket: First and last layer of the interval of the peak's place, drawn at the top.
         groups: What each of a few groups scores, by its name: thin lines over the layers, and for
             the baselines dots beside their intervals. They add a column ``group`` to the data.
@@ -87,7 +89,7 @@ def curve_plot(
 
     def draw(canvas: Canvas) -> None:
         canvas.heading(heading, subtitle)
-        _draw(canvas, metric, curves, baselines, peak, bracket, groups)
+        _draw(canvas, metric, curves, baselines, peak, axis, bracket, groups)
 
     words["chart"] = _chart(metric, curves, baselines, peak, groups)
     columns = words.pop("columns")
@@ -108,6 +110,7 @@ def _draw(
     curves: list[Line],
     baselines: list[Line],
     peak: Score | None,
+    axis: str,
     bracket: tuple[int, int] | None,
     groups: Sequence[Line],
 ) -> None:
@@ -145,7 +148,7 @@ def _draw(
     low, high = _limits(metric, [*lines, *groups])
     if bracket is not None:
         high += 0.13 * (high - low)
-    layer_axis(ax, layers, 9 if narrow else 17, "decoder layer (0 = first)")
+    layer_axis(ax, layers, 9 if narrow else 17, axis)
     ax.set_xlim(layers[0] - span * 0.03, x_max)
     ax.set_ylim(low, high)
     value_axis(ax.yaxis, metric, 6)

@@ -115,7 +115,9 @@ def _draw(
         )  # fmt: skip
         draw_differences(ax, listed, _COLOURS, size=3.0 if len(listed) > 16 else 4.6, bins=5)
         last = row == rows - 1 or number + columns >= len(panels)
-        layer_axis(ax, results.layers, 7 if columns > 1 else 9, "decoder layer" if last else "")
+        layer_axis(
+            ax, results.layers, 7 if columns > 1 else 9, f"{results.stack} layer" if last else ""
+        )
         tips = {c.layer: _tip(family, c) for c in listed if c.layer is not None}
         canvas.layer_spots(ax, results.layers, tips.get)
 

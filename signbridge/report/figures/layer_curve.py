@@ -9,7 +9,14 @@ from signbridge.report.figures import style
 from signbridge.report.figures.curve_drawing import Line, curve_plot
 from signbridge.report.figures.plot import Plot
 from signbridge.report.groups import few_accuracies, few_names
-from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, SAID, UNTRAINED, ZERO_SHOT
+from signbridge.results.features import (
+    DECODER_LAYERS,
+    RANDOM_WEIGHTS,
+    RESID_POST,
+    SAID,
+    UNTRAINED,
+    ZERO_SHOT,
+)
 from signbridge.results.format import TASK
 from signbridge.results.results import Results, Score
 from signbridge.statistics.metrics import measure
@@ -59,7 +66,7 @@ def layer_curve(results: Results, metric: str = "accuracy") -> Plot:
     groups = _groups(results) if metric == "accuracy" else []
     peak = _peak(results, metric, curves)
     label = measure(metric).label
-    title = f"{label[0].upper()}{label[1:]} by decoder layer"
+    title = f"{label[0].upper()}{label[1:]} by {results.stack} layer"
     found = results.summary.peak if metric == "accuracy" else None
     alt = title
     if peak is not None:
@@ -72,13 +79,16 @@ def layer_curve(results: Results, metric: str = "accuracy") -> Plot:
         curves,
         baselines,
         metric,
-        heading=f"Held-out {label} by decoder layer",
+        heading=f"Held-out {label} by {results.stack} layer",
         subtitle=subtitle(results),
         peak=peak,
+        axis=f"{results.stack} layer (0 = first)"
+        if len({line.scores[0].feature for line in curves} - {RANDOM_WEIGHTS}) == 1
+        else "layer (0 = first)",
         bracket=(found.low, found.high) if found else None,
         groups=groups,
         title=_title(results, metric, title),
-        caption=_caption(metric, curves, baselines) + _group_words(results, groups),
+        caption=_caption(results.stack, metric, curves, baselines) + _group_words(results, groups),
         alt=f"{alt}.",
         height=(4.7, 5.0),
         columns=("feature", "layer", "split", "metric", "value", "ci_low", "ci_high"),
@@ -118,7 +128,7 @@ def _curves(results: Results, metric: str) -> list[Line]:
             if feature == RANDOM_WEIGHTS:
                 label, drawn = style.feature_label(feature), _RANDOM_WEIGHTS_STYLE
             else:
-                what = "decoder" if feature == RESID_POST else style.feature_label(feature)
+                what = results.stack if feature == RESID_POST else style.feature_label(feature)
                 label = f"{what}, {style.split_label(split)}"
                 drawn = (style.COLOURS["blue"], "-") if main else next(extra)
             lines.append(Line(label, *drawn, scores, main))
@@ -180,7 +190,7 @@ def _peak(results: Results, metric: str, curves: list[Line]) -> Score | None:
     return max(main.scores, key=lambda s: sign * s.value)
 
 
-def _caption(metric: str, curves: list[Line], baselines: list[Line]) -> str:
+def _caption(stack: str, metric: str, curves: list[Line], baselines: list[Line]) -> str:
     """The legend below the first figure; what a metric means below the others."""
     if metric == "usable_information":
         return (
@@ -192,7 +202,7 @@ def _caption(metric: str, curves: list[Line], baselines: list[Line]) -> str:
             "Bits an image to send the labels one block after another, each with the "
             "probabilities of a probe of the blocks before it (Voita & Titov 2020): less is better."
         )
-    parts = ["Solid line: linear probes on the output of each decoder layer"]
+    parts = [f"Solid line: linear probes on the output of each {stack} layer"]
     main = next((line for line in curves if line.main), None)
     if main and any(math.isfinite(s.ci_low) for s in main.scores):
         parts[0] += ", with its 95 % interval as a band"
@@ -205,9 +215,11 @@ def _caption(metric: str, curves: list[Line], baselines: list[Line]) -> str:
         parts.append("broken line: the same with " + " and ".join(splits))
     if any(line.scores[0].feature == RANDOM_WEIGHTS for line in curves):
         parts.append("dark broken line: the same layers of the same model with random weights")
+    if any(line.scores[0].feature == DECODER_LAYERS for line in curves):
+        parts.append("broken line: the decoder's layers where the answer is about to begin")
     others = [line.scores[0] for line in baselines if line.scores[0].feature not in UNTRAINED]
     if others:
-        words = "horizontal lines: probes that never saw the decoder, under the same split"
+        words = f"horizontal lines: probes that never saw the {stack}, under the same split"
         if any(math.isfinite(s.ci_low) for s in others):
             words += ", with their intervals as bars at the right"
         parts.append(words + _said_words(baselines))

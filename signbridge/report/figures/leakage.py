@@ -58,7 +58,7 @@ def leakage_figure(results: Results) -> Plot | None:
             "between the splits."
         ),
         alt="; ".join(
-            f"{_name(main)} {style.format_value('accuracy', main.value)} with "
+            f"{_name(main, results.stack)} {style.format_value('accuracy', main.value)} with "
             f"{style.split_label(results.split)} and "
             f"{style.format_value('accuracy', other.value)} with a random split"
             for main, other in pairs
@@ -75,8 +75,8 @@ def _group(results: Results) -> str:
     return "near-duplicates" if words.kind == "none" else words.one
 
 
-def _name(s: Score) -> str:
-    return style.feature_label(s.feature) if s.layer is None else f"decoder layer {s.layer}"
+def _name(s: Score, stack: str) -> str:
+    return style.feature_label(s.feature) if s.layer is None else f"{stack} layer {s.layer}"
 
 
 def _draw(canvas: Canvas, results: Results, pairs: list[tuple[Score, Score]]) -> None:
@@ -85,11 +85,12 @@ def _draw(canvas: Canvas, results: Results, pairs: list[tuple[Score, Score]]) ->
         f"held-out accuracy · filled: {style.split_label(results.split)} · open: random split · "
         "right: difference in points",
     )
-    left = 0.25 + max(style.text_width(canvas.figure, _name(main), 10) for main, _ in pairs)
+    names = [_name(main, results.stack) for main, _ in pairs]
+    left = 0.25 + max(style.text_width(canvas.figure, name, 10) for name in names)
     ax = canvas.axes_between(left, 0.75, 0.38)
     ax.set_xlim(0, min(1.0, 1.12 * max(max(a.value, b.value) for a, b in pairs)))
     ax.set_ylim(len(pairs) - 0.5, -0.5)
-    ax.set_yticks(range(len(pairs)), [_name(main) for main, _ in pairs])
+    ax.set_yticks(range(len(pairs)), names)
     for tick in ax.get_yticklabels():
         tick.set_parse_math(False)
     ax.tick_params(axis="y", length=0, labelsize=10)
@@ -117,7 +118,7 @@ def _draw(canvas: Canvas, results: Results, pairs: list[tuple[Score, Score]]) ->
             ax,
             None,
             (i - 0.5, i + 0.5),
-            f"{_name(main)}\n{style.split_label(results.split)}: "
+            f"{_name(main, results.stack)}\n{style.split_label(results.split)}: "
             f"{style.format_value('accuracy', main.value)}\n"
             f"random split: {style.format_value('accuracy', other.value)}",
         )

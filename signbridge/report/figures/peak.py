@@ -38,7 +38,7 @@ def peak_figure(results: Results) -> Plot | None:
     many = f"{len(found.candidates)} of {len(results.layers)} layers"
     return build(
         "peak",
-        lambda canvas: _draw(canvas, results.layers, found, behind, chosen),
+        lambda canvas: _draw(canvas, results, found, behind, chosen),
         title="Where the peak is",
         caption=(
             "Line: 95 % interval of the peak’s place; blue: not excluded from it; circles: "
@@ -75,7 +75,7 @@ def _behind(c: Comparison | None) -> tuple[float | None, ...]:
 
 def _draw(
     canvas: Canvas,
-    layers: tuple[int, ...],
+    results: Results,
     found: Peak,
     behind: dict[int, Comparison],
     chosen: Mapping[int, int],
@@ -86,6 +86,7 @@ def _draw(
     )
     left, gap, low = 0.72, 0.62, 0.52
     top = canvas.top + 0.05
+    layers, axis = results.layers, f"{results.stack} layer (0 = first)"
     room = canvas.height - top - low
     first = (room - gap) * 0.5 if behind else room
     most = 9 if canvas.narrow else 17
@@ -115,14 +116,14 @@ def _draw(
                 markerfacecolor="none", markeredgecolor=style.INK, markeredgewidth=0.9,
             )  # fmt: skip
     per_cent_axis(ax.yaxis, bins=4)
-    layer_axis(ax, layers, most, "" if behind else "decoder layer (0 = first)")
+    layer_axis(ax, layers, most, "" if behind else axis)
     canvas.layer_spots(ax, layers, tip)
     if not behind:
         return
     below = canvas.axes(left, top + first + gap, across, room - gap - first)
     draw_differences(below, list(behind.values()), style.COLOURS["blue"])
     below.plot([found.layer], [0], "D", markersize=6, color=style.INK)
-    layer_axis(below, layers, most, "decoder layer (0 = first)")
+    layer_axis(below, layers, most, axis)
     style.text(
         below, 0.0, 1.03, "accuracy minus that of the best layer, in points",
         transform=below.transAxes, size=8.8, color=style.MUTED, va="bottom",

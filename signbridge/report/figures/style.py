@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.results.features import Feature
 from signbridge.runtime.terminal import visible
 from signbridge.statistics.metrics import measure
 
@@ -75,6 +76,7 @@ _FEATURE_LABELS = {
     "zero_shot": "forced choice, no probe",
     "majority": "largest class",
     "random_weights": "random weights",
+    "decoder_resid_post": "decoder, answer’s begin",
 }
 _SPLIT_LABELS = {
     "grouped": "grouped folds",
@@ -110,13 +112,15 @@ RC: dict[str, Any] = {
 
 def feature_label(feature: str) -> str:
     """A feature's name in words."""
-    return _FEATURE_LABELS.get(feature, feature.replace("_", " "))
+    kind, layer = Feature.stored(feature).kind, Feature.stored(feature).layer
+    words = _FEATURE_LABELS.get(kind, kind.replace("_", " "))
+    return words if layer is None else f"{words} {layer}"
 
 
-def feature_rank(feature: str) -> tuple[int, str]:
+def feature_rank(feature: str) -> tuple[int, int, str]:
     """Where a feature stands among others: the known ones in their order, then by name."""
-    known = list(_FEATURE_LABELS)
-    return (known.index(feature) if feature in known else len(known)), feature
+    known, one = list(_FEATURE_LABELS), Feature.stored(feature)
+    return known.index(one.kind) if one.kind in known else len(known), one.layer or 0, feature
 
 
 def split_label(split: str) -> str:

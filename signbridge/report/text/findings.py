@@ -102,8 +102,8 @@ def _headline(results: Results) -> str:
     value = best.value if best else results.summary.best_layer.accuracy
     low, high = (best.ci_low, best.ci_high) if best else (math.nan, math.nan)
     text = (
-        f"A linear probe on decoder layer {results.best_layer} reads the {n_classes} classes with "
-        f"{style.format_value('accuracy', value)} held-out accuracy"
+        f"A linear probe on {results.stack} layer {results.best_layer} reads the "
+        f"{n_classes} classes with {style.format_value('accuracy', value)} held-out accuracy"
     )
     found = groups_of(results)
     if interval := interval_text(low, high):

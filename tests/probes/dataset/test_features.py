@@ -7,7 +7,8 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
 from signbridge.errors import ProbeError
-from signbridge.probes.dataset.features import answer_words, store_labels
+from signbridge.probes.dataset.features import answer_words, select_features, store_labels
+from signbridge.results.features import Feature
 
 
 def test_words_are_those_of_scikit_learn():
@@ -44,3 +45,17 @@ def test_far_more_classes_than_samples_are_refused(named, n, refused):
         return
     with pytest.raises(ProbeError, match=r"s.h5 names 1,004 classes and its 24 samples are of 3"):
         store_labels(store)
+
+
+def test_a_second_stack_follows_the_first_by_its_numbers():
+    stored = ("decoder_resid_post_10", "decoder_resid_post_2", "pixels")
+    store = SimpleNamespace(
+        path="s.h5", layers=(0, 2), baselines=stored, responses=None, class_logprob=None
+    )
+    names = [feature.name for feature in select_features(store)]
+    behind = ["decoder_resid_post/2", "decoder_resid_post/10"]
+    assert names == ["resid_post/0", "resid_post/2", *behind, "pixels"]
+    assert [f.name for f in select_features(store, [2])] == ["resid_post/2", behind[0], "pixels"]
+    assert [f.name for f in select_features(store, baselines=False)] == names[:2]
+    for name in stored:
+        assert Feature.parse(Feature.stored(name).name).stored_name == name
