@@ -25,7 +25,8 @@ from signbridge.model.load import load_model
 from signbridge.model.processor import answer_context, prepare
 from signbridge.model.prompts import DEFAULT_TEMPLATE, prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import quantized
-from signbridge.probes.controls.answers import names_class, zero_shot_shares
+from signbridge.probes.controls.answers import zero_shot_shares
+from signbridge.results.answers import names_class
 from signbridge.results.features import RESID_POST
 from signbridge.results.format import SCORES_FILE, TASK
 from signbridge.results.probes import Probes, load_probes

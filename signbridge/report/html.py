@@ -10,6 +10,7 @@ from signbridge.report.figures.embedding import warm_up
 from signbridge.report.figures.fonts import missing_note
 from signbridge.report.figures.registry import draw_figures
 from signbridge.report.groups import few_names
+from signbridge.report.images import browser
 from signbridge.report.inputs import open_inputs
 from signbridge.report.text.page import render_page, title
 from signbridge.results.format import FIGURES_FOLDER, REPORT_FILE
@@ -61,7 +62,7 @@ def write_report(
         missing = {one for plot in drawn for one in (*plot.wide.missing, *plot.narrow.missing)}
         names = (*results.class_names, *few_names(results), title(results))
         notes = filter(None, (*inputs.notes, missing_note(missing, names)))
-        page = render_page(results, drawn, inputs.pixels, tuple(notes))
+        page = render_page(results, drawn, browser(inputs, drawn), tuple(notes))
     try:
         for plot in drawn:
             plot.save(results.path / FIGURES_FOLDER)

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from signbridge import __version__
+from signbridge.report.figures.chart import embedded
 from signbridge.runtime.terminal import visible
 
 if TYPE_CHECKING:
     from signbridge.report.figures.plot import Drawing, Plot
 
-__all__ = ["fill_template", "pairs", "plot_words", "thumbnails", "words"]
-
-_MOST_THUMBNAILS = 1200
-_SHEET_COLUMNS = 40
+__all__ = ["fill_template", "pairs", "plot_words", "words"]
 
 
-def fill_template(name: str, **content: Any) -> str:
+def fill_template(name: str, pictures: Mapping[int, str] | None = None, **content: Any) -> str:
     """Make a page.
 
     Everything that comes from data is escaped by the template engine; scripts and styles other than
@@ -34,6 +27,7 @@ def fill_template(name: str, **content: Any) -> str:
 
     Args:
         name: The template's file.
+        pictures: Small pictures as data URIs, by row, which charts and pictures show.
         content: Its variables.
 
     Returns:
@@ -43,7 +37,9 @@ def fill_template(name: str, **content: Any) -> str:
     from markupsafe import Markup
 
     css = _asset("report.css")
-    scripts = [_asset(name) for name in ("../vendor/echarts.min.js", "chart.js", "report.js")]
+    scripts = [
+        _asset(name) for name in ("../vendor/echarts.min.js", "chart.js", "images.js", "report.js")
+    ]
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -60,6 +56,7 @@ def fill_template(name: str, **content: Any) -> str:
         version=__version__,
         css=Markup(css),
         scripts=[Markup(script) for script in scripts],
+        pictures=Markup(embedded(pictures or {})),
         **content,
     )
 
@@ -84,12 +81,11 @@ def _uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def plot_words(plot: Plot, place: Mapping[int, int]) -> dict[str, Any]:
+def plot_words(plot: Plot) -> dict[str, Any]:
     """What the template needs of a figure.
 
     Args:
         plot: The figure.
-        place: Place of each sample in the sheet of thumbnails.
 
     Returns:
         Text and data URIs by name.
@@ -105,61 +101,25 @@ def plot_words(plot: Plot, place: Mapping[int, int]) -> dict[str, Any]:
         "csv": _uri(plot.csv().encode(), "text/csv;charset=utf-8"),
         "wide": _uri(plot.wide.png, "image/png"),
         "wide_size": (plot.wide.width, plot.wide.height),
-        "wide_spots": _spots(plot.wide, place),
+        "wide_spots": _spots(plot.wide),
         "narrow": _uri(plot.narrow.png, "image/png"),
         "narrow_size": (plot.narrow.width, plot.narrow.height),
-        "narrow_spots": _spots(plot.narrow, place),
+        "narrow_spots": _spots(plot.narrow),
         "chart": None if chart is None else Markup(chart.json()),
         "frames": [] if chart is None else [name for name, _ in chart.frames],
         "frame": 0 if chart is None else chart.frame,
     }
 
 
-def _spots(drawing: Drawing, place: Mapping[int, int]) -> str:
+def _spots(drawing: Drawing) -> str:
     spots = []
     for s in drawing.spots:
         spot: list[object] = [round(1e4 * v) for v in (s.x, s.y, s.width, s.height)]
         spot.append(_visible(s.text))
-        if s.thumbnail is not None and s.thumbnail in place:
-            spot.append(place[s.thumbnail])
+        if s.thumbnail is not None:
+            spot.append(s.thumbnail)
         spots.append(spot)
     return json.dumps(spots, ensure_ascii=False, separators=(",", ":"))
-
-
-def thumbnails(
-    plots: Iterable[Plot], pixels: npt.NDArray[np.uint8] | None
-) -> tuple[dict[str, Any] | None, dict[int, int]]:
-    """Put the small images that the pointer shows into one picture.
-
-    Returns:
-        The sheet (None without images) and the place of each sample in it. Where the figures name
-        more samples than a page should carry, only those of figures with few of them are kept.
-    """
-    wanted: dict[int, int] = {}
-    if pixels is None:
-        return None, wanted
-    for plot in plots:
-        rows = {s.thumbnail for s in plot.wide.spots if s.thumbnail is not None}
-        new = rows - wanted.keys()
-        if len(wanted) + len(new) <= _MOST_THUMBNAILS:
-            wanted |= {row: len(wanted) + i for i, row in enumerate(sorted(new))}
-    if not wanted:
-        return None, wanted
-    from PIL import Image
-
-    edge = math.isqrt(pixels.shape[1])
-    rows_of_sheet = math.ceil(len(wanted) / _SHEET_COLUMNS)
-    sheet = np.full((rows_of_sheet * edge, _SHEET_COLUMNS * edge), 255, dtype=np.uint8)
-    for row, i in wanted.items():
-        y, x = (i // _SHEET_COLUMNS) * edge, (i % _SHEET_COLUMNS) * edge
-        sheet[y : y + edge, x : x + edge] = pixels[row, : edge * edge].reshape(edge, edge)
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "PNG", optimize=True)
-    return {
-        "uri": _uri(buffer.getvalue(), "image/png"),
-        "columns": _SHEET_COLUMNS,
-        "rows": rows_of_sheet,
-    }, wanted
 
 
 def pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.probes.controls.measurement import Measurement
+from signbridge.results.answers import class_words, names_class, normalise
 from signbridge.results.features import FORCED_CHOICE, SAID, TEXT, ZERO_SHOT
 from signbridge.results.format import ANSWERS_FILE
 from signbridge.results.results import AnswerCount
@@ -59,36 +59,6 @@ def zero_shot_shares(class_logprob: npt.NDArray[np.float32]) -> npt.NDArray[np.f
     return np.asarray(share / share.sum(axis=1, keepdims=True))
 
 
-def normalise(answer: str) -> str:
-    """An answer without case, outer punctuation and repeated space: what counts as the same."""
-    return re.sub(r"\s+", " ", answer).strip(" .,:;!?\"'`*").casefold()
-
-
-def names_class(answer: str, class_name: str) -> bool:
-    """Whether an answer names a class.
-
-    A name of several characters has to occur as a whole word. A single letter also occurs as an
-    article or a numeral ("a fist", "I see"), so it counts only as the whole answer, after the word
-    "letter" or "sign", or in quotation marks.
-
-    Args:
-        answer: the generated answer.
-        class_name: the class.
-    """
-    text = normalise(answer)
-    name = normalise(class_name)
-    if not name:
-        return False
-    if text == name:
-        return True
-    word = rf"(?<!\w){re.escape(name)}(?!\w)"
-    if len(name) > 1:
-        return re.search(word, text) is not None
-    quote = "[\"'`*\u2018\u2019\u201c\u201d]"
-    whole = answer.casefold()  # with the marks at its ends
-    return re.search(rf"(?:letter|sign)\s+{quote}*{word}|{quote}{word}{quote}", whole) is not None
-
-
 def count_answers(
     responses: Sequence[str],
     labels: npt.NDArray[np.int64],
@@ -113,12 +83,6 @@ def count_answers(
         for (answer, named), count in sorted(answers.items(), key=lambda item: (-item[1], item[0])):
             found.append(AnswerCount(name, answer, count, count / len(rows), named))
     return found
-
-
-def class_words(store: Store) -> Sequence[str] | None:
-    """What stands for each class in an answer, where extraction was told; else None."""
-    words = store.provenance.get("answers")
-    return words if isinstance(words, list) and len(words) == len(store.class_names) else None
 
 
 def write_answers(store: Store, path: Path) -> list[AnswerCount]:

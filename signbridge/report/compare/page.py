@@ -71,7 +71,7 @@ def write_comparison(
     missing = {one for plot in plots for one in (*plot.wide.missing, *plot.narrow.missing)}
     names = [name for run in runs for name in (run.name, *run.results.class_names)]
     notes += filter(None, [missing_note(missing, names)])
-    shown = [plot_words(plot, {}) for plot in plots]
+    shown = [plot_words(plot) for plot in plots]
     page = fill_template(
         "compare.html.j2",
         title=" against ".join(style.short(run.name, 40) for run in runs),
@@ -87,7 +87,6 @@ def write_comparison(
         images=_images(found),
         warnings=[*warnings_of(runs), *notes],
         runs=[_about(run) for run in runs],
-        sheet=None,
     )
     record = {
         "format": FORMAT,

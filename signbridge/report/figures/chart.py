@@ -15,7 +15,7 @@ from typing import Any
 from signbridge.report.figures import style
 from signbridge.runtime.terminal import visible
 
-__all__ = ["Chart", "base", "tip"]
+__all__ = ["Chart", "base", "embedded", "tip"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Chart:
     """A chart of the page.
 
     An item of a series may hold ``tip``, what the pointer shows of it (text, lines parted by line
-    breaks), and ``image``, its place in the page's sheet of thumbnails. ``renderItem`` may be
+    breaks), and ``image``, the row of its image. ``renderItem`` may be
     ``band`` (items: x, low, high) or ``interval`` (items: x, low, high), which ``chart.js`` draws.
 
     Attributes:
@@ -50,8 +50,13 @@ class Chart:
             "frame": self.frame,
             "columns": self.columns,
         }
-        text = json.dumps(_clean(content), ensure_ascii=False, separators=(",", ":"))
-        return text.replace("<", "\\u003c")
+        return embedded(content)
+
+
+def embedded(value: Any) -> str:
+    """A value as JSON that is safe inside an element ``script``."""
+    text = json.dumps(_clean(value), ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
 
 
 def _clean(value: Any) -> Any:

@@ -43,7 +43,7 @@ class Spot:
         width: Width, as a fraction of the picture's width; 0 with ``height`` 0 for a point.
         height: Height, as a fraction of the picture's height.
         text: What to show; lines are parted by line breaks.
-        thumbnail: Row of the image in the sheet of thumbnails, or None.
+        thumbnail: Row of the image to show, or None.
     """
 
     x: float

@@ -2,8 +2,7 @@
 // Charts: every figure with a description in JSON becomes a chart of Apache ECharts when it comes into view.
 // What the pointer shows, the arrow keys show too. Text from data is only ever set as text.
 (() => {
-  const sheet = document.getElementById("sheet");
-  const side = 70;
+  const pictures = JSON.parse(document.getElementById("pictures").textContent);
 
   function element(name, className, text) {
     const made = document.createElement(name);
@@ -12,12 +11,11 @@
     return made;
   }
 
-  function thumbnail(place) {
-    const made = element("div", "thumb");
-    const columns = Number(sheet.dataset.columns), rows = Number(sheet.dataset.rows);
-    made.style.backgroundImage = `url("${sheet.src}")`;
-    made.style.backgroundSize = `${columns * side}px ${rows * side}px`;
-    made.style.backgroundPosition = `-${(place % columns) * side}px -${Math.floor(place / columns) * side}px`;
+  function thumbnail(row) {
+    const made = element("img", "thumb");
+    made.alt = "";
+    made.onload = () => made.classList.toggle("tiny", made.naturalWidth < 48);
+    made.src = pictures[row];
     return made;
   }
 
@@ -27,7 +25,7 @@
     if (!items.length) return "";
     const made = element("div", "tip");
     const image = items[0].data.image;
-    if (sheet && image !== undefined) made.append(thumbnail(image));
+    if (image in pictures) made.append(thumbnail(image));
     const words = element("div");
     if (Array.isArray(given)) words.append(element("strong", "", items[0].data.head));
     for (const item of items) words.append(element("div", "", item.data.tip));

@@ -2,9 +2,12 @@
 (() => {
   const tip = document.getElementById("tip");
   const words = document.getElementById("words");
-  const thumb = document.getElementById("thumb");
-  const sheet = document.getElementById("sheet");
-  const side = 70;
+  const thumb = document.createElement("img");
+  thumb.className = "thumb";
+  thumb.alt = "";
+  tip.prepend(thumb);
+  const pictures = JSON.parse(document.getElementById("pictures").textContent);
+  thumb.onload = () => thumb.classList.toggle("tiny", thumb.naturalWidth < 48);
 
   // A spot is [x, y, width, height, text, thumbnail] in ten-thousandths of the picture.
   function find(spots, x, y, ratio) {
@@ -23,14 +26,8 @@
 
   function show(spot, px, py) {
     words.textContent = spot[4];
-    thumb.hidden = !(sheet && spot[5] !== undefined);
-    if (!thumb.hidden) {
-      const columns = Number(sheet.dataset.columns), rows = Number(sheet.dataset.rows);
-      thumb.style.backgroundImage = `url("${sheet.src}")`;
-      thumb.style.backgroundSize = `${columns * side}px ${rows * side}px`;
-      thumb.style.backgroundPosition =
-        `-${(spot[5] % columns) * side}px -${Math.floor(spot[5] / columns) * side}px`;
-    }
+    thumb.hidden = !(spot[5] in pictures);
+    if (!thumb.hidden) thumb.src = pictures[spot[5]];
     tip.hidden = false;
     const box = tip.getBoundingClientRect();
     const left = Math.min(px + 14, window.innerWidth - box.width - 6);

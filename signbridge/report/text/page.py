@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from signbridge.report.classes import top_confusions
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.report.figures.differences import family_label
 from signbridge.report.groups import few_names
-from signbridge.report.template import fill_template, pairs, plot_words, thumbnails
+from signbridge.report.template import fill_template, pairs, plot_words
 from signbridge.report.text.findings import describe_data, find
 from signbridge.report.text.key_figures import key_figures, points_interval
 from signbridge.report.text.said import class_answers
@@ -29,6 +26,7 @@ from signbridge.store.settings import SETTINGS, summary_of_settings
 
 if TYPE_CHECKING:
     from signbridge.report.figures.plot import Plot
+    from signbridge.report.images import Browser
     from signbridge.results.results import Results
     from signbridge.results.summary import SklearnDefault
 
@@ -38,7 +36,7 @@ __all__ = ["against_rows", "fit_rows", "render_page", "title"]
 def render_page(
     results: Results,
     plots: Sequence[Plot],
-    pixels: npt.NDArray[np.uint8] | None = None,
+    images: Browser | None = None,
     notes: Sequence[str] = (),
 ) -> str:
     """Make the page.
@@ -49,18 +47,17 @@ def render_page(
     Args:
         results: A results folder.
         plots: The figures, the most important one first.
-        pixels: (n, p) grey images in the order of the predictions, for the thumbnails.
+        images: The images that are shown one by one, or None.
         notes: Further warnings.
 
     Returns:
         HTML text.
     """
     findings = find(results)
-    sheet, place = thumbnails(plots, pixels)
     metrics = shown_metrics(results)
     others = [s for s in results.splits[1:] if any(x.split == s for x in results.scores)]
     names = results.class_names
-    shown = [plot_words(plot, place) for plot in plots]
+    shown = [plot_words(plot) for plot in plots]
     heads, rows = _scores(results, metrics, others)
     return fill_template(
         "report.html.j2",
@@ -84,7 +81,8 @@ def render_page(
         provenance=_provenance(results),
         command="\n".join(filter(None, (*results.store.commands, results.summary.command))),
         created=results.summary.created,
-        sheet=sheet,
+        images=images,
+        pictures=None if images is None else images.pictures,
     )
 
 

@@ -8,8 +8,6 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from signbridge.probes.controls.answers import (
     count_answers,
-    names_class,
-    normalise,
     said_against_known,
     sentence,
     write_answers,
@@ -122,34 +120,7 @@ def test_a_store_without_answers_gets_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("answer", "name", "named"),
-    [
-        ("A", "A", True),
-        (" a. ", "A", True),
-        ("A fist", "A", False),
-        ("I see a hand", "I", False),
-        ("I see a hand", "A", False),
-        ("The letter A", "A", True),
-        ("the letter 'A' in ASL", "A", True),
-        ('It is "B".', "B", True),
-        ("the sign **C**", "C", True),
-        ("the letter AB", "A", False),
-        ("the letter B", "A", False),
-        ("Peace sign", "peace", True),
-        ("peaceful", "peace", False),
-        ("seven", "Seven", True),
-        ("", "A", False),
-        ("anything", "", False),
-        ("c++ or c", "c++", True),
-    ],
-)
-def test_naming_a_class(answer, name, named):
-    assert names_class(answer, name) is named
-
-
 def test_the_same_answer_is_counted_once_however_it_is_written():
-    assert normalise('  "Thumbs   Up!" ') == "thumbs up"
     counts = count_answers(
         ["Fist", "fist.", "A", "peace", "x"], np.array([0, 0, 0, 1, -1]), ["A", "B", "C"]
     )
