@@ -201,7 +201,15 @@ class _Trial:
         assert self._request.answers is not None
         # Two names, the longest among them; in a padded batch where one may be.
         names = tuple(sorted(set(self._request.answers), key=len, reverse=True)[:2])
-        wanted = torch.stack([_plain_logprob(self._model, self._alone, name) for name in names])
+        try:
+            wanted = torch.stack([_plain_logprob(self._model, self._alone, name) for name in names])
+        except _NOT_SO as error:
+            if is_out_of_memory(error):
+                raise
+            raise NamesError(
+                f"The class names cannot be scored as answers of {self._spec}, since it takes no "
+                f"tokens behind a prompt in one forward pass ({first_line(error)})"
+            ) from error
         inputs = self._batch if found.pads else self._alone
         differences: list[float] = []
         ways: tuple[Scoring, ...] = get_args(Scoring)
@@ -251,7 +259,9 @@ def _head_cosine(model: Any, alone: dict[str, torch.Tensor], read: Captured) -> 
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     if cap is not None:
         ours = cap * torch.tanh(ours / cap)
-    return float(nn.functional.cosine_similarity(ours, made[0].float(), dim=0))
+    made = made[0].float()
+    told = made > torch.finfo(model.dtype).min / 2  # some mask the tokens that they may not write
+    return float(nn.functional.cosine_similarity(ours[told], made[told], dim=0))
 
 
 def _plain_logprob(model: Any, alone: dict[str, torch.Tensor], name: Sequence[int]) -> torch.Tensor:

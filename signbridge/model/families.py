@@ -24,6 +24,7 @@ PER_TOKEN = (
     "attention_mask",
     "token_type_ids",
     "mm_token_type_ids",
+    "moe_mm_token_type_ids",
     "cross_attention_mask",
 )
 """Inputs that hold one value, or one row, for each token of the prompt."""
@@ -208,7 +209,7 @@ def followed_by(
         "attention_mask": nn.functional.pad(inputs["attention_mask"], (0, new), value=1),
     }
     following = _FOLLOWING_TYPE.get(config.model_type, 0)
-    for name in ("token_type_ids", "mm_token_type_ids"):
+    for name in (name for name in PER_TOKEN if name.endswith("token_type_ids")):
         if name in inputs:
             longer[name] = nn.functional.pad(inputs[name], (0, new), value=following)
     if "cross_attention_mask" in inputs:

@@ -219,16 +219,19 @@ def prepare(processor: Any, prompts: Sequence[str], pictures: Sequence[Image.Ima
         ``input_ids`` and ``attention_mask``, shape (batch, tokens), ``pixel_values``, and whatever
         else the processor gives, but for the labels that some make for training.
     """
-    # One list a prompt: a flat list means one prompt's images to some processors.
+    options: dict[str, Any] = {"text": list(prompts), "padding": True, "return_tensors": "pt"}
     with quiet_transformers():
-        made = dict(
-            processor(
-                text=list(prompts),
-                images=[[picture] for picture in pictures],
-                padding=True,
-                return_tensors="pt",
-            )
-        )
+        try:
+            # A flat list means one prompt's images to some processors.
+            made = processor(images=[[picture] for picture in pictures], **options)
+        except ValueError:
+            try:
+                made = processor(images=list(pictures), **options)  # the only form of some
+            except Exception:  # what they object to is something else, as said before
+                made = None
+            if made is None:
+                raise
+    made = dict(made)
     made.pop("labels", None)
     return made
 

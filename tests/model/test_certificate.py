@@ -102,6 +102,33 @@ def test_names_that_no_way_scores_rightly_are_refused(model, tiny, images, monke
         certify(model, tiny, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,), answers=((5,),)))
 
 
+def test_names_behind_a_prompt_that_a_model_does_not_take_are_refused(
+    model, tiny, images, monkeypatch
+):
+    """An input of one value a token that is not known to be one stays as long as the prompt."""
+
+    def shape(*_):
+        raise IndexError("the shape of the mask at index 1 does not match")
+
+    monkeypatch.setattr("signbridge.model.certificate.followed_by", shape)
+    with pytest.raises(ModelError, match=r"takes no tokens behind a prompt .* the mask at index 1"):
+        certify(model, tiny, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,), answers=((5,),)))
+
+
+def test_tokens_that_a_model_masks_say_nothing_of_its_last_layer(model, tiny, images):
+    """Chameleon may not write the tokens of images: their logits are the least number there is."""
+
+    def mask(_module, _inputs, output):
+        output.logits[..., [7, 8]] = torch.finfo(output.logits.dtype).min
+
+    hook = model.register_forward_hook(mask)
+    try:
+        found = certify(model, tiny, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,)))
+    finally:
+        hook.remove()
+    assert found.head > 0.9999
+
+
 def test_a_memory_that_holds_one_image_is_no_fault_of_the_model(model, tiny, images, monkeypatch):
     def full(model, inputs, *rest):
         if len(inputs["input_ids"]) > 1:
