@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from signbridge.errors import ProbeError
 from signbridge.report.figures.embedding import warm_up
@@ -12,12 +13,20 @@ from signbridge.report.figures.registry import draw_figures
 from signbridge.report.groups import few_names
 from signbridge.report.images import browser
 from signbridge.report.inputs import open_inputs
-from signbridge.report.text.page import render_page, title
+from signbridge.report.sections import shown_sections
+from signbridge.report.template import fill_template, plot_words
+from signbridge.report.text import first_screen
+from signbridge.report.text.findings import find
+from signbridge.report.text.page import question, setting, title
 from signbridge.results.format import FIGURES_FOLDER, REPORT_FILE
 from signbridge.results.results import load_results
 from signbridge.runtime.files import refusal, replace_file, try_to_write
 
-__all__ = ["write_report"]
+if TYPE_CHECKING:
+    from signbridge.report.figures.plot import Plot
+    from signbridge.report.inputs import Inputs
+
+__all__ = ["render_page", "write_report"]
 
 
 def write_report(
@@ -62,7 +71,7 @@ def write_report(
         missing = {one for plot in drawn for one in (*plot.wide.missing, *plot.narrow.missing)}
         names = (*results.class_names, *few_names(results), title(results))
         notes = filter(None, (*inputs.notes, missing_note(missing, names)))
-        page = render_page(results, drawn, browser(inputs, drawn), tuple(notes))
+        page = render_page(inputs, drawn, tuple(notes))
     try:
         for plot in drawn:
             plot.save(results.path / FIGURES_FOLDER)
@@ -70,6 +79,54 @@ def write_report(
     except OSError as error:
         raise _not_written(results.path, error) from error
     return path
+
+
+def render_page(inputs: Inputs, plots: Sequence[Plot], notes: Sequence[str] = ()) -> str:
+    """Make the page: the first screen, then the sections.
+
+    Args:
+        inputs: A results folder with its activation store.
+        plots: The figures, the most important one first.
+        notes: Further warnings.
+
+    Returns:
+        HTML text.
+    """
+    results, findings = inputs.results, find(inputs.results)
+    first = next(
+        (p for p in plots if p.name == "usable_information" and results.summary.said), plots[0]
+    )
+    rest = [plot for plot in plots if plot is not first]
+    images = browser(inputs, plots)
+    sections = shown_sections(inputs, rest, findings.notes, {"images": images})
+    return fill_template(
+        "report.html.j2",
+        scripts=[section.script for section, *_ in sections if section.script],
+        title=title(results),
+        question=question(results),
+        headline=first_screen.headline(results),
+        setting=setting(results),
+        tiles=first_screen.tiles(results),
+        verdicts=first_screen.verdicts(results),
+        first=plot_words(first),
+        warnings=(*findings.warnings, *notes),
+        sections=[
+            {
+                "name": section.name,
+                "title": section.title or (plot.title if plot else section.name),
+                "plot": plot_words(plot) if plot else None,
+                "note": note,
+                "content": content,
+                "template": section.template,
+                "closed": section.closed,
+                "wide": section.wide,
+            }
+            for section, plot, note, content in sections
+        ],
+        created=results.summary.created,
+        images=images,
+        pictures=None if images is None else images.pictures,
+    )
 
 
 def _not_written(folder: Path, error: OSError) -> ProbeError:

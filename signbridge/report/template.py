@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["fill_template", "pairs", "plot_words", "words"]
 
 
-def fill_template(name: str, pictures: Mapping[int, str] | None = None, **content: Any) -> str:
+def fill_template(
+    name: str,
+    *,
+    scripts: Iterable[str] = (),
+    pictures: Mapping[int, str] | None = None,
+    **content: Any,
+) -> str:
     """Make a page.
 
     Everything that comes from data is escaped by the template engine; scripts and styles other than
@@ -27,6 +33,7 @@ def fill_template(name: str, pictures: Mapping[int, str] | None = None, **conten
 
     Args:
         name: The template's file.
+        scripts: Further files of ``templates`` that the page runs.
         pictures: Small pictures as data URIs, by row, which charts and pictures show.
         content: Its variables.
 
@@ -37,9 +44,8 @@ def fill_template(name: str, pictures: Mapping[int, str] | None = None, **conten
     from markupsafe import Markup
 
     css = _asset("report.css")
-    scripts = [
-        _asset(name) for name in ("../vendor/echarts.min.js", "chart.js", "images.js", "report.js")
-    ]
+    files = dict.fromkeys(("../vendor/echarts.min.js", "chart.js", "report.js", *scripts))
+    run = [_asset(file) for file in files]
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -51,11 +57,11 @@ def fill_template(name: str, pictures: Mapping[int, str] | None = None, **conten
     return environment.get_template(name).render(
         policy=(
             "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-            f"style-src {_hash(css)}; script-src {' '.join(map(_hash, scripts))}"
+            f"style-src {_hash(css)}; script-src {' '.join(map(_hash, run))}"
         ),
         version=__version__,
         css=Markup(css),
-        scripts=[Markup(script) for script in scripts],
+        scripts=[Markup(script) for script in run],
         pictures=Markup(embedded(pictures or {})),
         **content,
     )
@@ -99,12 +105,9 @@ def plot_words(plot: Plot) -> dict[str, Any]:
         "caption": plot.caption,
         "alt": plot.alt,
         "csv": _uri(plot.csv().encode(), "text/csv;charset=utf-8"),
-        "wide": _uri(plot.wide.png, "image/png"),
-        "wide_size": (plot.wide.width, plot.wide.height),
-        "wide_spots": _spots(plot.wide),
-        "narrow": _uri(plot.narrow.png, "image/png"),
-        "narrow_size": (plot.narrow.width, plot.narrow.height),
-        "narrow_spots": _spots(plot.narrow),
+        "picture": _uri(plot.narrow.png, "image/png"),
+        "size": (plot.narrow.width, plot.narrow.height),
+        "spots": "[]" if chart else _spots(plot.narrow),
         "chart": None if chart is None else Markup(chart.json()),
         "frames": [] if chart is None else [name for name, _ in chart.frames],
         "frame": 0 if chart is None else chart.frame,

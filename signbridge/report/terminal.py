@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
 from signbridge.report.text.findings import find
-from signbridge.report.text.key_figures import key_figures
+from signbridge.report.text.first_screen import headline, tiles, verdicts
 from signbridge.report.text.tables import Row, group_cells, score_rows, shown_metrics
-from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST
+from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, SAID, ZERO_SHOT
 from signbridge.results.results import Results, load_results
 from signbridge.runtime.terminal import as_text
 from signbridge.statistics.metrics import METRICS
@@ -37,7 +37,7 @@ class _Column:
 
 
 def print_table(results_dir: str | Path, console: Console | None = None) -> None:
-    """Print scores by layer, the finding, the key figures and the warnings.
+    """Print known against said, scores by layer, the first screen of the page and the warnings.
 
     In a narrow terminal whole columns are left out, the least important first; no number is cut.
 
@@ -63,6 +63,9 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
     metrics.sort(key=lambda m: METRICS[m].priority)
     rows = [r for r in score_rows(results, metrics) if not r.name.startswith(_TWIN)]
     kept, left_out = _kept(rows)
+    kept.sort(key=_part)
+    known = [replace(r, name=f"knows ({r.name})", layer=None, best=False) for r in kept if r.best]
+    kept[:0] = known
     columns = _columns(results, metrics, kept)
     names, rest = columns[0], columns[1:]
     shown, room = [names], console.width - names.width
@@ -79,11 +82,9 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
             overflow="fold" if right else "ellipsis",
             style=column.style or None,
         )
-    section = False
     for i, row in enumerate(kept):
-        if row.layer is not None and not section:
+        if i and _part(row) != _part(kept[i - 1]):
             table.add_section()
-            section = True
         cells = [as_text(column.cells[i]) for column in shown]
         table.add_row(*cells, style="bold" if row.best else None)
     console.print(table)
@@ -92,19 +93,26 @@ def print_table(results_dir: str | Path, console: Console | None = None) -> None
     if missing := [c.head for c in rest if c not in shown]:
         words = ", ".join(missing)
         console.print(as_text(f"no room for: {words} (see {results.path / 'scores.csv'})", "dim"))
-    findings = find(results)
-    lines = [findings.headline, *findings.details[:1]]
-    for figure in key_figures(results):
-        detail = f" ({figure.detail})" if figure.detail else ""
-        lines.append(f"- {figure.label}: {figure.value}{detail}")
+    lines = [headline(results)]
+    lines += [f"- {v.question} {v.answer}{f' ({v.numbers})' if v.numbers else ''}"
+              for v in verdicts(results)]  # fmt: skip
+    lines += [f"- {t.label}: {t.value}{f' ({t.detail})' if t.detail else ''}"
+              for t in tiles(results)]  # fmt: skip
     for line in lines:
         # Rich would break the line at the no-break space before a per cent sign.
         console.print(as_text(line.replace(style.PER_CENT, "%")))
-    for warning in findings.warnings:
+    for warning in find(results).warnings:
         console.print(as_text(f"Warning: {warning}", "yellow"))
 
 
 _TWIN = style.feature_label(RANDOM_WEIGHTS)
+
+
+def _part(row: Row) -> int:
+    """Known and said first, then the baselines, then the layers."""
+    if row.layer is not None:
+        return 2
+    return 0 if row.feature in (*SAID, ZERO_SHOT) or "/" in row.feature else 1
 
 
 def _columns(results: Results, metrics: list[str], rows: list[Row]) -> list[_Column]:
@@ -130,9 +138,9 @@ def _further_accuracies(results: Results, rows: list[Row]) -> list[_Column]:
     columns = []
     for split in results.splits[1:]:
         if results.curve(RESID_POST, "accuracy", split):
-            there = {row.name: row.cells[0].value for row in
+            there = {row.feature: row.cells[0].value for row in
                      score_rows(results, ["accuracy"], split)}  # fmt: skip
-            cells = tuple(there.get(row.name, "–") for row in rows)
+            cells = tuple(there.get(row.feature, "–") for row in rows)
             columns.append(_Column(f"{style.short(split, 10)} %", cells))
     twins = {s.layer: s for s in results.curve(RANDOM_WEIGHTS, "accuracy", results.split)}
     if twins:

@@ -20,7 +20,7 @@ from signbridge.report.figures.axes import points
 from signbridge.report.figures.fonts import missing_note
 from signbridge.report.groups import few_accuracies
 from signbridge.report.template import fill_template, plot_words
-from signbridge.report.text.key_figures import interval_text
+from signbridge.report.text.first_screen import interval_text
 from signbridge.results.comparisons import p_text
 from signbridge.results.features import RESID_POST
 from signbridge.runtime.files import refusal, replace_file, try_to_write

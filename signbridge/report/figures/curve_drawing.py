@@ -91,7 +91,7 @@ def curve_plot(
         canvas.heading(heading, subtitle)
         _draw(canvas, metric, curves, baselines, peak, axis, bracket, groups)
 
-    words["chart"] = _chart(metric, curves, baselines, peak, groups)
+    words["chart"] = _chart(metric, curves, baselines, peak, axis, groups)
     columns = words.pop("columns")
     rows = [
         (*(getattr(s, column) for column in columns), line.label if line in groups else "")
@@ -193,6 +193,7 @@ def _chart(
     curves: list[Line],
     baselines: list[Line],
     peak: Score | None,
+    axis: str,
     groups: Sequence[Line],
 ) -> Chart:
     """The same for a screen: values on hover, names at the right ends or in a legend below."""
@@ -219,7 +220,7 @@ def _chart(
     widest = max(len(line.label) for line in lines)
     option = base(
         xAxis={"type": "value", "min": layers[0], "max": max(layers[-1], layers[0] + 1),
-               "minInterval": 1, "name": "decoder layer (0 = first)", "nameLocation": "middle",
+               "minInterval": 1, "name": axis, "nameLocation": "middle",
                "nameGap": 26, "splitLine": {"show": False}},
         yAxis={"type": "value", "min": scale * low, "max": scale * high, "axisLabel":
                {"formatter": f"{{value}}{style.PER_CENT}" if share else "{value}",
@@ -234,9 +235,9 @@ def _chart(
         {
             "baseOption": option,
             "media": [
-                {"query": {"minWidth": 480}, "option": {
+                {"query": {"minWidth": 480 if widest < 26 else 660}, "option": {
                     "legend": {"show": False},
-                    "grid": {"left": 52, "right": min(210, 28 + 6.4 * widest), "top": 16,
+                    "grid": {"left": 52, "right": min(300, 28 + 6.4 * widest), "top": 16,
                              "bottom": 44},
                     "series": wide}},
                 {"option": {
@@ -275,7 +276,7 @@ def _series(
         "symbolSize": 6 if line.main else 4, "showSymbol": len(layers) <= 26 or line.main,
         "itemStyle": {"color": line.colour},
         "lineStyle": {"width": 2.5 if line.main else 1.5, "type": _dash(line.dashes)},
-        "endLabel": {"formatter": "{a}", "width": 180, "overflow": "truncate", "color": style.INK,
+        "endLabel": {"formatter": "{a}", "width": 270, "overflow": "truncate", "color": style.INK,
                      "fontWeight": _weight(line)},
     }  # fmt: skip
 

@@ -69,7 +69,10 @@ def differences_figure(results: Results) -> Plot | None:
         title="Layer by layer against the baselines",
         caption=_caption(results),
         alt="; ".join(counts) + ".",
-        height=(_HEAD + math.ceil(n / min(3, n)) * 2.15 + 0.28, _HEAD + n * 1.75 + 0.28),
+        height=(
+            _HEAD + math.ceil(n / min(3, n)) * 2.15 + 0.28,
+            _HEAD + math.ceil(n / min(2, n)) * 1.75 + 0.28,
+        ),
         columns=COMPARISON_COLUMNS,
         rows=(c for _, rows in panels for c in rows),
     )
@@ -100,7 +103,7 @@ def _draw(
         "Each layer minus each baseline",
         "difference of held-out accuracy in points · filled: differs after correction",
     )
-    columns = 1 if canvas.narrow else min(3, len(panels))
+    columns = min(2 if canvas.narrow else 3, len(panels))
     rows = math.ceil(len(panels) / columns)
     each = (canvas.height - _HEAD - 0.28) / rows
     across = (canvas.width - 0.1) / columns
@@ -115,9 +118,8 @@ def _draw(
         )  # fmt: skip
         draw_differences(ax, listed, _COLOURS, size=3.0 if len(listed) > 16 else 4.6, bins=5)
         last = row == rows - 1 or number + columns >= len(panels)
-        layer_axis(
-            ax, results.layers, 7 if columns > 1 else 9, f"{results.stack} layer" if last else ""
-        )
+        name = f"{results.stack} layer" if last else ""
+        layer_axis(ax, results.layers, 5 if canvas.narrow else 7, name)
         tips = {c.layer: _tip(family, c) for c in listed if c.layer is not None}
         canvas.layer_spots(ax, results.layers, tips.get)
 

@@ -22,7 +22,14 @@ from signbridge.results.results import Results, Score
 from signbridge.statistics.metrics import measure
 from signbridge.store.provenance import grouping
 
-__all__ = ["BASELINE_STYLES", "known_and_said", "layer_curve", "other_metric", "subtitle"]
+__all__ = [
+    "BASELINE_STYLES",
+    "known_and_said",
+    "last_part",
+    "layer_curve",
+    "other_metric",
+    "subtitle",
+]
 
 BASELINE_STYLES: dict[str, tuple[str, Any]] = {
     "pixels": (style.COLOURS["green"], (0, (7, 2))),
@@ -128,8 +135,8 @@ def _curves(results: Results, metric: str) -> list[Line]:
             if feature == RANDOM_WEIGHTS:
                 label, drawn = style.feature_label(feature), _RANDOM_WEIGHTS_STYLE
             else:
-                what = results.stack if feature == RESID_POST else style.feature_label(feature)
-                label = f"{what}, {style.split_label(split)}"
+                what = "knows: layers" if feature == RESID_POST else style.feature_label(feature)
+                label = what if main else f"{what}, {style.split_label(split)}"
                 drawn = (style.COLOURS["blue"], "-") if main else next(extra)
             lines.append(Line(label, *drawn, scores, main))
     return lines
@@ -242,8 +249,8 @@ def subtitle(results: Results, split: str | None = "") -> str:
         Parts joined by a middle dot.
     """
     provenance = results.provenance
-    model = _last_part(provenance.get("model") or results.store.name or "model")
-    images = _last_part(provenance.get("image_source") or "")
+    model = last_part(provenance.get("model") or results.store.name or "model")
+    images = last_part(provenance.get("image_source") or "")
     n, groups = len(results.predictions.sample_id), results.store.n_groups
     parts = [
         f"{model} · {images}" if images else model,
@@ -257,7 +264,7 @@ def subtitle(results: Results, split: str | None = "") -> str:
     return " · ".join(parts)
 
 
-def _last_part(place: object) -> str:
+def last_part(place: object) -> str:
     """The last part of a path or hub id: what tells it from others in a short line."""
     text = str(place).replace("\\", "/").rstrip("/").rpartition("/")[2]
     return style.short(text, 40) if text else ""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from signbridge.report.classes import top_confusions
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.report.figures.differences import family_label
+from signbridge.report.figures.layer_curve import last_part
 from signbridge.report.groups import few_names
-from signbridge.report.template import fill_template, pairs, plot_words
-from signbridge.report.text.findings import describe_data, find
-from signbridge.report.text.key_figures import key_figures, points_interval
+from signbridge.report.template import pairs
+from signbridge.report.text.findings import describe_data
+from signbridge.report.text.first_screen import MARGIN, points_interval
 from signbridge.report.text.said import class_answers
-from signbridge.report.text.tables import Cell, Row, group_cells, score_rows, shown_metrics
+from signbridge.report.text.tables import Cell, Row, Table, group_cells, score_rows, shown_metrics
 from signbridge.results.comparisons import p_text
 from signbridge.results.records import to_json
 from signbridge.runtime.words import listed
@@ -25,65 +26,22 @@ from signbridge.store.provenance import grouping
 from signbridge.store.settings import SETTINGS, summary_of_settings
 
 if TYPE_CHECKING:
-    from signbridge.report.figures.plot import Plot
-    from signbridge.report.images import Browser
     from signbridge.results.results import Results
     from signbridge.results.summary import SklearnDefault
 
-__all__ = ["against_rows", "fit_rows", "render_page", "title"]
-
-
-def render_page(
-    results: Results,
-    plots: Sequence[Plot],
-    images: Browser | None = None,
-    notes: Sequence[str] = (),
-) -> str:
-    """Make the page.
-
-    Everything that comes from data is escaped by the template engine; scripts and styles other than
-    the page's own, and any network access, are refused by its content security policy.
-
-    Args:
-        results: A results folder.
-        plots: The figures, the most important one first.
-        images: The images that are shown one by one, or None.
-        notes: Further warnings.
-
-    Returns:
-        HTML text.
-    """
-    findings = find(results)
-    metrics = shown_metrics(results)
-    others = [s for s in results.splits[1:] if any(x.split == s for x in results.scores)]
-    names = results.class_names
-    shown = [plot_words(plot) for plot in plots]
-    heads, rows = _scores(results, metrics, others)
-    return fill_template(
-        "report.html.j2",
-        title=title(results),
-        question=_question(results),
-        figures=key_figures(results),
-        curve=shown[0],
-        plots=shown[1:],
-        against=against_rows(results),
-        answers=class_answers(results),
-        fits=fit_rows(results),
-        findings=findings,
-        warnings=(*findings.warnings, *notes),
-        data=describe_data(results),
-        confusions=[(names[t], names[p], c, n) for t, p, c, n in top_confusions(results)],
-        description=results.protocol.description,
-        protocol=pairs(to_json(replace(results.protocol, description=""))),
-        score_note=_score_note(results, others),
-        heads=heads,
-        rows=rows,
-        provenance=_provenance(results),
-        command="\n".join(filter(None, (*results.store.commands, results.summary.command))),
-        created=results.summary.created,
-        images=images,
-        pictures=None if images is None else images.pictures,
-    )
+__all__ = [
+    "against_table",
+    "answers_table",
+    "command_lines",
+    "confusion_words",
+    "fit_rows",
+    "protocol_rows",
+    "provenance_rows",
+    "question",
+    "scores_table",
+    "setting",
+    "title",
+]
 
 
 def title(results: Results) -> str:
@@ -98,10 +56,10 @@ def _head(metric: str) -> str:
     return f"{label} %" if measure(metric).is_share else label
 
 
-def _scores(
-    results: Results, metrics: Sequence[str], others: Sequence[str]
-) -> tuple[list[str], list[Row]]:
-    """The table of scores: beside the accuracy stand that of other splits, and of a few groups."""
+def scores_table(results: Results) -> Table:
+    """All scores: beside the accuracy stand that of other splits, and of a few groups."""
+    metrics = shown_metrics(results)
+    others = [s for s in results.splits[1:] if any(x.split == s for x in results.scores)]
     rows = score_rows(results, metrics)
     beside: list[tuple[str, tuple[Cell, ...]]] = []
     for split in others:
@@ -110,13 +68,56 @@ def _scores(
         beside.append((head, tuple(cells.get(row.name, Cell("–")) for row in rows)))
     beside += [(f"{name} %", cells) for name, cells in group_cells(results, rows)]
     heads = [_head(m) for m in metrics]
-    return (
-        [*heads[:1], *(head for head, _ in beside), *heads[1:]],
-        [
+    return Table(
+        ("feature", *heads[:1], *(head for head, _ in beside), *heads[1:]),
+        tuple(
             replace(row, cells=(*row.cells[:1], *(c[i] for _, c in beside), *row.cells[1:]))
             for i, row in enumerate(rows)
-        ],
+        ),
+        _score_note(results, others),
     )
+
+
+def answers_table(results: Results) -> Table | None:
+    """The commonest answers to the images of every class."""
+    rows = tuple(
+        Row(
+            one.class_name,
+            cells=(
+                Cell(", ".join(f"{answer} {share}" for answer, share in one.answers)),
+                Cell(one.names_class),
+            ),
+        )
+        for one in class_answers(results)
+    )
+    heads = ("class", "commonest answers", "names the class")
+    return Table(heads, rows, words=True) if rows else None
+
+
+def confusion_words(results: Results) -> str:
+    """The most frequent mistakes."""
+    names = results.class_names
+    found = [
+        f"{style.printable(names[t])} read as {style.printable(names[p])} ({count} of {total})"
+        for t, p, count, total in top_confusions(results, 5)
+    ]
+    return f"Most frequent: {', '.join(found)}." if found else ""
+
+
+def protocol_rows(results: Results) -> list[tuple[str, str]]:
+    """How it was measured: images and groups, the description, and every setting with a value."""
+    described = ("how", results.protocol.description) if results.protocol.description else None
+    settings = pairs(to_json(replace(results.protocol, description="")))
+    verdict = (
+        "verdicts",
+        f"no: the 95 % interval leaves less than {100 * MARGIN:.0f} points",
+    )
+    return [row for row in (("data", describe_data(results)), described, verdict, *settings) if row]
+
+
+def command_lines(results: Results) -> str:
+    """The commands that make the store and the results; empty where not recorded."""
+    return "\n".join(filter(None, (*results.store.commands, results.summary.command)))
 
 
 def _score_note(results: Results, others: Sequence[str]) -> str:
@@ -137,7 +138,8 @@ def _score_note(results: Results, others: Sequence[str]) -> str:
     return text
 
 
-def _provenance(results: Results) -> list[tuple[str, str]]:
+def provenance_rows(results: Results) -> list[tuple[str, str]]:
+    """Everything that the store and the sweep record of themselves."""
     store, summary = results.store, results.summary
     found: dict[str, Any] = {"activation store": store.path}
     found |= {
@@ -150,61 +152,59 @@ def _provenance(results: Results) -> list[tuple[str, str]]:
     return pairs(found)
 
 
-def _question(results: Results) -> str:
+def question(results: Results) -> str:
     """What was asked, in one sentence."""
+    model = style.short(last_part(results.provenance.get("model") or "the model"), 40)
+    return (
+        f"Shown an image of one of {len(results.class_names):,} classes, what does {model} know of "
+        f"the class at each {results.stack} layer, and what does it say?"
+    )
+
+
+def setting(results: Results) -> str:
+    """What was probed, and in which images."""
     words = grouping(results.provenance)
     position = _POSITIONS.get(str(results.provenance.get("position")), "the residual stream")
     new = {
-        "near_duplicates": "photographs that it has not seen",
-        "signers": "signers that it has not seen",
-        "none": "images that it has not seen",
-    }.get(words.kind, "groups of images that it has not seen")
+        "near_duplicates": "photographs that they have not seen",
+        "signers": "signers that they have not seen",
+        "none": "images that they have not seen",
+    }.get(words.kind, "groups of images that they have not seen")
     if results.split == "random":
-        new = "images that it has not seen, copies of which it may have"
-    return (
-        f"How well does a linear probe read which of {len(results.class_names):,} classes an image "
-        f"shows from {position}, in {new}, and is that more than the image itself gives away?"
-    )
+        new = "images that they have not seen, copies of which they may have"
+    n = len(results.predictions.sample_id)
+    return f"Linear probes of {position}, scored on {n:,} images: {new}."
 
 
 _POSITIONS = {
     "last_prompt": "the residual stream at the last token of the prompt",
     "last_generated": "the residual stream in the last pass of the answer",
-    "image_mean": "the mean of the residual stream over the image's tokens",
+    "image_mean": "the mean of the residual stream over the image’s tokens",
 }
 
 
-@dataclass(frozen=True)
-class _Against:
-    """One row of the table of comparisons, as text."""
-
-    what: str
-    difference: str
-    interval: str
-    p: str
-    corrected: str
-    count: str
-
-
-def against_rows(results: Results) -> list[_Against]:
-    """The best layer's rows of ``comparisons.csv``."""
+def against_table(results: Results) -> Table | None:
+    """The best layer's rows of ``comparisons.csv``; what older folders hold of them otherwise."""
     rows = []
     for c in results.comparisons:
         if c.layer != results.best_layer or c.metric != "accuracy":
             continue
         if c.family == "layers_vs_peak" or not math.isfinite(c.difference):
             continue
-        rows.append(
-            _Against(
-                family_label(c.family),
-                points(c.difference),
-                points_interval(c.ci_low, c.ci_high),
-                p_text(c.p, "").lstrip(" ="),
-                p_text(c.p_corrected, "").lstrip(" ="),
-                "" if c.n_comparisons is None else str(c.n_comparisons),
-            )
+        texts = (
+            points(c.difference),
+            points_interval(c.ci_low, c.ci_high),
+            p_text(c.p, "").lstrip(" ="),
+            p_text(c.p_corrected, "").lstrip(" ="),
+            "" if c.n_comparisons is None else str(c.n_comparisons),
         )
-    return rows
+        rows.append(Row(family_label(c.family), cells=tuple(map(Cell, texts))))
+    if not rows:
+        for name, entry in results.summary.against_baselines.items():
+            texts = (points(entry.difference), points_interval(*entry.ci), "", "", "")
+            rows.append(Row(style.feature_label(name), cells=tuple(map(Cell, texts))))
+    heads = ("accuracy", "points", "95 % interval", "p", "corrected p", "corrected for")
+    return Table(heads, tuple(rows)) if rows else None
 
 
 def _limits(default: SklearnDefault) -> str | None:

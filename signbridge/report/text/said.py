@@ -1,4 +1,4 @@
-"""What the model says, beside what its layers know: the sentence and the commonest answers."""
+"""The commonest answers of every class."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
-from signbridge.results.features import ZERO_SHOT
 
 if TYPE_CHECKING:
     from signbridge.results.results import AnswerCount, Results
 
-__all__ = ["ClassAnswers", "class_answers", "naming_sentence", "said_sentence"]
+__all__ = ["ClassAnswers", "class_answers"]
 
 _SHOWN = 3
 _LONGEST = 40
@@ -30,36 +29,6 @@ class ClassAnswers:
     class_name: str
     answers: tuple[tuple[str, str], ...]
     names_class: str
-
-
-def said_sentence(results: Results) -> str:
-    """The sentence that the bits support; empty where nothing was said."""
-    said = results.summary.said
-    return "" if said is None else said.sentence
-
-
-def naming_sentence(results: Results) -> str:
-    """How often the answer names the class; the forced choice too where no score holds it."""
-    parts: list[str] = []
-    said = results.summary.said
-    if said is None:
-        return ""
-    if said.text is not None:
-        share = style.format_value("accuracy", said.text.names_class)
-        parts.append(f"The answer names the class for {share} of the images")
-        if said.text.distinct_answers is not None:
-            parts[-1] += f" ({said.text.distinct_answers:,} different answers)"
-    if (
-        said.forced_choice is not None
-        and "accuracy" in said.forced_choice.zero_shot
-        and results.score(ZERO_SHOT, None, "accuracy") is None
-    ):
-        value = style.format_value("accuracy", said.forced_choice.zero_shot["accuracy"].value)
-        parts.append(f"the forced choice without a probe is right for {value}")
-    if not parts:
-        return ""
-    sentence = "; ".join(parts)
-    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def class_answers(results: Results) -> list[ClassAnswers]:

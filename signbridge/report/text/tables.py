@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from signbridge.results.results import Results, Score
 
-__all__ = ["Cell", "Row", "group_cells", "score_rows", "shown_metrics"]
+__all__ = ["Cell", "Row", "Table", "group_cells", "score_rows", "shown_metrics"]
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,23 @@ class Row:
     """
 
     name: str
-    layer: int | None
-    best: bool
-    cells: tuple[Cell, ...]
+    layer: int | None = None
+    best: bool = False
+    cells: tuple[Cell, ...] = ()
     feature: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: heads (the first is that of the names), rows, a note above it.
+
+    Cells of ``words`` are set left.
+    """
+
+    heads: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+    words: bool = False
 
 
 def shown_metrics(results: Results, split: str | None = None) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from signbridge.report.figures.peak import peak_figure
 from signbridge.report.figures.plot import Plot
 from signbridge.report.figures.reliability import reliability, reliability_figure
 from signbridge.report.text.findings import find
-from signbridge.report.text.key_figures import key_figures
-from signbridge.report.text.page import against_rows
+from signbridge.report.text.first_screen import headline, tiles, verdicts
+from signbridge.report.text.page import against_table
 from signbridge.results.results import load_results
 from signbridge.statistics.metrics import equal_mass_bins, score
 
@@ -99,21 +99,17 @@ def test_findings_use_the_corrected_p_values(make_results: Callable[..., Path]) 
             )
     path.write_text("\n".join(lines))
     results = load_results(folder)
-    text = find(results).details[0]
-    assert "the raw pixels" in text.partition("it cannot be told apart from ")[2]
-    assert "the same layer with random weights" in text
-    (row,) = [row for row in against_rows(results) if row.what == "layer minus raw pixels"]
-    assert (row.difference, row.interval, row.corrected) == ("+10.0", "+1.0 to +19.0", "0.200")
+    table = against_table(results)
+    assert table is not None
+    assert any(row.name == "layer minus random weights" for row in table.rows)
+    (row,) = [row for row in table.rows if row.name == "layer minus raw pixels"]
+    difference, interval, _, corrected, _ = (cell.value for cell in row.cells)
+    assert (difference, interval, corrected) == ("+10.0", "+1.0 to +19.0", "0.200")
 
 
-def test_key_figures_name_what_was_measured(full_results_dir: Path, results_dir: Path) -> None:
-    new = {f.label.partition(",")[0].partition(":")[0]: f for f in key_figures(
-        load_results(full_results_dir))}  # fmt: skip
-    assert new["selectivity"].value == "+12.3 points"
-    assert new["memorised"].detail == "56.0 to 66.0\u00a0%"
-    assert new["permutation test (199 permutations)"].value == "p = 0.005"
-    assert new["where the peak is (95 %)"].value.startswith("layers ")
-    assert len(key_figures(load_results(results_dir))) == 4
+def test_the_verdict_on_memorising_gives_the_control_task(full_results_dir: Path) -> None:
+    told = verdicts(load_results(full_results_dir))[-1]
+    assert "56.0 to 66.0\u00a0%" in told.numbers
 
 
 @pytest.mark.parametrize(
@@ -135,10 +131,11 @@ def test_incomplete_blocks_are_left_out(
     make_results: Callable[..., Path], changes: dict[str, object]
 ) -> None:
     results = load_results(_edit(make_results(full=True), **changes))
-    text = " ".join(find(results).details)
+    text = " ".join([*find(results).notes.values(), headline(results)])
     assert "nan" not in text
     assert "None" not in text
-    key_figures(results)
+    tiles(results)
+    verdicts(results)
     peak_figure(results)
 
 

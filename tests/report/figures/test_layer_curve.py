@@ -51,15 +51,15 @@ def test_peak_is_the_best_layer(results_dir: Path) -> None:
 def test_any_number_of_layers(make_results: Callable[..., Path], layers: list[int]) -> None:
     folder = make_results(layers=layers, class_names=["A", "B", "C"], per_class=4)
     plot = layer_curve(load_results(folder))
-    for drawing in (plot.wide, plot.narrow):
-        assert [spot.text.split("\n")[0] for spot in drawing.spots] == [
-            f"layer {k}" for k in layers
-        ]
-        for spot in drawing.spots:
-            assert 0 <= spot.x <= spot.x + spot.width <= 1 + 1e-9
-        # One layer's area ends where the next one's begins.
-        for left, right in zip(drawing.spots[:-1], drawing.spots[1:], strict=True):
-            assert left.x + left.width == pytest.approx(right.x)
+    assert plot.chart is not None
+    drawn = plot.chart.option["baseOption"]["series"]
+    main = next(s for s in drawn if s["name"] == "knows: layers")
+    assert [point["head"] for point in main["data"]] == [f"layer {k}" for k in layers]
+    for k, point in zip(layers, main["data"], strict=True):
+        score = load_results(folder).score("resid_post", k, "accuracy")
+        assert score is not None
+        assert point["value"] == [k, pytest.approx(100 * score.value)]
+        assert f"{100 * score.value:.1f}" in point["tip"]
 
 
 def test_a_layer_without_a_score_is_left_out(make_results: Callable[..., Path]) -> None:

@@ -16,10 +16,11 @@ from rich.console import Console
 from signbridge.report.figures import style
 from signbridge.report.figures.layer_curve import layer_curve
 from signbridge.report.groups import few_names, groups_of
+from signbridge.report.html import render_page
+from signbridge.report.inputs import Inputs
 from signbridge.report.terminal import print_table
 from signbridge.report.text.findings import Findings, describe_data, find
-from signbridge.report.text.key_figures import key_figures
-from signbridge.report.text.page import render_page
+from signbridge.report.text.first_screen import MARGIN, headline, tiles, verdicts
 from signbridge.results.results import Results, load_results
 from signbridge.results.summary import LayerTest, PermutationTest
 
@@ -32,17 +33,13 @@ def _found(signers: Signers, n: int, signal: float = 1.0) -> tuple[Results, Find
     return results, find(results)
 
 
-def _sentence(found: Findings, start: str) -> str:
-    return next((s for s in found.details if s.startswith(start)), "")
-
-
 @pytest.mark.parametrize("n", NUMBERS)
-def test_a_clear_accuracy_is_better_than_chance(signers: Signers, n: int) -> None:
-    results, found = _found(signers, n)
-    assert f"where chance is 25.0{style.PER_CENT}." in found.headline
-    assert "nothing shows" not in found.headline
-    assert ("95 % interval" in found.headline) == (n > 2)
-    assert ("2 signers permit no interval" in found.headline) == (n == 2)
+def test_a_clear_accuracy_is_better_than_a_guess(signers: Signers, n: int) -> None:
+    results, _ = _found(signers, n)
+    assert "Nothing shows" not in headline(results)
+    best = tiles(results)[0].detail
+    assert ("; " in best) == (n > 2)
+    assert best.endswith(f"a guess: 25.0{style.PER_CENT}")
     guess = results.score("majority", None, "accuracy")
     assert guess is not None
     assert math.isnan(guess.ci_low)
@@ -50,53 +47,41 @@ def test_a_clear_accuracy_is_better_than_chance(signers: Signers, n: int) -> Non
 
 
 @pytest.mark.parametrize("n", NUMBERS)
-def test_noise_is_not_said_to_be_more_than_chance(signers: Signers, n: int) -> None:
-    _, found = _found(signers, n, signal=0.0)
-    assert ("nothing shows that it reads them better" in found.headline) == (n > 2)
-    assert "clearly" not in " ".join(found.details)
+def test_noise_is_not_said_to_be_more_than_a_guess(signers: Signers, n: int) -> None:
+    results, _ = _found(signers, n, signal=0.0)
+    assert headline(results).startswith("Nothing shows that layer") == (n > 2)
+    assert verdicts(results)[0].answer.startswith(("no", "cannot be told: "))
 
 
 @pytest.mark.parametrize("n", NUMBERS)
 def test_the_layer_against_the_pixels(signers: Signers, n: int) -> None:
-    results, found = _found(signers, n)
-    text = _sentence(found, "In accuracy")
+    results, _ = _found(signers, n)
+    adds = verdicts(results)[0]
+    assert "points over the raw pixels" in adds.numbers
     (against,) = [c for c in results.family("layers_vs_pixels") if c.layer == 1]
     if n == 2:
-        assert "points above the raw pixels; 2 signers permit no test of that." in text
+        assert adds.answer == "cannot be told: 2 signers"
+        assert "whether the decoder adds to what the image gives away cannot be" in headline(
+            results
+        )
         assert math.isnan(against.p)
         assert against.relation == ""
     else:
-        assert text == "In accuracy, layer 1 is clearly above the raw pixels."
+        assert adds.answer == "yes"
+        assert headline(results).endswith(", and the decoder adds to what the image gives away.")
         assert against.p_corrected < 0.05
-    noise = _sentence(_found(signers, n, signal=0.0)[1], "In accuracy")
-    assert ("So nothing shows that the decoder adds" in noise) == (n > 2)
-
-
-@pytest.mark.parametrize("n", NUMBERS)
-def test_each_of_a_few_signers_is_named(signers: Signers, n: int) -> None:
-    results, found = _found(signers, n)
-    text = _sentence(found, "Layer 1 by signer: ")
-    assert bool(text) == (n < 10)
-    p = results.predictions
-    right = p.predicted("resid_post/1") == p.label
-    for k in range(n if n < 10 else 0):
-        value = style.format_value("accuracy", right[p.group == k].mean())
-        assert f"hand{k + 1} {value}" in text
-    best = key_figures(results)[0].detail
-    assert (f"{n} signers: " in best) == (n < 10)
 
 
 @pytest.mark.parametrize("n", NUMBERS)
 def test_the_peak(signers: Signers, n: int) -> None:
     results, found = _found(signers, n)
     assert (results.summary.peak is None) == (n == 2)
-    assert not _sentence(found, "No layer is excluded")
-    results, found = _found(signers, n, signal=0.0)
-    text = _sentence(found, "No layer is excluded")
+    assert "No layer is excluded" not in found.notes["peak"]
+    text = _found(signers, n, signal=0.0)[1].notes["peak"]
     if n == 5:
-        assert text.endswith("from being the peak: 5 signers tell little about its place.")
+        assert "from being the peak: 5 signers tell little about its place." in text
     elif n == 20:
-        assert text.endswith("so the curve shows none.")
+        assert "so the curve shows none." in text
 
 
 @pytest.mark.parametrize("n", NUMBERS)
@@ -108,35 +93,45 @@ def test_memorisation_is_measured_where_signers_outnumber_the_classes(
     assert (results.summary.memorisation is not None) == measured
     said = any("memorisation and selectivity were not measured" in w for w in found.warnings)
     assert said != measured
-    assert any("memorised" in figure.label for figure in key_figures(results)) == measured
+    told = verdicts(results)[-1]
+    assert "memorise" in told.question
+    assert told.answer == f"cannot be told: {n} signers" or measured
+    assert ("random labels" in told.numbers) == measured
 
 
 @pytest.mark.parametrize("n", NUMBERS)
 def test_the_leakage(signers: Signers, n: int) -> None:
     results, found = _found(signers, n)
-    text = _sentence(found, "A random split") or _sentence(found, "No leakage is seen")
     leakage = results.summary.leakage
     assert leakage is not None
-    assert math.isnan(leakage.ci[0]) == (n == 2)
-    if leakage.ci[0] <= 0 <= leakage.ci[1] and abs(leakage.difference) > 5e-4:
-        assert text.endswith("but the two cannot be told apart.")
+    low, high = leakage.ci
+    assert math.isnan(low) == (n == 2)
+    expected = "yes" if low > 0 else "no" if high < MARGIN else f"cannot be told: {n} signers"
+    assert verdicts(results)[1].answer == expected
+    assert "leakage" not in found.notes
+    for ends, answer in (
+        ((0.01, 0.2), "yes"),
+        ((-0.02, 0.04), "no"),
+        ((-0.02, 0.06), f"cannot be told: {n} signers"),
+    ):
+        other = replace(leakage, ci=ends)
+        other_results = replace(results, summary=replace(results.summary, leakage=other))
+        assert verdicts(other_results)[1].answer == answer
 
 
 @pytest.mark.parametrize("n", NUMBERS)
-def test_a_leakage_below_nothing_is_explained_and_no_key_figure(signers: Signers, n: int) -> None:
+def test_a_leakage_below_nothing_is_explained(signers: Signers, n: int) -> None:
     results, _ = _found(signers, n)
     leakage = results.summary.leakage
     assert leakage is not None
     below = replace(leakage, difference=-0.211, ci=(-0.3, -0.1))
     results = replace(results, summary=replace(results.summary, leakage=below))
-    text = _sentence(find(results), "A random split")
     total = len(results.predictions.label)
-    assert text == (
-        "A random split, which may part a signer, gives 21.1 points less than grouped folds. That "
-        f"is no leakage, which cannot be below 0: {total:,} images belong to a signer with images "
-        "of several classes, whose other images teach another class."
+    assert find(results).notes["leakage"] == (
+        f"The random split scores less here, which is no leakage: {total:,} images belong to a "
+        "signer with images of several classes, whose other images teach another class."
     )
-    assert not any("leakage" in figure.label for figure in key_figures(results))
+    assert verdicts(results)[1].answer == "no"
 
 
 @pytest.mark.parametrize("n", NUMBERS)
@@ -153,13 +148,13 @@ def test_an_interval_that_holds_chance_and_a_permutation_test_that_does_not(
     )
     test = PermutationTest(m=199, p=0.005, by_layer={1: LayerTest(p=0.005, p_corrected=0.005)})
     summary = replace(results.summary, permutation_test=test)
-    text = find(replace(results, scores=scores, summary=summary)).headline
+    text = headline(replace(results, scores=scores, summary=summary))
+    assert text.startswith("Nothing shows that layer 1")
     if n < 10:
         assert f"for these {n} signers permuted labels score less (p = 0.005)" in text
         assert "too few to tell of others" in text
-        assert "nothing shows" not in text
     else:
-        assert text.endswith("so nothing shows that it reads them better than chance.")
+        assert "permuted" not in text
 
 
 def test_a_few_images_that_are_groups_of_their_own_are_not_named(signers: Signers) -> None:
@@ -200,7 +195,7 @@ def test_old_results_of_few_signers_draw_nothing_from_the_guess(signers: Signers
     assert guess.ci[0] > 0.5
     against = {**results.summary.against_baselines, "majority": replace(guess, ci=(-0.2, 0.9))}
     old = replace(results, summary=replace(results.summary, against_baselines=against))
-    assert "nothing shows" not in find(old).headline
+    assert "Nothing shows" not in headline(old)
 
 
 @pytest.mark.parametrize("n", NUMBERS)
@@ -219,7 +214,7 @@ def test_tables_and_the_curve_hold_each_of_a_few_signers(signers: Signers, n: in
             right = (p.predicted(feature) == p.label)[p.group == k].mean()
             assert float(told[kind, layer, f"hand{k + 1}"]) == pytest.approx(right)
     assert ("each signer" in plot.caption) == bool(few)
-    page = render_page(results, [plot])
+    page = render_page(Inputs(results), [plot])
     console = Console(file=io.StringIO(), width=120)
     print_table(results.path, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]

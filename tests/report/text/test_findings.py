@@ -15,7 +15,7 @@ from rich.console import Console
 
 from signbridge.report.terminal import print_table
 from signbridge.report.text.findings import describe_data, find
-from signbridge.report.text.key_figures import key_figures
+from signbridge.report.text.first_screen import Verdict, headline, tiles, verdicts
 from signbridge.report.text.page import fit_rows
 from signbridge.results.results import Results, load_results
 from signbridge.store.provenance import grouping
@@ -37,97 +37,101 @@ def _with(
     return replace(results, scores=tuple(scores))
 
 
-def _against(folder: Path, **differences: tuple[float, float, float]) -> str:
-    entries = {
-        name: {"difference": value, "ci": [low, high]}
-        for name, (value, low, high) in differences.items()
-    }
-    return find(_summary(folder, against_baselines=entries)).details[0]
-
-
-def test_baselines_are_compared_by_paired_differences(make_results: Callable[..., Path]) -> None:
-    folder = make_results()
-    layer = load_results(folder).best_layer
-    text = _against(
-        folder,
-        pixels=(-0.212, -0.281, -0.146),
-        vision=(0.072, 0.018, 0.126),
-        projector=(0.015, -0.043, 0.07),
-    )
-    assert f"layer {layer} is clearly below the raw pixels (" in text
-    assert "−21.2 points, −28.1 to −14.6)" in text
-    assert "it is clearly above the vision tower (" in text
-    assert "+7.2 points, +1.8 to +12.6)" in text
-    assert "it cannot be told apart from the projector (" in text
-    assert text.endswith(
-        "A linear probe reads the classes worse at this layer and position than from the raw "
-        "pixels."
-    )
-    assert "harder" not in text
-
-
-def test_no_difference_shows_no_gain(make_results: Callable[..., Path]) -> None:
-    text = _against(
-        make_results(baselines=("pixels", "vision")),
-        pixels=(0.1, 0.02, 0.18),
-        vision=(0.01, -0.05, 0.07),
-    )
-    assert text.endswith("nothing shows that the decoder adds to what was there before it.")
-
-
-def test_a_layer_above_all_baselines_was_picked_for_it(make_results: Callable[..., Path]) -> None:
-    folder = make_results(baselines=("pixels",))
-    assert "is clearly above the raw pixels" in _against(folder, pixels=(0.1, 0.02, 0.18))
-    assert any(
-        "chosen on the images that score it" in s for s in find(load_results(folder)).details
-    )
-
-
-def test_overlapping_intervals_decide_nothing(make_results: Callable[..., Path]) -> None:
-    """Without paired differences the values are given and not compared."""
-    text = find(_summary(make_results(), against_baselines=None)).details[0]
-    assert "was not compared with" in text
-    assert "clearly" not in text
-    assert "told apart" not in text
-
-
-def test_headline_gives_value_interval_and_chance(results_dir: Path) -> None:
-    text = find(_with(load_results(results_dir), low=0.45, high=0.55)).headline
-    for part in ("24 classes", "50.0\u00a0%", "45.0 to 55.0\u00a0%", "chance is 4.2\u00a0%"):
-        assert part in text
-    assert "nothing shows" not in text
-
-
-def test_headline_at_chance_says_so(results_dir: Path) -> None:
-    results = _with(load_results(results_dir), value=0.06, low=0.03, high=0.09)
-    assert "nothing shows" in find(results).headline
-
-
 def _summary(folder: Path, **changes: Any) -> Results:
     path = folder / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return load_results(folder)
 
 
+def _adds(folder: Path, **differences: tuple[float, float, float]) -> Verdict:
+    entries = {
+        name: {"difference": value, "ci": [low, high]}
+        for name, (value, low, high) in differences.items()
+    }
+    return verdicts(_summary(folder, against_baselines=entries))[0]
+
+
+@pytest.mark.parametrize(
+    ("vision", "answer"),
+    [
+        ((0.072, 0.018, 0.126), "yes"),
+        ((-0.072, -0.126, -0.018), "no"),
+        ((0.01, -0.02, 0.04), "no"),
+        ((0.01, -0.05, 0.07), "cannot be told: 144 groups"),
+    ],
+)
+def test_the_decoder_adds_where_it_is_above_every_baseline(
+    make_results: Callable[..., Path], vision: tuple[float, float, float], answer: str
+) -> None:
+    told = _adds(
+        make_results(baselines=("pixels", "vision")), pixels=(0.212, 0.146, 0.281), vision=vision
+    )
+    assert told.answer.startswith(answer)
+    sign = "+" if vision[0] > 0 else "−"
+    assert told.numbers.startswith(f"{sign}{abs(100 * vision[0]):.1f} points over the vision tower")
+
+
+def test_without_paired_differences_nothing_is_told(make_results: Callable[..., Path]) -> None:
+    results = _summary(make_results(), against_baselines=None)
+    told = verdicts(results)[0]
+    assert told.answer.startswith("cannot be told: ")
+    assert told.numbers == "not compared"
+    assert "cannot be told" in headline(results)
+
+
+def test_the_first_tile_gives_value_interval_and_a_guess(results_dir: Path) -> None:
+    results = _with(load_results(results_dir), low=0.45, high=0.55)
+    best = tiles(results)[0]
+    assert (best.value, best.detail) == (
+        "50.0\u00a0%", "45.0 to 55.0\u00a0%; a guess: 4.2\u00a0%"
+    )  # fmt: skip
+    assert "Nothing shows" not in headline(results)
+    assert len(tiles(results)) <= 4
+
+
+def test_the_headline_of_a_guess_says_so(results_dir: Path) -> None:
+    results = _with(load_results(results_dir), value=0.06, low=0.03, high=0.09)
+    assert headline(results).startswith("Nothing shows")
+    for part in ("24 classes", "6.0\u00a0%", "3.0 to 9.0\u00a0%", "a guess 4.2\u00a0%"):
+        assert part in headline(results)
+
+
+@pytest.mark.parametrize(
+    ("ci", "words"),
+    [
+        ([0.4, 1.2], "0.8 bits (0.4 to 1.2) are known and not said, and the decoder adds"),
+        ([-1.2, -0.4], "more is said than a linear probe finds there, by 0.8 bits"),
+        ([-0.4, 1.2], "the difference of 0.8 bits (−0.4 to 1.2) may be chance"),
+        ([None, None], "permit no test of the difference"),
+    ],
+)
+def test_known_against_said_in_one_sentence(
+    make_results: Callable[..., Path], ci: list[float | None], words: str
+) -> None:
+    said = {
+        "layer": 5, "known": {"bits": 2.9}, "class_entropy": 4.6,
+        "text": {"bits": 2.1, "known_minus_said": {"bits": 0.8, "ci": ci}},
+    }  # fmt: skip
+    against = {"pixels": {"difference": 0.3, "ci": [0.2, 0.4]}}
+    results = _summary(make_results(baselines=("pixels",)), said=said, against_baselines=against)
+    text = headline(results)
+    assert text.startswith("Layer 5 knows 2.9 of the 4.6 bits that tell the class, and the answer")
+    assert words in text
+
+
 def test_without_nested_selection_the_flattery_is_said(make_results: Callable[..., Path]) -> None:
-    details = find(_summary(make_results(), nested=None)).details
-    assert any("chosen on the images that score it" in sentence for sentence in details)
+    found = find(_summary(make_results(), nested=None))
+    assert "chosen on the images that score it" in found.notes["peak"]
 
 
 def test_leakage_is_that_of_the_samples_both_splits_score(
     make_results: Callable[..., Path],
 ) -> None:
     folder = make_results()
-    layer = load_results(folder).best_layer
-    leakage = {"layer": layer, "difference": 0.1234, "ci": [-0.01, 0.25]}
-    results = _summary(folder, leakage=leakage)
-    text = " ".join(find(results).details)
-    assert "12.3 points more" in text
-    assert "but the two cannot be told apart" in text
-    (figure,) = [f for f in key_figures(results) if f.label.startswith("leakage")]
-    assert (figure.value, figure.detail) == ("+12.3 points", "−1.0 to +25.0")
-    leakage["ci"] = [0.05, 0.2]
-    assert "told apart" not in " ".join(find(_summary(folder, leakage=leakage)).details)
+    leakage = {"layer": load_results(folder).best_layer, "difference": 0.1234, "ci": [-0.01, 0.25]}
+    told = verdicts(_summary(folder, leakage=leakage))[1]
+    assert told.answer.startswith("cannot be told: ")
+    assert told.numbers == "+12.3 points (−1.0 to +25.0)"
 
 
 def test_warnings_name_unscored_samples_and_failed_fits(make_results: Callable[..., Path]) -> None:
@@ -199,7 +203,7 @@ def test_what_stopped_scikit_learn(
     default = {"accuracy": 0.3, "optimum_accuracy": 0.4, "tol": 1e-4, "max_iter": 100}
     folder = make_results()
     results = _summary(folder, sklearn_default=default | {"n_iter": steps})
-    text = " ".join(find(results).details)
+    text = find(results).notes["fits"]
     assert says in text
     assert ", the optimum 40.0" in text
     assert "before the optimum" not in text
@@ -208,12 +212,12 @@ def test_what_stopped_scikit_learn(
     assert fits["accuracy of scikit-learn's default fit"].startswith("30.0")
     # The same accuracy needs no sentence.
     same = _summary(folder, sklearn_default=default | {"optimum_accuracy": 0.3})
-    assert "scikit-learn" not in " ".join(find(same).details)
+    assert "fits" not in find(same).notes
 
 
 def test_majority_is_a_hurdle_too(make_results: Callable[..., Path]) -> None:
     entries = {"majority": {"difference": 0.02, "ci": [-0.01, 0.05]}}
-    assert "nothing shows" in find(_summary(make_results(), against_baselines=entries)).headline
+    assert "Nothing shows" in headline(_summary(make_results(), against_baselines=entries))
 
 
 def _printed(folder: Path, width: int) -> str:

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from signbridge.report import write_report
-from signbridge.report.text.said import class_answers, naming_sentence, said_sentence
+from signbridge.report.text.first_screen import tiles
+from signbridge.report.text.said import class_answers
 from signbridge.results.results import load_results
 
 
@@ -34,26 +35,20 @@ def talking(silent):
 
 def test_the_page_tells_what_was_said(talking):
     results = load_results(talking)
-    assert said_sentence(results).startswith("Layer 5 knows 2.9")
-    sentence = naming_sentence(results).replace("\u00a0", " ")
-    assert sentence == (
-        "The answer names the class for 25.0 % of the images (7 different answers); the forced "
-        "choice without a probe is right for 12.5 %."
-    )
+    choice, names = tiles(results)[-2:]
+    assert (choice.label, choice.value) == ("right by the model’s forced choice", "12.5\u00a0%")
+    assert (names.value, names.detail) == ("25.0\u00a0%", "7 different answers")
     first, second = class_answers(results)
     assert (first.class_name, first.answers[0][0]) == ("A", "fist")
     assert second.answers == (("(nothing)", "100.0\u00a0%"),)
     page = write_report(talking, umap="none").read_text(encoding="utf-8")
-    assert "Known and said, in bits" in page
-    assert "the answer says 1.2. &lt;b&gt;" in page
     assert "commonest answers" in page
 
 
 def test_a_folder_where_nothing_was_said_says_nothing_of_it(silent):
     results = load_results(silent)
-    assert said_sentence(results) == naming_sentence(results) == ""
     assert class_answers(results) == []
-    assert "Known and said" not in write_report(silent, umap="none").read_text("utf-8")
+    assert not any("model" in tile.label for tile in tiles(results))
 
 
 @pytest.mark.parametrize("damage", ["", "class_name,answer\nA,fist\n", "x\n1\n"])
