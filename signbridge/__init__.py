@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from signbridge.runtime.torchvision import watch
 from signbridge.version import __version__
 
 if TYPE_CHECKING:
@@ -20,3 +21,6 @@ def __getattr__(name: str) -> Any:
 
         return getattr(store, name)
     raise AttributeError(f"module 'signbridge' has no attribute {name!r}")
+
+
+watch()

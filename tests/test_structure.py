@@ -37,7 +37,7 @@ FLOORS: dict[str, set[str]] = {
 }
 FLOORS["cli"] = set(FLOORS)
 FLOORS["__main__"] = {"cli"}
-FLOORS["__init__"] = {"version", "store"}
+FLOORS["__init__"] = {"version", "store", "runtime"}
 """What each folder, or file beside them, may import of the package besides itself."""
 
 HEAVY = {"torch", "transformers", "lightning", "torchmetrics", "bitsandbytes"}

@@ -24,7 +24,7 @@ from signbridge.model.files import (
     stored_tensors,
     weights_sha256,
 )
-from signbridge.model.processor import load_processor
+from signbridge.model.processor import load_processor, without_package
 from signbridge.model.random_weights import initialiser, model_skeleton
 from signbridge.model.settings import config_record, generation_record, processor_records
 from signbridge.runtime.files import file_sha256
@@ -187,7 +187,7 @@ def _config(spec: str, folder: Path) -> Any:
         with quiet_transformers():
             return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
-        raise _without_package(spec, error) from error
+        raise without_package(spec, error) from error
     except Exception as error:
         # The constructors of a hundred families check and compute what they like.
         raise ModelError(
@@ -227,17 +227,10 @@ def _skeleton(spec: str, folder: Path, config: Any, most: int) -> PreTrainedMode
     except SignBridgeError:
         raise
     except ImportError as error:
-        raise _without_package(spec, error) from error
+        raise without_package(spec, error) from error
     except Exception as error:
         raise ModelError(
             f"{folder / 'config.json'} describes no model that can be built ({first_line(error)}): "
             "fetch it again."
         ) from error
     return skeleton
-
-
-def _without_package(spec: str, error: ImportError) -> ModelError:
-    return ModelError(
-        f"{spec} needs a package that is missing or does not fit ({first_line(error)}): install "
-        f"{error.name or 'it'} in the version that goes with the others."
-    )

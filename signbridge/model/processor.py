@@ -8,6 +8,7 @@ video processor asks for torchvision, which nothing here does.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers.utils.hub import PushToHubMixin
 from signbridge.errors import ModelError, SignBridgeError, first_line
 from signbridge.model.families import is_encoder_decoder
 from signbridge.model.files import PROCESSORS, check_processor_files, parsed, template_file
+from signbridge.runtime import torchvision
 from signbridge.runtime.bounded import FailedError, bounded
 from signbridge.runtime.terminal import quiet_transformers
 from signbridge.runtime.words import listed
@@ -64,11 +66,7 @@ def load_processor(spec: str, folder: Path, config: Any) -> Any:
         with quiet_transformers():
             processor = _assembled(spec, folder, config)
     except ImportError as error:
-        raise ModelError(
-            f"The processor of {spec} needs a package that is missing or does not fit "
-            f"({first_line(error)}): install {error.name or 'it'} in the version that goes with "
-            "the others."
-        ) from error
+        raise without_package(f"The processor of {spec}", error) from error
     if processor.tokenizer.pad_token is None:
         if processor.tokenizer.eos_token is None:
             raise ModelError(
@@ -80,6 +78,20 @@ def load_processor(spec: str, folder: Path, config: Any) -> Any:
     processor.tokenizer.padding_side = "right" if is_encoder_decoder(config) else "left"
     _check(folder, processor)
     return processor
+
+
+def without_package(what: str, error: ImportError) -> ModelError:
+    """Say which package ``what`` needs: one that is not there, or does not fit the others."""
+    package = _package(error)
+    why = torchvision.fault if package == "torchvision" else None
+    return ModelError(
+        f"{what} needs a package that is missing or does not fit ({why or first_line(error)}): "
+        f"install {package or 'it'} in the version that goes with the others."
+    )
+
+
+def _package(error: ImportError) -> str:
+    return (error.name or "").partition(".")[0]
 
 
 @contextmanager
@@ -192,11 +204,28 @@ def _processor_class(spec: str, folder: Path, config: Any) -> Any:
     # torchvision is missing, although their stills need none.
     home = package._class_to_module.get(name)
     if name is not None and home is not None:
-        return getattr(importlib.import_module(f"transformers.{home}"), name)
+        return getattr(_imported(f"transformers.{home}"), name)
     raise ModelError(
         f"{spec} names {name or 'no processor class'}, which this version of transformers does "
         "not have: fetch its processor_config.json again, or give another model."
     )
+
+
+def _imported(module: str) -> Any:
+    """A processor's module; one that takes a helper from torchvision's file has pillow's."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package, found, name = module.rpartition(".processing_")
+        if _package(error) != "torchvision" or not found:
+            raise
+        pillow = importlib.import_module(f"{package}.image_processing_pil_{name}")
+        theirs = f"{package}.image_processing_{name}"
+        sys.modules[theirs] = pillow
+        try:
+            return importlib.import_module(module)
+        finally:
+            del sys.modules[theirs]
 
 
 def _named_class(file: Path) -> str | None:

@@ -95,7 +95,7 @@ class PatchFeatures(Reading):
 
     def _entering(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         if self.value is None:
-            self._average(args[0])
+            self._average(self._unpacked(args[0]))
 
     def _leaving(
         self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -110,8 +110,7 @@ class PatchFeatures(Reading):
             features, counts = features[real], real.flatten(1).sum(dim=1).tolist()
         elif features.ndim == 4:  # maps of channels: (images, channels, height, width)
             features = features.flatten(2).transpose(1, 2)
-        elif features.ndim == 3 and len(features) < len(self._inputs["pixel_values"]):
-            features = features[0]  # (1, patches of all images, width)
+        features = self._unpacked(features)
         if features.ndim == 3:
             before = class_tokens(self._model, self._inputs, features.shape[1])
             features = features[:, before:]
@@ -119,6 +118,11 @@ class PatchFeatures(Reading):
         masks = [kwargs.get(name) for name in ("patch_attention_mask", "pixel_attention_mask")]
         mask = next((found.flatten(1).bool() for found in masks if found is not None), None)
         self._average(features, counts, mask)
+
+    def _unpacked(self, features: torch.Tensor) -> torch.Tensor:
+        """Drop the first axis of features that hold all images' patches in one row."""
+        packed = features.ndim == 3 and len(features) < len(self._inputs["pixel_values"])
+        return features[0] if packed else features
 
     def _average(
         self,

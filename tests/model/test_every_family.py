@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from fixtures.families import FAMILIES, NEEDS_TORCHVISION, family_folder, plain, plain_vision
+from fixtures.families import FAMILIES, family_folder, plain, plain_vision
 from fixtures.further_families import FURTHER, ONE_BY_ONE
 from PIL import Image
 
-from signbridge.errors import ModelError
 from signbridge.model import DECODER_LAYERS
 from signbridge.model.answers import class_answers
 from signbridge.model.certificate import certify
@@ -20,7 +19,7 @@ from signbridge.model.quantization import planned_quantization, quantized
 from signbridge.model.sites import site_widths
 
 TRIED = [
-    *sorted(FAMILIES.keys() - NEEDS_TORCHVISION),
+    *sorted(FAMILIES),
     *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(FURTHER.keys() - ONE_BY_ONE)),
 ]
 NAMES = ("A", "letter", "two words")
@@ -125,9 +124,3 @@ def test_four_bits_cover_what_the_record_says(family):
     loaded = quantized(load_model(description, "cpu", quantization="nf4"), description.skeleton)
     assert loaded == planned
     assert set(loaded.kinds.values()) == {"nf4"}
-
-
-@pytest.mark.parametrize("name", sorted(NEEDS_TORCHVISION))
-def test_a_family_whose_processor_needs_torchvision_says_so(name, tmp_path):
-    with pytest.raises(ModelError, match=r"needs a package .*: install torchvision in the version"):
-        describe_model(str(family_folder(name, tmp_path)))

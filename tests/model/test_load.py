@@ -11,6 +11,7 @@ from signbridge.model import load
 from signbridge.model.description import TINY_FOLDER, describe_model
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
+from signbridge.model.processor import without_package
 from signbridge.model.quantization import (
     compute_dtype_for,
     planned_quantization,
@@ -248,3 +249,11 @@ def test_not_enough_memory_is_said_before_loading(tiny, monkeypatch):
     monkeypatch.setattr(load.psutil, "virtual_memory", lambda: Small)
     with pytest.raises(ModelError, match="does not fit into the memory of cpu"):
         load_model(tiny, "cpu")
+
+
+def test_a_package_that_does_not_fit_is_named_with_the_reason(monkeypatch):
+    fault = "torchvision 9 does not load beside torch 8 (no nms)"
+    monkeypatch.setattr("signbridge.runtime.torchvision.fault", fault)
+    error = ModuleNotFoundError("No module named 'torchvision.io'", name="torchvision.io")
+    said = str(without_package("The processor of it", error))
+    assert f"({fault}): install torchvision in the version" in said
