@@ -14,12 +14,14 @@ from typing import Any, Literal
 from signbridge.demo.command import demo
 from signbridge.errors import ModelError, StoreError
 from signbridge.extraction.config import ExtractConfig
+from signbridge.model.prompts import question_name
 from signbridge.probes.config import Protocol, SweepConfig
+from signbridge.results.format import MOST_COMPARED
 from signbridge.runtime.processes import is_first_process
 from signbridge.runtime.terminal import as_text, say
 
 
-def extract(**options: Any) -> Path:
+def extract(**options: Any) -> list[Path]:
     """Run labelled images through a model and write the residual stream of its decoder layers.
 
     The same command again continues where it was stopped.
@@ -42,7 +44,8 @@ class RunConfig(ExtractConfig, Protocol):
     """All options of ``signbridge run``: those of extract and the protocol of the probes.
 
     Args:
-        results: the folder for the results; results/STORE by default.
+        results: the folder for the results, of several questions one folder a question inside;
+            results/STORE by default.
         random_weights_control: extract the same images with random weights too, and probe those
             beside the model's own; weights_seed is their seed.
         max_new_tokens: length of the greedy answer, compared with what the layers know; 0 asks for
@@ -67,6 +70,11 @@ class RunConfig(ExtractConfig, Protocol):
         # What makes no sense for a step is refused here, before the first of them.
         self.probing()
         self.extractions()
+        if len(self.prompts) > MOST_COMPARED:
+            raise ModelError(
+                f"run compares at most {MOST_COMPARED} questions, not {len(self.prompts)}: give "
+                "fewer, or use extract, train_probes and compare."
+            )
 
     def extractions(self) -> list[ExtractConfig]:
         """What to extract: with the model's own weights, and for the control with random ones."""
@@ -87,6 +95,16 @@ class RunConfig(ExtractConfig, Protocol):
             ExtractConfig(**own | {"weights": "random", "output": output}),
         ]
 
+    def probings(self) -> list[SweepConfig]:
+        """How to probe the store of each question, in a folder of its own inside the results."""
+        probing = self.probing()
+        if isinstance(self.prompt, str) or self.results is None:
+            return [probing] * len(self.prompts)
+        return [
+            replace(probing, output=str(Path(self.results) / question_name(prompt)))
+            for prompt in self.prompt
+        ]
+
     def probing(self) -> SweepConfig:
         """How to probe; the stores are not known yet."""
         protocol = {one.name: getattr(self, one.name) for one in fields(Protocol)}
@@ -95,8 +113,11 @@ class RunConfig(ExtractConfig, Protocol):
         )
 
 
-def run(**options: Any) -> Path:
-    """Do the whole job: extract, train_probes and report, one after the other."""
+def run(**options: Any) -> list[Path]:
+    """Do the whole job: extract, train_probes and report, one after the other.
+
+    Of several questions each is probed, and at the end they are compared on the same images.
+    """
     from signbridge.report.figures.embedding import warm_up
 
     config = RunConfig(**options)
@@ -105,7 +126,8 @@ def run(**options: Any) -> Path:
 
         file_sha256(config.split_file)  # it can be read
     _check_stores(config.extractions())
-    _check_results(config.probing(), config.output or "store.h5")
+    for probing, output in zip(config.probings(), config.outputs("store.h5"), strict=True):
+        _check_results(probing, output)
     images = _open_images(config)
     from signbridge.probes.dataset.plan import check_split
 
@@ -119,12 +141,18 @@ def run(**options: Any) -> Path:
     )
     if is_first_process():
         warm_up()  # the report's maps, compiled while images run through the model
-    stores = [str(_extract(one, images)) for one in config.extractions()]
+    own, *controls = [_extract(one, images) for one in config.extractions()]
     # The other processes of a distributed extraction have done their part.
     if not is_first_process():
-        return Path(stores[0])
-    control = stores[1] if len(stores) > 1 else None
-    return _train_probes(replace(config.probing(), store=stores[0], control=control))
+        return own
+    folders = []
+    for number, store in enumerate(own):
+        control = str(controls[0][number]) if controls else None
+        sweep = replace(config.probings()[number], store=str(store), control=control)
+        folders.append(_train_probes(sweep))
+    if len(folders) > 1:
+        compare([str(folder) for folder in folders])
+    return folders
 
 
 def _check_stores(configs: list[ExtractConfig]) -> None:
@@ -132,7 +160,8 @@ def _check_stores(configs: list[ExtractConfig]) -> None:
     from signbridge.store.output import check_output
 
     for config in configs:
-        check_output(config.output or "activations/store.h5", overwrite=config.overwrite)
+        for output in config.outputs("activations/store.h5"):
+            check_output(output, overwrite=config.overwrite)
 
 
 def _check_results(config: SweepConfig, store: str) -> None:
@@ -163,7 +192,7 @@ def _open_images(config: ExtractConfig) -> Any:
         )
 
 
-def _extract(config: ExtractConfig, images: Any) -> Path:
+def _extract(config: ExtractConfig, images: Any) -> list[Path]:
     from signbridge.extraction.extract import run_extraction
     from signbridge.model.description import describe_model
 

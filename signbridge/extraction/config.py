@@ -12,7 +12,7 @@ from typing import Literal
 
 from signbridge.errors import ModelError, StoreError, refuse_empty
 from signbridge.model import ComputeDtype, Position, Quantization, Weights
-from signbridge.model.prompts import DEFAULT_TEMPLATE, check_prompt
+from signbridge.model.prompts import DEFAULT_TEMPLATE, check_prompt, question_name
 from signbridge.runtime.commands import command_line
 
 
@@ -29,7 +29,9 @@ class CaptureConfig:
             what a 4-bit checkpoint names.
         position: the token whose vector is kept; 'last_generated' needs max_new_tokens above 0.
         prompt: the question about each image: a text with <image> exactly once, or the name of a
-            bundled question (sign, letter, gesture, describe), put as its chat template has it.
+            bundled question (sign, letter, gesture, describe), put as its chat template has it. A
+            list such as '[sign,letter]' makes a store of each, named OUTPUT-QUESTION, and runs
+            each image once.
         max_new_tokens: length of the greedy answer that is stored; 0 asks for no answer.
         forced_choice: store how probable each class name is as the whole answer; 'auto' leaves it
             out, with a note, where the model has no way to write a name.
@@ -57,7 +59,7 @@ class CaptureConfig:
     quantization: Quantization = "auto"
     compute_dtype: ComputeDtype = "auto"
     position: Position = "last_prompt"
-    prompt: str = DEFAULT_TEMPLATE
+    prompt: str | list[str] = DEFAULT_TEMPLATE
     max_new_tokens: int = 0
     forced_choice: bool | Literal["auto"] = False
     answers: str | None = None
@@ -87,7 +89,13 @@ class CaptureConfig:
                 "Position last_generated needs an answer to be generated: give --max_new_tokens, "
                 "for instance 20."
             )
-        check_prompt(self.prompt)
+        for prompt in self.prompts:
+            check_prompt(prompt)
+        if not self.prompts:
+            raise ModelError("--prompt is []: give at least one question.")
+        again = next((one for one in self.prompts if self.prompts.count(one) > 1), None)
+        if again is not None:
+            raise ModelError(f"--prompt asks {again!r} twice: give each question once.")
         if self.answers is not None:
             from signbridge.model.words import read_words
 
@@ -107,6 +115,26 @@ class CaptureConfig:
                 raise ModelError(f"--layers is {chosen}: give at least one layer, and each once.")
         if self.output and (self.output.endswith("/") or Path(self.output).is_dir()):
             raise StoreError(f"{self.output} is a folder: give the name of a file for the store.")
+
+    @property
+    def prompts(self) -> list[str]:
+        """The questions, mostly one."""
+        return [self.prompt] if isinstance(self.prompt, str) else list(self.prompt)
+
+    def outputs(self, default: str) -> list[str]:
+        """The store of each question: the output, with the question's name where a list is given.
+
+        Args:
+            default: the output where none is given.
+        """
+        output = self.output or default
+        if isinstance(self.prompt, str):
+            return [output]
+        place = Path(output)
+        return [
+            str(place.with_name(f"{place.stem}-{question_name(prompt)}{place.suffix}"))
+            for prompt in self.prompt
+        ]
 
 
 @dataclass(frozen=True)

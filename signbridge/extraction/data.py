@@ -20,6 +20,7 @@ from signbridge.model.certificate import Certificate, certify
 from signbridge.model.description import ModelDescription
 from signbridge.model.forward import CaptureRequest
 from signbridge.model.processor import prepare
+from signbridge.model.questions import Endings, shared_prefix
 from signbridge.store import Shard
 
 # Below this many images, starting worker processes costs more than they save: a GPU waits for every
@@ -126,42 +127,52 @@ class ExtractionDataModule(LightningDataModule):
     Args:
         images: the labelled images.
         processor: the model's processor.
-        prompt: the question, with the processor's own image token.
+        prompts: the questions, with the processor's own image token; batches hold the first.
         limit: the most images of a forward pass.
         begin: called with the trainer once the processes of the run know each other; returns
-            the shards that this process is to make.
+            for each question the shards that this process is to make.
         num_workers: processes that decode and prepare images; None chooses.
         thumbnails: asked after ``begin`` whether the store keeps the images, made small.
 
     Attributes:
-        shards: this process's shards, known after ``setup``.
+        shards: this process's shards, of whatever question, known after ``setup``.
     """
 
     def __init__(
         self,
         images: ImageSet,
         processor: Any,
-        prompt: str,
+        prompts: Sequence[str],
         limit: BatchLimit,
-        begin: Callable[[Trainer], Sequence[Shard]],
+        begin: Callable[[Trainer], Sequence[Sequence[Shard]]],
         num_workers: int | None = None,
         thumbnails: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         # A worker may find nothing left to do; the others must not care.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self._dataset = BatchDataset(images, processor, prompt)
+        self._dataset = BatchDataset(images, processor, prompts[0])
+        self._prompts = prompts
         self._limit = limit
         self._begin = begin
         self._num_workers = num_workers
         self._thumbnails = thumbnails
+        self._pending: list[set[Shard]] = []
         self.shards: list[Shard] = []
 
     def setup(self, stage: str) -> None:
         """Learn this process's shards."""
         assert self.trainer is not None
-        self.shards = list(self._begin(self.trainer))
+        self._pending = [set(shards) for shards in self._begin(self.trainer)]
+        self.shards = sorted(set().union(*self._pending), key=lambda shard: shard.start)
         self._dataset.thumbnails = self._thumbnails()
+
+    def pending(self, rows: range | None = None) -> list[bool]:
+        """For each question, whether anything is to be made for it, or for these rows of it."""
+        return [
+            any(rows is None or shard.start <= rows.start < shard.stop for shard in shards)
+            for shards in self._pending
+        ]
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return a loader of prepared batches, one per item."""
@@ -190,11 +201,23 @@ class ExtractionDataModule(LightningDataModule):
         return self.transfer_batch_to_device(self._dataset[rows], device, 0)
 
     def certify(
-        self, model: Any, description: ModelDescription, request: CaptureRequest
+        self, model: Any, description: ModelDescription, request: CaptureRequest, question: int
     ) -> Certificate:
         """Try a loaded model on the first image of this process, see ``model/certificate.py``."""
         picture = self._dataset.images.load(self.shards[0].start)
-        return certify(model, description, self._dataset.prompt, picture, request)
+        return certify(model, description, self._prompts[question], picture, request)
+
+    def shared_prefix(
+        self,
+        model: Any,
+        description: ModelDescription,
+        requests: Sequence[CaptureRequest | None],
+        *,
+        pads: bool,
+    ) -> tuple[Endings, float]:
+        """Try on that image whether the questions can share it, see ``model/questions.py``."""
+        picture = self._dataset.images.load(self.shards[0].start)
+        return shared_prefix(model, description, self._prompts, picture, requests, pads=pads)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -28,17 +29,20 @@ from signbridge.model.forward import CaptureRequest, cpu_threads_for
 from signbridge.model.processor import answer_context
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import compute_dtype_of, planned_quantization
+from signbridge.model.questions import NotSharedError
 from signbridge.model.sites import site_widths, sites_of
 from signbridge.model.words import words_of
 from signbridge.runtime.processes import (
     PATIENCE,
     had_or_refused,
+    is_first_process,
     plain_trainer,
     process_settings,
 )
 from signbridge.runtime.stopping import stoppable
-from signbridge.runtime.terminal import quiet_lightning
-from signbridge.store import SampleTable, StoreSpec
+from signbridge.runtime.terminal import as_text, quiet_lightning
+from signbridge.runtime.words import listed
+from signbridge.store import SampleTable, Shard, StoreSpec
 
 _RECORDED_VERSIONS = ("signbridge", "torch", "transformers", "bitsandbytes", "lightning", "pillow")
 
@@ -51,7 +55,7 @@ def extract_activations(
     shard_size: int = 256,
     console: Console | None = None,
     **options: Any,
-) -> Path:
+) -> Path | list[Path]:
     """As :func:`run_extraction`, with the options of :class:`CaptureConfig` as keywords.
 
     Args:
@@ -63,14 +67,15 @@ def extract_activations(
         **options: the other fields of :class:`~signbridge.extraction.config.CaptureConfig`.
 
     Returns:
-        The path of the finished store.
+        The path of the finished store; of a list of questions the path of each.
 
     Raises:
         SignBridgeError: if an option, the model or the disk does not allow it.
         Interrupted: on Ctrl-C or SIGTERM; finished shards are kept.
     """
     config = CaptureConfig(output=str(output), **options)
-    return run_extraction(images, description, config, shard_size=shard_size, console=console)
+    paths = run_extraction(images, description, config, shard_size=shard_size, console=console)
+    return paths[0] if isinstance(config.prompt, str) else paths
 
 
 def run_extraction(
@@ -80,29 +85,163 @@ def run_extraction(
     *,
     shard_size: int = 256,
     console: Console | None = None,
-    left_out: str | None = None,
-    without: Mapping[str, str] | None = None,
-) -> Path:
+) -> list[Path]:
     """Write the residual stream of every wanted decoder layer for every image to a store.
 
-    Called again with the same arguments it continues where it was stopped, and returns at once
-    when the store is complete.
+    Of several questions each has a store of its own, and each image is run once where the model
+    can continue from there. Called again with the same arguments it continues where it was
+    stopped, and returns at once when the stores are complete.
 
-    Args, returned value and errors are those of :func:`extract_activations`; ``left_out`` says why
-    a forced choice was not made that would have been, ``without`` of each baseline inside the model
-    why it is not read.
+    Args and errors are those of :func:`extract_activations`; a path is returned for each question.
     """
     console = console or Console(stderr=True)
-    output = Path(config.output or f"activations/{description.name}-{images.name}.h5")
+    paths = config.outputs(f"activations/{description.name}-{images.name}.h5")
+    questions = [
+        _Question(replace(config, prompt=prompt, output=path))
+        for prompt, path in zip(config.prompts, paths, strict=True)
+    ]
+    run = partial(_run, images, description, shard_size=shard_size, console=console)
+    try:
+        run(questions)
+    except NotSharedError as error:
+        if is_first_process():
+            text = f"each question is run by itself, images and all: {error}"
+            console.print(as_text(text), soft_wrap=True)
+        for question in questions:
+            run([question])
+    return [Path(path) for path in paths]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One question of a run.
+
+    Attributes:
+        config: with this question alone, and its output; questions differ in nothing else.
+        left_out: why a forced choice is not made that would have been.
+        without: of each baseline inside the model that is not read, why; None if not known yet.
+    """
+
+    config: CaptureConfig
+    left_out: str | None = None
+    without: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A question as the processor takes it, what is read, and its store."""
+
+    question: _Question
+    prompt: str
+    request: CaptureRequest
+    store: StoreOutput
+
+
+def _run(
+    images: ImageSet,
+    description: ModelDescription,
+    questions: Sequence[_Question],
+    *,
+    shard_size: int,
+    console: Console,
+) -> None:
+    """Run one question, or several that continue from one pass over each image.
+
+    Raises:
+        NotSharedError: if several cannot.
+    """
+    config = questions[0].config
+    trainer = _trainer(config.accelerator, config.devices, config.num_nodes, config.strategy)
+    planned = [
+        _planned(images, description, question, trainer, shard_size, console, number)
+        for number, question in enumerate(questions)
+    ]
+    prompts, stores = [one.prompt for one in planned], [one.store for one in planned]
+    again = next((prompt for prompt in prompts if prompts.count(prompt) > 1), None)
+    if again is not None:
+        raise ModelError(f"Two questions of --prompt are one text, {again!r}: give each once.")
+    limit = BatchLimit(config.batch_size, stores[0].say if trainer.is_global_zero else None)
+    module = ExtractionModule(
+        description,
+        [one.request for one in planned],
+        limit,
+        quantization=config.quantization,
+        compute_dtype=config.compute_dtype,
+    )
+
+    def begin(trainer: Trainer) -> list[list[Shard]]:
+        shards, beside = [], 0
+        for store in stores:
+            shards.append(store.begin(trainer, beside))
+            beside += store.needed
+        return shards
+
+    data = ExtractionDataModule(
+        images,
+        description.processor,
+        prompts,
+        limit,
+        begin,
+        config.num_workers,
+        lambda: any(store.thumbnails for store in stores),
+    )
+    trainer.callbacks += [ExtractionProgress(console), *stores]  # type: ignore[attr-defined]
+    outputs = listed([str(one.config.output) for one in questions])
+    device = trainer.strategy.root_device
+    questions = [one.question for one in planned]
+    try:
+        with stoppable(how_to_continue(outputs), lambda: trainer.received_sigterm):
+            with quiet_lightning(), cpu_threads_for(description.hidden_size, device):
+                trainer.predict(module, datamodule=data, return_predictions=False)
+            trainer.strategy.barrier("all shards are written")
+            if trainer.is_global_zero:
+                for number, store in enumerate(stores):
+                    store.finish(module.record(number) if data.shards else {})
+    except NamesError as error:  # found when the loaded model was tried; nothing is stored yet
+        if config.forced_choice != "auto" or trainer.world_size > 1:
+            raise
+        why = module.unscored or {0: error}
+        questions = [
+            _without_choice(one, f"forced choice is left out: {why[k].reason}") if k in why else one
+            for k, one in enumerate(questions)
+        ]
+    except SiteError as error:
+        if module.was_tried or trainer.world_size > 1:
+            raise
+        lacking = {error.site: error.reason}
+        questions = [replace(one, without={**(one.without or {}), **lacking}) for one in questions]
+    except RuntimeError as error:
+        raise _in_one_sentence(error, trainer, outputs) from error
+    else:
+        return
+    finally:
+        module.free()
+        for store in stores:
+            store.close()
+    _run(images, description, questions, shard_size=shard_size, console=console)
+
+
+def _planned(
+    images: ImageSet,
+    description: ModelDescription,
+    question: _Question,
+    trainer: Trainer,
+    shard_size: int,
+    console: Console,
+    number: int,
+) -> _Planned:
+    """Plan one question: refuse what cannot be had, and find what is still to be made."""
+    config, left_out = question.config, question.left_out
+    output = Path(str(config.output))
     widths = site_widths(description.skeleton)
-    there = begun(output) if without is None and not config.overwrite else None
-    without = without or {}
+    there = begun(output) if question.without is None and not config.overwrite else None
+    without = question.without or {}
     if there is not None:  # what was left out then stays out
         lacking = [site for site in widths if site not in there.baselines]
         without = dict.fromkeys(lacking, "this store was begun without it")
         if config.forced_choice == "auto" and "forced_choice_left_out" in there.provenance:
             left_out = str(there.provenance["forced_choice_left_out"])
-            config = _without_choice(config)
+            config = _without_choice(question, left_out).config
     position, max_new_tokens = config.position, config.max_new_tokens
     _check_answer_length(max_new_tokens, description.context_length)
     encoder = is_encoder_decoder(description.config)
@@ -112,7 +251,8 @@ def run_extraction(
             "its encoder, which sees no answer; give another --position."
         )
     wanted = resolve_layers(config.layers, description.n_layers)
-    prompt = resolve_prompt(config.prompt, description.processor, description.config.model_type)
+    (text,) = config.prompts
+    prompt = resolve_prompt(text, description.processor, description.config.model_type)
     asked = prompt_for_processor(prompt, description.processor)
     words = None
     if config.answers is not None:
@@ -128,7 +268,6 @@ def run_extraction(
             if config.forced_choice != "auto":
                 raise
             left_out = f"forced choice is left out: {error.reason}"
-    trainer = _trainer(config.accelerator, config.devices, config.num_nodes, config.strategy)
     device = trainer.strategy.root_device
     planned = planned_quantization(description, config.quantization, device)
     compute_dtype = compute_dtype_of(description, config.compute_dtype, device)
@@ -199,64 +338,19 @@ def run_extraction(
         keep_shards=config.keep_shards,
         shard_size=shard_size,
         console=console,
+        question=number,
     )
     for note in notes if trainer.is_global_zero else ():
         store.say(note)
-    limit = BatchLimit(config.batch_size, store.say if trainer.is_global_zero else None)
-    module = ExtractionModule(
-        description,
-        request,
-        limit,
-        quantization=config.quantization,
-        compute_dtype=config.compute_dtype,
-    )
-    data = ExtractionDataModule(
-        images,
-        description.processor,
-        asked,
-        limit,
-        store.begin,
-        config.num_workers,
-        lambda: store.thumbnails,
-    )
-    trainer.callbacks += [ExtractionProgress(console), store]  # type: ignore[attr-defined]
-    try:
-        with stoppable(how_to_continue(output), lambda: trainer.received_sigterm):
-            with quiet_lightning(), cpu_threads_for(description.hidden_size, device):
-                trainer.predict(module, datamodule=data, return_predictions=False)
-            trainer.strategy.barrier("all shards are written")
-            if trainer.is_global_zero:
-                found = {} if module.certificate is None else module.certificate.record()
-                store.finish({"batch_size": limit.images, **found} if data.shards else {})
-    except NamesError as error:  # found when the loaded model was tried; nothing is stored yet
-        if config.forced_choice != "auto" or trainer.world_size > 1:
-            raise
-        left_out, config = f"forced choice is left out: {error.reason}", _without_choice(config)
-    except SiteError as error:
-        if module.certificate is not None or trainer.world_size > 1:
-            raise
-        without = {**without, error.site: error.reason}
-    except RuntimeError as error:
-        raise _in_one_sentence(error, trainer, output) from error
-    else:
-        return output
-    finally:
-        module.free()
-        store.close()
-    return run_extraction(
-        images,
-        description,
-        config,
-        shard_size=shard_size,
-        console=console,
-        left_out=left_out,
-        without=without,
-    )
+    return _Planned(_Question(config, left_out, without), asked, request, store)
 
 
-def _without_choice(config: CaptureConfig) -> CaptureConfig:
+def _without_choice(question: _Question, why: str) -> _Question:
+    config = question.config
     kept = config.answers if config.max_new_tokens else None
-    return replace(config, forced_choice=False, answers=kept)
+    return replace(
+        question, config=replace(config, forced_choice=False, answers=kept), left_out=why
+    )
 
 
 def resolve_layers(layers: Literal["all"] | Sequence[int], n_layers: int) -> tuple[int, ...]:
@@ -289,7 +383,7 @@ def _check_answer_length(max_new_tokens: int, context_length: int | None) -> Non
         )
 
 
-def _in_one_sentence(error: RuntimeError, trainer: Trainer, output: Path) -> Exception:
+def _in_one_sentence(error: RuntimeError, trainer: Trainer, output: str) -> Exception:
     """Say what ended a helping process; any other error is a defect and stays as it is."""
     if "DataLoader worker" in str(error):
         return ModelError(

@@ -12,14 +12,21 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from numpy.typing import NDArray
 
-from signbridge.errors import ModelError, first_line
+from signbridge.errors import ModelError, NamesError, first_line
 from signbridge.extraction.batch_size import BatchLimit
 from signbridge.extraction.data import Batch, ExtractionDataModule, split_rows
 from signbridge.model import ComputeDtype, Quantization
 from signbridge.model.certificate import Certificate
 from signbridge.model.description import ModelDescription
-from signbridge.model.forward import CaptureRequest, is_out_of_memory, run_batch, to_model
+from signbridge.model.forward import (
+    Captured,
+    CaptureRequest,
+    is_out_of_memory,
+    run_batch,
+    to_model,
+)
 from signbridge.model.load import load_model
+from signbridge.model.questions import Endings, NotSharedError, run_questions
 
 
 class HostCopy:
@@ -63,19 +70,22 @@ class ExtractionModule(LightningModule):
 
     Args:
         description: which model.
-        request: what to read.
+        requests: what to read for each question; several continue from one pass over an image.
         limit: the most images of a forward pass; lowered when memory runs out.
         quantization: ``nf4`` or ``none``.
         compute_dtype: dtype of the forward pass.
 
     Attributes:
-        certificate: what the loaded model was found to do, or None before.
+        certificates: what the loaded model was found to do, by question.
+        shared: how far a question that continues was off a prompt that is run whole, or None.
+        unscored: why class names cannot be scored, by question.
+        was_tried: whether the loaded model was found fit for every question.
     """
 
     def __init__(
         self,
         description: ModelDescription,
-        request: CaptureRequest,
+        requests: Sequence[CaptureRequest],
         limit: BatchLimit,
         *,
         quantization: Quantization,
@@ -83,11 +93,15 @@ class ExtractionModule(LightningModule):
     ) -> None:
         super().__init__()
         self._description = description
-        self._request = request
+        self._requests = list(requests)
+        self._endings: Endings = ()
         self._limit = limit
         self._quantization = quantization
         self._compute_dtype = compute_dtype
-        self.certificate: Certificate | None = None
+        self.certificates: dict[int, Certificate] = {}
+        self.shared: float | None = None
+        self.unscored: dict[int, NamesError] = {}
+        self.was_tried = False
         # In a tuple, so that Lightning does not move a quantised model about as its submodule.
         self._loaded: tuple[Any, ...] = ()
 
@@ -98,32 +112,87 @@ class ExtractionModule(LightningModule):
         ``configure_model`` the GPU would be the default device of every tensor that is made, those
         of the host included.)
         """
-        if self._loaded or not self._data.shards:
+        if self._loaded:
             return
-        device = self.trainer.strategy.root_device
+        shards = self._data.shards
+        if shards:
+            self._load()
+        if len(self._requests) > 1:
+            self._share()
+        if shards:
+            first, device = shards[0], self.trainer.strategy.root_device
+            self._limit.choose(
+                lambda images: self._run(
+                    self._data.prepare(range(first.start, first.start + images), device)
+                ),
+                device,
+                most=len(first),
+            )
+
+    def _load(self) -> None:
+        """Load the model and try it with every question.
+
+        Raises:
+            NamesError: if class names cannot be scored; ``unscored`` then says for which questions.
+        """
         model = load_model(
             self._description,
-            device,
+            self.trainer.strategy.root_device,
             quantization=self._quantization,
             compute_dtype=self._compute_dtype,
         )
         self._loaded = (model,)
-        first = self._data.shards[0]
-        with self._one_image_fits():
-            self.certificate = self._data.certify(model, self._description, self._request)
-        self._request = self.certificate.request
-        if self.certificate.pads is None:
+        for k, pending in enumerate(self._data.pending()):
+            if not pending:
+                continue
+            request = self._requests[k]
+            try:
+                with self._one_image_fits():
+                    found = self._data.certify(model, self._description, request, k)
+            except NamesError as error:
+                self.unscored[k] = error
+                continue
+            self.certificates[k], self._requests[k] = found, found.request
+        if self.unscored:
+            raise next(iter(self.unscored.values()))
+        self.was_tried = True
+        pads = [found.pads for found in self.certificates.values()]
+        if None in pads:
             garbage_collection_cuda()
             self._limit.lower(2)
-        elif not self.certificate.pads:
+        elif not all(pads):
             self._limit.one_by_one(self._description.spec)
-        self._limit.choose(
-            lambda images: self._run(
-                self._data.prepare(range(first.start, first.start + images), device)
-            ),
-            device,
-            most=len(first),
-        )
+
+    def _share(self) -> None:
+        """Try whether the questions can continue from one pass over an image, in every process.
+
+        Raises:
+            NotSharedError: in every process, if they cannot in one.
+        """
+        failed: NotSharedError | None = None
+        if self._loaded:
+            pads = all(found.pads for found in self.certificates.values())
+            try:
+                with self._one_image_fits():
+                    self._endings, self.shared = self._data.shared_prefix(
+                        self._loaded[0], self._description, self._wanted(), pads=pads
+                    )
+            except NotSharedError as error:
+                failed = error
+        if not self.trainer.strategy.reduce_boolean_decision(failed is None):
+            raise failed or NotSharedError("another process of this run has found so")
+
+    def _wanted(self, rows: range | None = None) -> list[CaptureRequest | None]:
+        pending = self._data.pending(rows)
+        return [request if k else None for request, k in zip(self._requests, pending, strict=True)]
+
+    def record(self, question: int) -> dict[str, Any]:
+        """What a question's store records of how it was made."""
+        tried = self.certificates.get(question)
+        if tried is None:
+            return {"batch_size": self._limit.images}
+        shared = {} if self.shared is None else {"check_shared_image": self.shared}
+        return {"batch_size": self._limit.images, **tried.record(), **shared}
 
     def free(self) -> None:
         """Give back the model's memory, after an error too: what follows may need the device."""
@@ -137,17 +206,18 @@ class ExtractionModule(LightningModule):
         data: ExtractionDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[HostCopy]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[list[HostCopy | None]]:
         """Run one batch, in smaller ones if the memory does not hold it.
 
         Returns:
-            What each forward pass gave, mostly one: ``resid_post`` (batch, layer, hidden), the
-            baselines (batch, feature) and, where asked for, ``class_logprob`` (batch, class).
+            What each forward pass gave, mostly one, for each question: ``resid_post`` (batch,
+            layer, hidden), the baselines (batch, feature) and, where asked for, ``class_logprob``
+            (batch, class).
 
         Raises:
             ModelError: if the device's memory does not hold a single image.
         """
-        copies: list[HostCopy] = []
+        copies: list[list[HostCopy | None]] = []
         # Batches were prepared ahead; those that are too large by now are prepared again.
         waiting: list[Batch | range] = [batch]
         while waiting:
@@ -168,7 +238,7 @@ class ExtractionModule(LightningModule):
                 waiting.insert(0, rows)
         return copies
 
-    def _run_if_it_fits(self, batch: Batch) -> HostCopy | None:
+    def _run_if_it_fits(self, batch: Batch) -> list[HostCopy | None] | None:
         """Run a batch; None if the memory does not hold it."""
         if len(batch.rows) == 1:
             with self._one_image_fits():
@@ -193,17 +263,28 @@ class ExtractionModule(LightningModule):
                 "--quantization nf4, or a larger device; finished shards are kept."
             ) from error
 
-    def _run(self, batch: Batch) -> HostCopy:
+    def _run(self, batch: Batch) -> list[HostCopy | None]:
         (model,) = self._loaded
+        image_token, wanted = self._description.image_token_id, self._wanted(batch.rows)
+        found: list[Captured | None]
         try:
             inputs = to_model(batch.inputs, model)
-            captured = run_batch(model, inputs, self._description.image_token_id, self._request)
+            if len(wanted) > 1:
+                found = run_questions(model, inputs, image_token, self._endings, wanted)
+            else:
+                found = [
+                    None if one is None else run_batch(model, inputs, image_token, one)
+                    for one in wanted
+                ]
         except ValueError as error:
             raise ModelError(
                 f"{self._description.spec} cannot take what its own processor makes of an image "
                 f"({first_line(error)}): fetch its configuration and processor files again, or "
                 "give another model."
             ) from error
+        return [None if one is None else self._to_host(one) for one in found]
+
+    def _to_host(self, captured: Captured) -> HostCopy:
         tensors = {"resid_post": captured.resid_post, **captured.sites}
         if captured.class_logprob is not None:
             tensors["class_logprob"] = captured.class_logprob

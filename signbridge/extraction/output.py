@@ -56,6 +56,10 @@ class StoreOutput(Callback):
         keep_shards: leave the shards where they are and refer to them.
         shard_size: images of a shard.
         console: where the first process reports.
+        question: which of the run's questions this store holds.
+
+    Attributes:
+        needed: bytes that are still to be written, known after ``begin``.
     """
 
     def __init__(
@@ -72,7 +76,10 @@ class StoreOutput(Callback):
         keep_shards: bool,
         shard_size: int,
         console: Console,
+        question: int = 0,
     ) -> None:
+        self.needed = 0
+        self._question = question
         self._path = path
         self._base = path if adding else None
         self._file = adding_path(path, spec.layers) if adding else path
@@ -94,11 +101,15 @@ class StoreOutput(Callback):
 
     # -- the beginning ----------------------------------------------------------------------------
 
-    def begin(self, trainer: Trainer) -> list[Shard]:
+    def begin(self, trainer: Trainer, beside: int = 0) -> list[Shard]:
         """Open the store and return the shards that this process is to make.
 
         The first process opens it, alone: it locks the output, lays down the plan or refuses, and
         tells the others the outcome, so that none of them waits for a process that has given up.
+
+        Args:
+            trainer: of the run.
+            beside: bytes that the run writes to other stores meanwhile.
 
         Raises:
             SignBridgeError: in every process, if the first cannot begin.
@@ -107,7 +118,7 @@ class StoreOutput(Callback):
         cause: SignBridgeError | None = None
         if trainer.is_global_zero:
             try:
-                outcome = self._open()
+                outcome = self._open(beside)
             except SignBridgeError as error:
                 outcome, cause = str(error), error
         outcome = trainer.strategy.broadcast(outcome)
@@ -134,7 +145,7 @@ class StoreOutput(Callback):
             progress=self._stages,
         )
 
-    def _open(self) -> list[Shard]:
+    def _open(self, beside: int) -> list[Shard]:
         for left in self._tidy():
             self.say(f"left by an earlier command: {left}; it continues there, or remove it")
         if self._base is not None:
@@ -145,7 +156,12 @@ class StoreOutput(Callback):
             self._store = self._store_writer(rank=0)
             pending = self._store.pending()
         if not self._store.complete:
-            self._announce(pending)
+            counts = sum(len(shard) for shard in pending), len(self._samples)
+            n_classes = len(self._samples.class_names)
+            self.needed = sum(estimated_bytes(self._spec, count, n_classes) for count in counts)
+            if beside:
+                check_space(self._path, self.needed + beside)
+            self._announce(pending, of_images=not beside)
             if self.thumbnails != self._spec.thumbnails:
                 self.say(f"continued as begun, with{'' if self.thumbnails else 'out'} thumbnails")
             self._say_what_is_not_compared()
@@ -167,8 +183,23 @@ class StoreOutput(Callback):
             return tidy_addings(self._base, self._file)
         return tidy_addings(self._path) if self._path.is_file() and not self._overwrite else []
 
-    def _announce(self, pending: list[Shard]) -> None:
+    def _announce(self, pending: list[Shard], *, of_images: bool) -> None:
         images, spec = self._images, self._spec
+        if of_images:
+            self._announce_images()
+        needed = estimated_bytes(spec, len(images), len(images.class_names))
+        free = shutil.disk_usage(self._file.absolute().parent).free
+        self.say(
+            f"{counted(len(images), 'image')} of {len(images.class_names)} classes, "
+            f"{counted(len(spec.layers), 'decoder layer')} of width {spec.hidden_size:,}: about "
+            f"{size(needed)} to {self._file} ({size(free)} free)"
+        )
+        done = len(images) - sum(len(shard) for shard in pending)
+        if done:
+            self.say(f"continuing after {counted(done, 'image')} that are there and verified")
+
+    def _announce_images(self) -> None:
+        images = self._images
         if images.layout:
             self.say(f"folders read as {images.layout}")
         for note in images.notes:
@@ -180,16 +211,6 @@ class StoreOutput(Callback):
                 self.say(f"  {name}: {reason}")
             if len(images.skipped) > 10:
                 self.say(f"  ... and {len(images.skipped) - 10} more, recorded in the store")
-        needed = estimated_bytes(spec, len(images), len(images.class_names))
-        free = shutil.disk_usage(self._file.absolute().parent).free
-        self.say(
-            f"{counted(len(images), 'image')} of {len(images.class_names)} classes, "
-            f"{counted(len(spec.layers), 'decoder layer')} of width {spec.hidden_size:,}: about "
-            f"{size(needed)} to {self._file} ({size(free)} free)"
-        )
-        done = len(images) - sum(len(shard) for shard in pending)
-        if done:
-            self.say(f"continuing after {counted(done, 'image')} that are there and verified")
 
     # -- shard by shard ---------------------------------------------------------------------------
 
@@ -210,8 +231,10 @@ class StoreOutput(Callback):
         """
         if self._writing is not None and self._writing.done():
             self._finish_writing()
-        self._gathered += outputs
-        self._thumbnails += batch.thumbnails
+        of_this = [found[self._question] for found in outputs]
+        self._gathered += [copy for copy in of_this if copy is not None]
+        if self._gathered:  # the shard is one that this store lacks
+            self._thumbnails += batch.thumbnails
         shard = self._ends.get(batch.rows.stop)
         if shard is not None:
             self._finish_writing()
@@ -345,6 +368,6 @@ def _first_look(path: Path) -> Literal["none", "read"]:
         return "none" if "shards" in store else "read"
 
 
-def how_to_continue(path: Path) -> str:
+def how_to_continue(path: object) -> str:
     """Return the line that an interrupted run ends with."""
     return f"Stopped; the finished shards of {path} are kept: run the same command to continue."

@@ -38,6 +38,13 @@ from signbridge.model.processor import prepare
 # What rounding may do: measured as 1e-6 to 1e-5 in float32 on tiny models of 23 families.
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 _HALF_ROUNDING = 0.1
+
+
+def rounding(model: Any) -> float:
+    """The largest difference, relative or in nats, that may be rounding in a model's dtype."""
+    return _ROUNDING.get(model.dtype, _HALF_ROUNDING)
+
+
 _FINAL_NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f", "final_norm")
 # What a family answers to a way of scoring that it does not allow.
 _NOT_SO = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
@@ -136,9 +143,8 @@ class _Trial:
     ) -> None:
         self._model, self._spec, self._request = model, description.spec, request
         self._image_token = description.image_token_id
-        self._bound = _ROUNDING.get(model.dtype, _HALF_ROUNDING)
-        other = ImageOps.invert(picture).transpose(Image.Transpose.ROTATE_90)
-        half = other.resize((max(1, other.width // 2), other.height))
+        self._bound = rounding(model)
+        half = another_image(picture)
         longer = prompt + " 1 2 3 4 5 6 7 8"
         self._alone, self._other, self._batch = (
             to_model(prepare(description.processor, prompts, pictures), model)
@@ -163,7 +169,7 @@ class _Trial:
     def vectors(self) -> Certificate:
         """Compare the vectors of an image with those of another, of a batch, and the logits."""
         first, second = self._read(self._alone), self._read(self._other)
-        image = _difference(first.resid_post, second.resid_post)
+        image = difference(first.resid_post, second.resid_post)
         if image <= self._bound / 10:
             raise ModelError(
                 f"{self._spec} gives the same vectors for different images, so nothing can be read "
@@ -191,8 +197,8 @@ class _Trial:
                 raise
             return None
         return max(
-            _difference(first.resid_post, padded.resid_post[:1]),
-            *(_difference(first.sites[name], padded.sites[name][:1]) for name in first.sites),
+            difference(first.resid_post, padded.resid_post[:1]),
+            *(difference(first.sites[name], padded.sites[name][:1]) for name in first.sites),
             0.0,
         )
 
@@ -225,18 +231,24 @@ class _Trial:
                 continue
             if scored.class_logprob is None:  # another part of the model generates
                 continue
-            difference = float((scored.class_logprob[0] - wanted).abs().max())
-            differences.append(difference)
-            if difference <= self._bound:
+            off = float((scored.class_logprob[0] - wanted).abs().max())
+            differences.append(off)
+            if off <= self._bound:
                 request = replace(self._request, scoring=scoring)
-                return replace(found, request=request, names=difference)
+                return replace(found, request=request, names=off)
         raise NamesError(
             f"The class names cannot be scored as answers of {self._spec}, since no way agrees "
             f"with a plain forward pass (off by {min(differences, default=float('nan')):.3g} nats)"
         )
 
 
-def _difference(ours: torch.Tensor, wanted: torch.Tensor) -> float:
+def another_image(picture: Image.Image) -> Image.Image:
+    """An image of another content and another shape."""
+    other = ImageOps.invert(picture).transpose(Image.Transpose.ROTATE_90)
+    return other.resize((max(1, other.width // 2), other.height))
+
+
+def difference(ours: torch.Tensor, wanted: torch.Tensor) -> float:
     """Largest difference of two vectors, relative to the length of the second."""
     gap = (ours.float() - wanted.float()).norm(dim=-1)
     return float((gap / wanted.float().norm(dim=-1).clamp_min(1e-12)).max())

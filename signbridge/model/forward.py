@@ -155,7 +155,11 @@ def cpu_threads_for(hidden_size: int, device: torch.device) -> AbstractContextMa
 
 @torch.inference_mode()
 def run_batch(
-    model: Any, inputs: dict[str, torch.Tensor], image_token: int, request: CaptureRequest
+    model: Any,
+    inputs: dict[str, torch.Tensor],
+    image_token: int,
+    request: CaptureRequest,
+    cache: Any = None,
 ) -> Captured:
     """Run one batch and read what ``request`` asks for, with one prefill for all of it.
 
@@ -165,15 +169,18 @@ def run_batch(
             ``attention_mask`` among them, shape (batch, tokens).
         image_token: the id of the image token.
         request: what to read.
+        cache: what the model keeps of the prompt's first tokens, the image's among them, which have
+            been run; it is changed. The inputs then hold no pixels, and there is no site to read.
     """
+    known = 0 if cache is None else cache.get_seq_length()
     mask, image_mask = inputs["attention_mask"], inputs["input_ids"] == image_token
     answering = request.max_new_tokens > 0
     capture = ResidualCapture(
         decoder_layers(model),
         request.layers,
         position=request.position,
-        attention_mask=mask,
-        image_mask=image_mask,
+        attention_mask=mask[:, known:],
+        image_mask=image_mask[:, known:],
         # The sites of a decoder behind the encoder come after all of the encoder's layers.
         stop_after_deepest=not answering
         and request.answers is None
@@ -192,8 +199,9 @@ def run_batch(
         # The model's own way to a first token numbers positions and masks the padding.
         made = model.generate(
             **inputs,
+            **({} if cache is None else {"past_key_values": cache}),
             max_new_tokens=max(1, request.max_new_tokens),
-            use_cache=answering or choice is not None,
+            use_cache=answering or choice is not None or cache is not None,
             do_sample=False,
             num_beams=1,
             stopping_criteria=StoppingCriteriaList([_MarkFinished(capture, end_ids(model))]),

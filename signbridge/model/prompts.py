@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from signbridge.errors import ModelError
+from signbridge.runtime.files import sha256_text
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -71,6 +73,22 @@ def check_prompt(prompt: str) -> None:
             f"The prompt {prompt!r} holds {IMAGE_PLACEHOLDER} {count} times: write it exactly "
             f"once, where the image belongs, or name a bundled question ({', '.join(TEMPLATES)})."
         )
+
+
+def question_name(prompt: str) -> str:
+    """Return a name for a question, fit for file names: that of a bundled one is its own.
+
+    >>> question_name("letter"), question_name("<image>Is this hand open or closed?")
+    ('letter', 'is-this-hand-open-ac2707')
+
+    Args:
+        prompt: as :func:`resolve_prompt` takes it.
+    """
+    if prompt in TEMPLATES:
+        return prompt
+    _, _, question = prompt.partition(IMAGE_PLACEHOLDER)
+    words = re.findall("[a-z0-9]+", question.lower())[:4]
+    return "-".join([*(word[:12] for word in words), sha256_text(prompt)[:6]])
 
 
 def prompt_for_processor(prompt: str, processor: Any) -> str:

@@ -29,3 +29,7 @@ def require_file(path: Path) -> None:
             f"{path.parent} has no {path.name}: it is not a results folder, or train_probes was "
             "interrupted; run train_probes again."
         )
+
+
+MOST_COMPARED = 8
+"""The most results folders that one page compares."""

@@ -69,9 +69,9 @@ def test_an_unreadable_image_is_one_sentence_even_from_a_loader_process(tiny, wo
     data = ExtractionDataModule(
         Vanished(),
         tiny.processor,
-        DEFAULT_PROMPT,
+        [DEFAULT_PROMPT],
         BatchLimit(4),
-        lambda _: [Shard(0, 0, 8)],
+        lambda _: [[Shard(0, 0, 8)]],
         workers,
     )
     data.trainer = TRAINER

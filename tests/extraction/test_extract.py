@@ -183,7 +183,7 @@ def test_an_overflow_names_sample_layer_and_remedy(few, tiny, tmp_path, monkeypa
     def loud(self, batch, batch_idx):
         copies = step(self, batch, batch_idx)
         if batch.rows.start == 8:
-            copies[0]._host["resid_post"][3, 6, 100] = 70_000.0
+            copies[0][0]._host["resid_post"][3, 6, 100] = 70_000.0
         return copies
 
     monkeypatch.setattr(ExtractionModule, "predict_step", loud)
@@ -253,7 +253,7 @@ def test_the_advice_after_an_overflow_can_be_followed(few, tiny, tmp_path, monke
 
     def loud(self, batch, batch_idx):
         copies = step(self, batch, batch_idx)
-        copies[0]._host["resid_post"][0, 0, 0] = 70_000.0
+        copies[0][0]._host["resid_post"][0, 0, 0] = 70_000.0
         return copies
 
     monkeypatch.setattr(ExtractionModule, "predict_step", loud)

@@ -56,10 +56,10 @@ def test_what_only_the_loaded_model_tells_is_left_out_too(
 ):
     tried = ExtractionDataModule.certify
 
-    def certify(data, model, description, request):
+    def certify(data, model, description, request, question):
         if request.answers is not None:
             raise NamesError("No way agrees")
-        return tried(data, model, description, request)
+        return tried(data, model, description, request, question)
 
     monkeypatch.setattr(ExtractionDataModule, "certify", certify)
     path = extract(few, tiny, tmp_path / "a.h5", layers=[1], forced_choice="auto")

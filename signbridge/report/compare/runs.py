@@ -10,6 +10,7 @@ from typing import Any
 
 from signbridge.errors import ProbeError
 from signbridge.report.figures import style
+from signbridge.results.format import MOST_COMPARED
 from signbridge.results.records import to_json
 from signbridge.results.results import Results, load_results
 from signbridge.statistics.metrics import METRICS
@@ -31,7 +32,6 @@ _DERIVED = frozenset(
     {"weights_sha256", "image_fingerprint", "quantized_modules", "quantization_skipped"}
 )
 _NOT_IN_PROTOCOL = frozenset({"description"})
-_MOST = 8
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
             f"compare needs two or more results folders, not {len(paths)}: signbridge compare "
             "results/A results/B."
         )
-    if len(paths) > _MOST:
+    if len(paths) > MOST_COMPARED:
         raise ProbeError(
-            f"compare draws at most {_MOST} results folders on one curve, not {len(paths)}: leave "
-            "some out."
+            f"compare draws at most {MOST_COMPARED} results folders on one curve, not "
+            f"{len(paths)}: leave some out."
         )
     seen: dict[Path, str | Path] = {}
     for path in paths:
