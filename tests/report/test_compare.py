@@ -22,6 +22,7 @@ from signbridge.report.compare.differences import differences
 from signbridge.report.compare.pairing import Pairing, pair_up
 from signbridge.report.compare.runs import (
     depth_axis,
+    layers_by_depth,
     legend_texts,
     load_runs,
     warnings_of,
@@ -143,13 +144,40 @@ def test_models_of_other_depth_share_a_relative_axis(make_results: Make) -> None
     runs = load_runs([deep, flat])
     assert depth_axis(runs)
     found, _ = differences(runs)
-    assert {d.family for d in found} == {"best", "baselines"}
+    layers = [d for d in found if d.family == "layers"]
+    assert [(d.a, d.b) for d in layers] == [
+        (f"resid_post/{k}", f"resid_post/{j}") for k, j in enumerate([0, 3, 5, 8])
+    ]
+    depths = [(d.relative_depth, d.other_relative_depth) for d in layers]
+    assert depths == [(0, 0), (1 / 3, 3 / 8), (2 / 3, 5 / 8), (1, 1)]
+    mine, other = (
+        run.results.score("resid_post", layer, "accuracy").value
+        for run, layer in ((runs[1], 2), (runs[0], 5))
+    )
+    assert layers[2].difference == pytest.approx(mine - other)
+    assert layers_by_depth(*runs) == [(0, 0), (3, 1), (5, 2), (8, 3)]
+    assert layers_by_depth(*runs[::-1]) == [(0, 0), (1, 3), (2, 5), (3, 8)]
+    assert not any("/" in d.a for d in found if d.family == "baselines")
     page = write_comparison([deep, flat])
+    (row, *_) = csv.DictReader((page.parent / "figures" / "differences.csv").open())
+    assert (row["layer"], row["other_layer"], row["relative_depth"]) == ("0", "0", "0.0")
     rows = list(csv.DictReader((page.parent / "figures" / "curves.csv").open()))
     assert [float(r["relative_depth"]) for r in rows if r["run"] == "flat"] == pytest.approx(
         [0, 1 / 3, 2 / 3, 1]
     )
-    assert "relative depth" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    best = runs[1].results.best_layer
+    assert f"layer {best}, relative depth {best / 3:.2f}" in text
+    assert "nearest by relative depth" in text
+
+
+def test_layers_of_an_encoder_are_not_those_of_a_decoder(make_results: Make) -> None:
+    a = _provenance(make_results("a", class_names=LETTERS, layers=[0, 1]))
+    b = _provenance(make_results("b", class_names=LETTERS, layers=[0, 1]), stack="encoder")
+    assert (
+        "The layers of b are those of its encoder and the layers of a those of its decoder."
+        in warnings_of(load_runs([a, b]))
+    )
 
 
 def test_other_classes_images_or_splits_are_said(make_results: Make) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from signbridge.report.compare.run_style import LEGEND_ROW, draw_legend, run_style
-from signbridge.report.compare.runs import Run, depth_axis
+from signbridge.report.compare.runs import DEPTH_LABEL, Run, depth_axis, layer_words, relative_depth
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, value_axis
 from signbridge.report.figures.plot import Canvas, Plot, build
@@ -21,8 +21,8 @@ __all__ = ["curves_figure"]
 
 
 def _places(run: Run, scores: Sequence[Score], depth: bool) -> list[float]:
-    top = max(1, run.results.n_layers - 1)
-    return [(s.layer or 0) / top if depth else float(s.layer or 0) for s in scores]
+    layers = [s.layer or 0 for s in scores]
+    return [relative_depth(run, layer) if depth else float(layer) for layer in layers]
 
 
 def curves_figure(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
@@ -59,7 +59,10 @@ def curves_figure(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
                 else ""
             )
         ),
-        alt="; ".join(f"{run.name}: highest at layer {run.results.best_layer}" for run in runs)
+        alt="; ".join(
+            f"{run.name}: highest at {layer_words(run, run.results.best_layer, runs)}"
+            for run in runs
+        )
         + ".",
         height=(4.4 + legend, 3.6 + legend),
         columns=("run", "layer", "relative_depth", "split", "metric", "value", "ci_low", "ci_high"),
@@ -109,10 +112,11 @@ def _draw(
     layers = sorted({s.layer for scores in curves for s in scores if s.layer is not None})
     if depth:
         ax.set_xlim(-0.03, 1.03)
-        ax.set_xlabel("relative depth of the decoder layer (0 = first, 1 = last)", loc="left")
+        ax.set_xlabel(DEPTH_LABEL, loc="left")
         for run, scores in zip(runs, curves, strict=True):
             for s, at in zip(scores, _places(run, scores, True), strict=True):
-                text = f"{run.name}\nlayer {s.layer}: {style.format_score(metric, s)}"
+                words = layer_words(run, s.layer, runs)
+                text = f"{run.name}\n{words}: {style.format_score(metric, s)}"
                 canvas.spot(ax, at, s.value, text)
     else:
         layer_axis(ax, layers, 9 if canvas.narrow else 17, "decoder layer (0 = first)")

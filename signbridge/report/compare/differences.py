@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from signbridge.report.compare.pairing import Pairing, pair_up
-from signbridge.report.compare.runs import Run
+from signbridge.report.compare.runs import Run, depth_axis, layers_by_depth, relative_depth
 from signbridge.results.comparisons import COMPARISON_COLUMNS, Comparison
 from signbridge.results.features import DECODER_LAYERS, RANDOM_WEIGHTS, RESID_POST
 from signbridge.runtime.tables import csv_text
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PairedDifference", "differences", "to_csv"]
 
-_CSV_COLUMNS = ("run", "other", *COMPARISON_COLUMNS, "n_images", "n_groups")
+_CSV_COLUMNS = (
+    *("run", "other", *COMPARISON_COLUMNS, "n_images", "n_groups"),
+    *("relative_depth", "other_relative_depth"),
+)
 _DRAWS = 1000
 _SEED = 42
 
@@ -36,12 +39,22 @@ class PairedDifference(Comparison):
         other: The run whose score is subtracted.
         n_images: Images that both runs have scored.
         n_groups: Their groups.
+        relative_depth: Of the layer of ``a`` in its model, 0 for the first and 1 for the last; None
+            where it has none.
+        other_relative_depth: Of the layer of ``b`` in the other's.
     """
 
     run: str
     other: str
     n_images: int
     n_groups: int
+    relative_depth: float | None = None
+    other_relative_depth: float | None = None
+
+    @property
+    def other_layer(self) -> int | None:
+        """The layer of ``b``, or None where it has none."""
+        return replace(self, a=self.b).layer
 
 
 def differences(
@@ -49,7 +62,8 @@ def differences(
 ) -> tuple[list[PairedDifference], list[str]]:
     """Compare every run with every one before it.
 
-    The families are ``layers`` (the same layer of a pair of runs, where both models have as many),
+    The families are ``layers`` (the layers of a pair of runs, as
+    :func:`~signbridge.report.compare.runs.layers_by_depth` pairs them),
     ``baselines`` (the same baseline of a pair) and ``best`` (each run's best layer, all pairs).
 
     Args:
@@ -91,13 +105,12 @@ def _families(one: Run, two: Run) -> Iterator[tuple[str, list[tuple[str, str]]]]
     """Pairs (feature of ``two``, feature of ``one``) that are corrected together."""
     a, b = two.results, one.results
     known = set(a.predictions.feature_names), set(b.predictions.feature_names)
-    if a.n_layers == b.n_layers:
-        shared = [k for k in a.layers if k in b.layers]
-        yield "layers", [(f"{RESID_POST}/{k}", f"{RESID_POST}/{k}") for k in shared]
+    layers = layers_by_depth(one, two)
+    yield "layers", [(f"{RESID_POST}/{k}", f"{RESID_POST}/{j}") for j, k in layers]
     yield "best", [(a.best_feature, b.best_feature)]
     names = [n for n in a.predictions.feature_names if n in known[1]]
     plain = [n for n in names if "/" not in n]
-    if a.n_layers == b.n_layers:
+    if not depth_axis([one, two]):
         plain += [n for n in names if n.startswith((f"{RANDOM_WEIGHTS}/", f"{DECODER_LAYERS}/"))]
     yield "baselines", [(n, n) for n in plain]
 
@@ -148,7 +161,14 @@ def _compare(one: Run, two: Run, pairing: Pairing, metric: str) -> Iterator[Pair
                 n_comparisons=len(pairs),
                 n_images=len(pairing.label),
                 n_groups=n_groups,
+                relative_depth=_depth(two, a),
+                other_relative_depth=_depth(one, b),
             )
+
+
+def _depth(run: Run, feature: str) -> float | None:
+    name, _, layer = feature.partition("/")
+    return relative_depth(run, int(layer)) if name == RESID_POST else None
 
 
 def _probability(run: Run, feature: str, pairing: Pairing, side: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from signbridge.errors import ProbeError
 from signbridge.report.compare.by_layer import differences_by_layer
 from signbridge.report.compare.curves import curves_figure
 from signbridge.report.compare.differences import PairedDifference, differences, to_csv
-from signbridge.report.compare.runs import Run, load_runs, warnings_of, what_differs
+from signbridge.report.compare.runs import Run, layer_words, load_runs, warnings_of, what_differs
 from signbridge.report.compare.side_by_side import side_by_side
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
@@ -80,8 +80,8 @@ def write_comparison(
         names=[run.name for run in runs],
         curve=shown[0],
         plots=shown[1:],
-        best=[_row(d) for d in found if d.family == "best"],
-        baselines=[_row(d) for d in found if d.family == "baselines" and "/" not in d.a],
+        best=[_row(d, runs) for d in found if d.family == "best"],
+        baselines=[_row(d, runs) for d in found if d.family == "baselines" and "/" not in d.a],
         by_group=_by_group(runs),
         unit=measure(metric).unit_of_differences,
         images=_images(found),
@@ -155,11 +155,15 @@ def _amount(value: float, metric: str) -> str:
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
-def _row(d: PairedDifference) -> dict[str, str]:
+def _row(d: PairedDifference, runs: Sequence[Run]) -> dict[str, str]:
+    mine, other = (
+        _feature(feature, next(run for run in runs if run.name == name), runs)
+        for name, feature in ((d.run, d.a), (d.other, d.b))
+    )
     return {
         "run": d.run,
         "other": d.other,
-        "what": f"{_feature(d.a)} minus {_feature(d.b)}" if d.a != d.b else _feature(d.a),
+        "what": f"{mine} minus {other}" if mine != other else mine,
         "difference": _amount(d.difference, d.metric),
         "interval": _ends(d),
         "p": p_text(d.p, "").lstrip(" ="),
@@ -173,11 +177,13 @@ def _ends(d: PairedDifference) -> str:
     return f"{_amount(d.ci_low, d.metric)} to {_amount(d.ci_high, d.metric)}"
 
 
-def _feature(name: str) -> str:
+def _feature(name: str, run: Run, runs: Sequence[Run]) -> str:
     feature, _, layer = name.partition("/")
     if not layer:
         return style.feature_label(feature)
-    return f"layer {layer}" if feature == RESID_POST else f"{style.feature_label(feature)} {layer}"
+    if feature == RESID_POST:
+        return layer_words(run, int(layer), runs)
+    return f"{style.feature_label(feature)} {layer}"
 
 
 def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: str) -> str:
@@ -202,9 +208,11 @@ def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: st
             untested = "" if pair.relation else f"; {pair.n_groups} groups permit no test"
             return (
                 f"At its best layer {two.name} "
-                f"({style.format_value(metric, b.value)}, layer {two.results.best_layer}) {words} "
-                f"{one.name} ({style.format_value(metric, a.value)}, layer "
-                f"{one.results.best_layer}): {size}, paired on the same images{untested}."
+                f"({style.format_value(metric, b.value)}, "
+                f"{layer_words(two, two.results.best_layer, runs)}) {words} "
+                f"{one.name} ({style.format_value(metric, a.value)}, "
+                f"{layer_words(one, one.results.best_layer, runs)}): {size}, paired on the "
+                f"same images{untested}."
             )
     highest = []
     for name, s in scores.items():

@@ -17,14 +17,20 @@ from signbridge.statistics.metrics import METRICS
 from signbridge.store.settings import comparable
 
 __all__ = [
+    "DEPTH_LABEL",
     "Difference",
     "Run",
     "depth_axis",
+    "layer_words",
+    "layers_by_depth",
     "legend_texts",
     "load_runs",
+    "relative_depth",
     "warnings_of",
     "what_differs",
 ]
+
+DEPTH_LABEL = "relative depth of the decoder layer (0 = first, 1 = last)"
 
 _ABSENT = "–"
 # These follow from others that are shown, or differ between any two stores.
@@ -174,6 +180,48 @@ def depth_axis(runs: Sequence[Run]) -> bool:
     return len({run.results.n_layers for run in runs}) > 1
 
 
+def relative_depth(run: Run, layer: int) -> float:
+    """How deep a layer lies in its model: 0 for the first, 1 for the last."""
+    return layer / max(1, run.results.n_layers - 1)
+
+
+def layer_words(run: Run, layer: int | None, runs: Sequence[Run]) -> str:
+    """A layer in words, with its relative depth where the runs are drawn over it."""
+    words = f"layer {layer}"
+    if layer is not None and depth_axis(runs):
+        words += f", relative depth {relative_depth(run, layer):.2f}"
+    return words
+
+
+def layers_by_depth(one: Run, two: Run) -> list[tuple[int, int]]:
+    """Pair the probed layers of two runs: by number, or by relative depth where depths differ.
+
+    Of models of different depth, each layer of the one with fewer is paired with the layer of the
+    other that is nearest by relative depth (of two as near, the earlier).
+
+    Args:
+        one: A run.
+        two: Another one.
+
+    Returns:
+        Pairs of a layer of ``one`` and a layer of ``two``, ascending.
+    """
+    if not depth_axis([one, two]):
+        return [(k, k) for k in one.results.layers if k in two.results.layers]
+    if one.results.n_layers > two.results.n_layers:
+        return [(a, b) for b, a in layers_by_depth(two, one)]
+    return [
+        (
+            k,
+            min(
+                two.results.layers,
+                key=lambda other: abs(relative_depth(two, other) - relative_depth(one, k)),
+            ),
+        )
+        for k in one.results.layers
+    ]
+
+
 def warnings_of(runs: Sequence[Run]) -> list[str]:
     """Why the runs may not be comparable, in sentences.
 
@@ -191,6 +239,12 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
             found.append(
                 f"{run.name} has {_classes(b)} where {first.name} has {_classes(a)}: "
                 f"{_other_classes(a, b)}."
+            )
+        stacks = [r.provenance.get("stack", "decoder") for r in (b, a)]
+        if stacks[0] != stacks[1]:
+            found.append(
+                f"The layers of {run.name} are those of its {stacks[0]} and the layers of "
+                f"{first.name} those of its {stacks[1]}."
             )
         if a.split != b.split:
             found.append(

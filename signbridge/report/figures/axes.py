@@ -67,25 +67,27 @@ def draw_differences(
     size: float = 4.8,
     bins: int = 4,
     per_cent: bool = True,
+    places: Sequence[float] | None = None,
 ) -> None:
     """Draw differences with their intervals, filled where they differ after correction.
 
     Args:
-        ax: Axes whose x is the layer.
+        ax: Axes whose x is the layer, or what ``places`` are.
         rows: Comparisons of layers.
         colours: Colour of each relation (``above``, ``below``, ``open``), or of all.
         marker: Marker of all.
         size: Size of the markers.
         bins: Most ticks of the vertical axis.
         per_cent: Whether differences are shares, shown in points.
+        places: Where each stands, instead of at its layer.
     """
     ax.axhline(0, color=style.INK, linewidth=1.0, zorder=1)
-    for c in rows:
+    for c, x in zip(rows, places or [c.layer or 0 for c in rows], strict=True):
         colour = colours if isinstance(colours, str) else colours.get(c.relation, style.MUTED)
         face = colour if c.relation in {"above", "below"} else "white"
-        ax.plot([c.layer, c.layer], [c.ci_low, c.ci_high], color=colour, linewidth=size / 3.2)
+        ax.plot([x, x], [c.ci_low, c.ci_high], color=colour, linewidth=size / 3.2)
         ax.plot(
-            [c.layer], [c.difference], marker, color=colour, markersize=size, markerfacecolor=face,
+            [x], [c.difference], marker, color=colour, markersize=size, markerfacecolor=face,
             markeredgewidth=1.2,
         )  # fmt: skip
     if per_cent:
