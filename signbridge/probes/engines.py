@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
@@ -69,9 +69,11 @@ class Engine(Protocol):
 
     Attributes:
         fitted: how a probe is fitted, in words for the protocol.
+        worked: to be called with the amount of work done, see :func:`work_of`.
     """
 
     fitted: str
+    worked: Callable[[float], None]
 
     def held_out(
         self,
@@ -170,6 +172,18 @@ def _given(values: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
     return values
 
 
+def work_of(
+    parts: Iterable[IntArray], width: int, n_classes: int, n_penalties: int, n_layers: int = 1
+) -> float:
+    """What it takes to fit training parts: samples times features times classes times fits."""
+    samples = sum(map(len, parts))
+    return float(samples) * width * n_classes * n_penalties * n_layers
+
+
+def unheard(work: float) -> None:
+    """Tells nobody of the work done."""
+
+
 def solver_threads(source: FeatureSource) -> int | None:
     """CPU threads for the exact solver on a source's features (without effect on a GPU).
 
@@ -200,6 +214,7 @@ def solve(
     features: Sequence[Feature] | None = None,
     coef: bool = False,
     decision: bool = False,
+    worked: Callable[[float], None] = unheard,
 ) -> LogisticFit:
     """Solve the probes of a source's features, standardised in each training part.
 
@@ -214,14 +229,17 @@ def solve(
         features: those of the source to fit; all by default.
         coef: whether the coefficients are wanted.
         decision: whether the logits of all samples are wanted.
+        worked: told of the work done.
 
     Returns:
         The fits, with the axes layer, fold and C.
     """
     from signbridge.probes.exact.logistic import fit_logistic
 
+    layers = Arrays(source, features)
+    work = work_of(parts, source.n_features, n_classes, len(penalties), len(layers))
     return fit_logistic(
-        Arrays(source, features),
+        layers,
         labels,
         list(penalties),
         train=list(parts),
@@ -232,6 +250,7 @@ def solve(
         device=device,
         threads=solver_threads(source),
         memory_limit=memory_bytes,
+        solved=lambda share: worked(share * work),
     )
 
 
@@ -264,6 +283,7 @@ class ExactEngine:
     def __init__(self, device: str = "cpu", memory_bytes: int = MEMORY_BYTES) -> None:
         self.device = device
         self.memory_bytes = memory_bytes
+        self.worked: Callable[[float], None] = unheard
 
     def held_out(
         self,
@@ -285,6 +305,7 @@ class ExactEngine:
                 device=self.device,
                 memory_bytes=self.memory_bytes // 2,
                 decision=True,
+                worked=self.worked,
             )
             for position, number in enumerate(part):
                 logits = _given(fit.decision)[:, position][:, :, folds[number][1]]
@@ -313,6 +334,7 @@ class ExactEngine:
             device=self.device,
             memory_bytes=self.memory_bytes // 2,
             coef=True,
+            worked=self.worked,
         )
         return Fitted(
             _given(fit.coef)[:, 0],

@@ -8,20 +8,37 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
+
 from signbridge.errors import ProbeError
 from signbridge.probes.config import SweepConfig
-from signbridge.probes.controls.measurement import Batch, Stages, Sweep, measure
+from signbridge.probes.controls.measurement import (
+    FITS,
+    SCORES,
+    Batch,
+    Measurement,
+    Stages,
+    Sweep,
+    measure,
+)
 from signbridge.probes.controls.random_weights import open_control
 from signbridge.probes.controls.registry import MEASUREMENTS
 from signbridge.probes.dataset.features import select_features
 from signbridge.probes.dataset.plan import FEWER_GROUPS, folds_of, make_plan
 from signbridge.probes.dataset.split_file import file_sha256
-from signbridge.probes.engines import Joining, Recorded, is_small, not_converged, records_of
+from signbridge.probes.engines import (
+    Joining,
+    Recorded,
+    is_small,
+    not_converged,
+    records_of,
+    work_of,
+)
 from signbridge.probes.feature_result import FeatureResult
 from signbridge.probes.selection import evaluate, lower_median
 from signbridge.probes.sgd import COPIES
 from signbridge.probes.summary import write_results
-from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, Feature
+from signbridge.results.features import RANDOM_WEIGHTS, RESID_POST, SAID, Feature
 from signbridge.results.folder import ResultsFolder
 from signbridge.results.probes import Probe
 from signbridge.runtime.progress import StageProgress
@@ -88,7 +105,7 @@ def run_sweep(config: SweepConfig, progress: StageProgress | None = None) -> Pat
             if isinstance(engine, Joining):
                 engine.join(group, folder)
             parts = group.share(folder)
-            stages = Stages(progress if group.is_first else None, len(features))
+            stages = Stages(progress if group.is_first else None, len(features), workers)
             sweep = Sweep(
                 config,
                 store,
@@ -108,7 +125,9 @@ def run_sweep(config: SweepConfig, progress: StageProgress | None = None) -> Pat
                 *plan.warnings,
                 *(note for _, notes in planned for note in notes),
             ]
+            engine.worked = partial(stages.did, FITS)
             work = _work(sweep)
+            _expect(sweep, measurements, work)
             results = _probe(sweep, work)
             missed = [record for result in results for record in result.not_converged]
             missed += measure(sweep, measurements, work, results)
@@ -223,6 +242,32 @@ def _work(sweep: Sweep) -> list[Batch]:
     return work
 
 
+def _expect(sweep: Sweep, measurements: Sequence[Measurement], work: list[Batch]) -> None:
+    """Tell the stages how much there is to do."""
+    folder, n_classes, penalties = (
+        sweep.folder,
+        len(sweep.store.class_names),
+        sweep.config.penalties,
+    )
+    n_groups = len(np.unique(sweep.plan.groups))
+    for store, batch in work:
+        # How many words answers hold is known only when they are read.
+        said = batch[0].kind in SAID
+        width = n_classes if said else sweep.source(store, batch[:1]).n_features
+        parts = [sweep.plan.main.used]
+        for split, inner in _splits(sweep, batch[0]):
+            for made in (split, *inner):
+                parts += [] if made is None else [train for train, _ in made]
+        for feature in batch:
+            sweep.stages.expect(SCORES, n_groups)
+            if not folder.has_part(feature.name):
+                sweep.stages.expect(FITS, work_of(parts, width, n_classes, len(penalties)))
+            for one in measurements:
+                wanted = one.name and one.takes(feature)
+                if wanted and not folder.has_part(f"{one.name}/{feature.name}"):
+                    sweep.stages.expect(*one.work(width))
+
+
 def _probe(sweep: Sweep, work: list[Batch]) -> list[FeatureResult]:
     """Probe what the folder does not hold yet."""
     found = {feature: FeatureResult.load(sweep.folder, feature) for feature in sweep.features}
@@ -318,15 +363,20 @@ def _batches(config: SweepConfig, store: Store, features: list[Feature]) -> list
     return batches + [[feature] for feature in features if feature.layer is None]
 
 
+def _splits(sweep: Sweep, feature: Feature) -> list[tuple[Split, Sequence[Split | None]]]:
+    """The splits that score a feature, each with the inner ones of its training parts."""
+    plan = sweep.plan
+    # Only the model's own layers are chosen among: with a single C the others choose nothing.
+    needs_inner = len(sweep.config.penalties) > 1 or feature.kind == RESID_POST
+    inner = plan.inner if needs_inner else (None,) * len(plan.main)
+    random = [] if plan.random is None else [(plan.random, plan.random_inner)]
+    return [(plan.main, inner), *random]
+
+
 def _probe_batch(sweep: Sweep, store: Store, batch: list[Feature]) -> list[FeatureResult]:
     plan, engine, source = sweep.plan, sweep.engine, sweep.source(store, batch)
     labels, n_classes, values = plan.labels, len(store.class_names), sweep.config.penalties
-    # Only the model's own layers are chosen among: with a single C the others choose nothing.
-    needs_inner = len(values) > 1 or batch[0].kind == RESID_POST
-    inner = plan.inner if needs_inner else (None,) * len(plan.main)
-    splits: list[tuple[Split, Sequence[Split | None]]] = [(plan.main, inner)]
-    if plan.random is not None:
-        splits.append((plan.random, plan.random_inner))
+    splits = _splits(sweep, batch[0])
     sweep.stages(" and ".join(f"{split.name} split" for split, _ in splits), batch)
     main, *others = evaluate(engine, source, labels, n_classes, splits, values)
     other = others[0] if others else None

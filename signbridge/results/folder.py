@@ -263,6 +263,10 @@ class ResultsFolder:
         data = save(values, metadata={"words": json.dumps(words)})
         replace_file(self.parts / f"{_file_name(name)}.safetensors", data)
 
+    def has_part(self, name: str) -> bool:
+        """Whether there is a file of a feature, finished or damaged."""
+        return (self.parts / f"{_file_name(name)}.safetensors").exists()
+
     def load_part(self, name: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
         """A finished feature, or None where there is none or its file is damaged."""
         from safetensors import SafetensorError, safe_open

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, TypeAlias
 
 from signbridge.runtime.processes import is_first_process
@@ -33,6 +34,8 @@ def stage(progress: StageProgress | None, what: str) -> Progress | None:
 _SECONDS_BEFORE_BAR = 0.5
 # A log file gets a line at most this often instead of a moving bar.
 _SECONDS_BETWEEN_LINES = 30.0
+# The first line about a sweep, which may take hours, comes sooner.
+_SECONDS_BEFORE_SWEEP = 2.0
 
 
 class _Closing:
@@ -163,6 +166,46 @@ class CountingStages(_Closing):
         self._counting(done, total)
 
 
+class TimeLeft:
+    """How long a job of several kinds of work still takes.
+
+    Args:
+        pace: for each kind the seconds that one thread takes for a unit of it, until measured.
+        workers: threads that work at once.
+    """
+
+    def __init__(self, pace: Mapping[str, float], workers: int = 1) -> None:
+        self._pace, self._workers = pace, workers
+        self._left = dict.fromkeys(pace, 0.0)
+        self._did = dict.fromkeys(pace, 0.0)
+        self._took = dict.fromkeys(pace, 0.0)
+        self._began: dict[int, float] = {}  # by thread
+
+    def expect(self, kind: str, amount: float) -> None:
+        """Add to what is to be done."""
+        self._left[kind] += amount
+
+    def begin(self) -> None:
+        """Say that this thread begins some work now."""
+        self._began[get_ident()] = time.monotonic()
+
+    def did(self, kind: str, amount: float) -> None:
+        """Say that this thread has done so much since it last began or did something."""
+        now = time.monotonic()
+        self._took[kind] += now - self._began.get(get_ident(), now)
+        self._began[get_ident()] = now
+        self._did[kind] += amount
+        self._left[kind] = max(0.0, self._left[kind] - amount)
+
+    def seconds(self) -> float:
+        """Seconds that are left."""
+        total = 0.0
+        for kind, left in self._left.items():
+            pace = self._took[kind] / self._did[kind] if self._did[kind] else self._pace[kind]
+            total += left * pace
+        return total / self._workers
+
+
 class SweepProgress(BarOrLines):
     """Shows how far a sweep has come: the ``progress`` of :func:`signbridge.probes.run_sweep`.
 
@@ -170,7 +213,15 @@ class SweepProgress(BarOrLines):
 
     Args:
         console: see :class:`BarOrLines`.
+
+    Attributes:
+        seconds_left: what the whole of it still takes, None while that is not known.
     """
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._said += _SECONDS_BEFORE_SWEEP - _SECONDS_BETWEEN_LINES
+        self.seconds_left: float | None = None
 
     def _columns(self) -> list[ProgressColumn]:
         from rich.progress import (
@@ -192,8 +243,10 @@ class SweepProgress(BarOrLines):
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Say what is under way and how many features are done."""
+        left = self.seconds_left
+        rest = "" if left is None else f", about {duration(left)} left"
         if self._console.is_terminal:
-            self._show(what, done, total)
+            self._show(what + rest, done, total)
         else:
-            passed = duration(self._passed())
-            self._say(f"{done} of {counted(total, 'feature')} done after {passed}; now {what}")
+            times = duration(self._passed()) + rest
+            self._say(f"{done} of {counted(total, 'feature')} done after {times}; now {what}")

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.probes.controls.measurement import Measurement, Part, Sweep
+from signbridge.probes.controls.measurement import FITS, Measurement, Part, Sweep
 from signbridge.probes.dataset.splits import IntArray, Split
-from signbridge.probes.engines import Record, not_converged, records_of
+from signbridge.probes.engines import Record, not_converged, records_of, work_of
 from signbridge.probes.selection import lower_median
 from signbridge.results.format import CONTROL_TASK
 from signbridge.results.summary import Memorisation
@@ -190,6 +190,11 @@ class GroupControl(Measurement):
             return None, []
         task, note = make_control_task(plan.labels, plan.groups, split, seed=sweep.config.seed)
         return None if task is None else cls(sweep, task), [note] if note else []
+
+    def work(self, width: int) -> tuple[str, float]:
+        """See :class:`Measurement`; the penalties that the true labels take are one, mostly."""
+        parts = [train for train, _ in self.task.split]
+        return FITS, work_of(parts, width, len(self.sweep.store.class_names), 1)
 
     def compute(self, source: FeatureSource, results: Sequence[FeatureResult]) -> Iterable[Part]:
         """See :class:`Measurement`."""

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.probes.controls.measurement import Measurement, Part, Sweep
+from signbridge.probes.controls.measurement import FITS, Measurement, Part, Sweep
 from signbridge.probes.dataset.splits import IntArray
-from signbridge.probes.engines import Record, not_converged, records_of
+from signbridge.probes.engines import Record, not_converged, records_of, work_of
 from signbridge.results.summary import DescriptionLength
 from signbridge.runtime.words import counted
 from signbridge.statistics.bootstrap import Interval, mean_interval
@@ -226,6 +226,14 @@ class OnlineCode(Measurement):
             "the description length was not measured: half of the groups hold fewer than two "
             "classes; add groups."
         ]
+
+    def work(self, width: int) -> tuple[str, float]:
+        """See :class:`Measurement`."""
+        parts, n_classes = (
+            [train for train, _ in self.order.folds],
+            len(self.sweep.store.class_names),
+        )
+        return FITS, work_of(parts, width, n_classes, len(self.sweep.config.penalties))
 
     def compute(self, source: FeatureSource, results: Sequence[FeatureResult]) -> Iterable[Part]:
         """See :class:`Measurement`."""

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from signbridge.probes.dataset.features import FeatureSource
 from signbridge.results.features import Feature
-from signbridge.runtime.progress import StageProgress
+from signbridge.runtime.progress import StageProgress, SweepProgress, TimeLeft
 from signbridge.runtime.threads import side_by_side
 
 if TYPE_CHECKING:
@@ -41,30 +41,54 @@ Batch: TypeAlias = "tuple[Store, list[Feature]]"
 """Features that are worked on together, with the store that holds them."""
 
 
+FITS, PERMUTATIONS, SCORES = "fits", "permutations", "scores"
+_PACE = {FITS: 4e-8, PERMUTATIONS: 5e-11, SCORES: 3e-4}
+"""Seconds a unit on a core of 2025: a sample, feature, class and C of a fit; a multiplication; a
+feature and group that is scored."""
+
+
 class Stages:
     """Tells a progress callback what is under way, one thread at a time.
 
     Args:
-        progress: the callback, or None.
+        progress: the callback, or None; a :class:`SweepProgress` is told the time left too.
         total: number of features.
+        workers: threads that work at once.
 
     Attributes:
         done: number of features that are done.
     """
 
-    def __init__(self, progress: StageProgress | None, total: int) -> None:
+    def __init__(self, progress: StageProgress | None, total: int, workers: int = 1) -> None:
         self._progress, self._total, self._lock = progress, total, Lock()
+        self._time = TimeLeft(_PACE, workers)
+        self._what = ""
         self.done = 0
+
+    def expect(self, kind: str, amount: float) -> None:
+        """Add to the work that there is, in the units of its kind."""
+        self._time.expect(kind, amount)
+
+    def did(self, kind: str, amount: float) -> None:
+        """Say that this thread has done so much of it since it last said something."""
+        with self._lock:
+            self._time.did(kind, amount)
+            if isinstance(self._progress, SweepProgress):
+                self._say()
 
     def __call__(self, what: str, batch: Sequence[Feature] = ()) -> None:
         """Say what begins, and for which features."""
-        if self._progress is None:
-            return
         names = [feature.name for feature in (*batch[:1], *batch[1:][-1:])]
         with self._lock:
-            self._progress(
-                ", ".join([what, " to ".join(names)] if names else [what]), self.done, self._total
-            )
+            self._time.begin()
+            self._what = ", ".join([what, " to ".join(names)] if names else [what])
+            self._say()
+
+    def _say(self) -> None:
+        if isinstance(self._progress, SweepProgress):
+            self._progress.seconds_left = self._time.seconds()
+        if self._progress is not None:
+            self._progress(self._what, self.done, self._total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +154,10 @@ class Measurement:
     def takes(self, feature: Feature) -> bool:
         """Whether it measures this feature."""
         return True
+
+    def work(self, width: int) -> tuple[str, float]:
+        """Kind and amount of the work for a feature of so many numbers; see :class:`Stages`."""
+        return FITS, 0.0
 
     def compute(self, source: FeatureSource, results: Sequence[FeatureResult]) -> Iterable[Part]:
         """Measure a batch.

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from signbridge.errors import ProbeError
-from signbridge.probes.controls.measurement import Measurement, Part, Sweep
+from signbridge.probes.controls.measurement import PERMUTATIONS, Measurement, Part, Sweep
 from signbridge.probes.controls.relabelling import Labellings, Relabelling
 from signbridge.probes.controls.score_probe import held_out_hits
 from signbridge.probes.dataset.splits import Split
@@ -79,8 +79,7 @@ def number_of_draws(
         )
     if wanted != "auto":
         return int(wanted), None
-    units = [len(np.unique(relabelling.unit[train])) * len(test) for train, test in split]
-    work = 2.0 * n_classes * n_fits * sum(units)
+    work = _work(relabelling, split, n_classes) * n_fits
     for draws in (DRAWS, FEW_DRAWS):
         if work * draws <= WORK:
             return draws, None
@@ -89,6 +88,12 @@ def number_of_draws(
         f"the permutation test was not made: {FEW_DRAWS} permutations of data of this size take "
         f"some {hours:.0f} hours of a CPU core; permutations={FEW_DRAWS} makes them."
     )
+
+
+def _work(relabelling: Relabelling, split: Split, n_classes: int) -> float:
+    """Multiplications of one labelling at one layer and C."""
+    units = [len(np.unique(relabelling.unit[train])) * len(test) for train, test in split]
+    return 2.0 * n_classes * sum(units)
 
 
 def p_value(observed: float, null: npt.ArrayLike) -> float:
@@ -192,6 +197,12 @@ class LabelPermutations(Measurement):
         """See :class:`Measurement`."""
         return feature.kind == RESID_POST
 
+    def work(self, width: int) -> tuple[str, float]:
+        """See :class:`Measurement`."""
+        plan = self.sweep.plan
+        one = _work(self.labellings.relabelling, plan.main, len(np.unique(plan.labels)))
+        return PERMUTATIONS, one * len(self.labellings) * len(self.sweep.config.penalties)
+
     def compute(self, source: FeatureSource, results: Sequence[FeatureResult]) -> Iterable[Part]:
         """See :class:`Measurement`."""
         import torch
@@ -210,6 +221,7 @@ class LabelPermutations(Measurement):
                     self.sweep.config.penalties,
                     memory_bytes=max(LEAST_BYTES, self.sweep.memory_bytes // 4),
                 )
+            self.sweep.stages.did(*self.work(source.n_features))
             yield {"hits": hits}, []
 
     def summary(self, scored: ScoredSweep) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -27,11 +27,19 @@ class Fitter:
         weight: (label vectors, folds, samples) weights.
         classes: number of classes.
         settings: what the user chose.
+        solved: called with the share of the fits that has been solved since the last call.
     """
 
     def __init__(
-        self, layers: Layers, codes: Tensor, weight: Tensor, classes: int, settings: Settings
+        self,
+        layers: Layers,
+        codes: Tensor,
+        weight: Tensor,
+        classes: int,
+        settings: Settings,
+        solved: Callable[[float], None] | None = None,
     ) -> None:
+        self.solved = solved
         self.layers = layers
         self.settings = settings
         self.codes = codes.to(layers.device)
@@ -260,3 +268,5 @@ class Fitter:
                     0, shape
                 )
                 self.coef[job.layer, job.fold, labels] = W.unflatten(0, shape)
+        if self.solved is not None:
+            self.solved(len(present) / (len(self.layers) * self.weight.shape[:2].numel()))

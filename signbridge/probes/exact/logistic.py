@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ def fit_logistic(
     threads: int | None = 1,
     memory_limit: int = 2 << 30,
     seed: int = 0,
+    solved: Callable[[float], None] | None = None,
 ) -> LogisticFit:
     """Fit L2 multinomial logistic probes to a certified optimum.
 
@@ -82,6 +83,7 @@ def fit_logistic(
         memory_limit: bytes for converted features and the batch's arrays; on top come one layer
             as stored, the result, and up to about 300 MB of row blocks for large fits.
         seed: of the Nystroem sketch.
+        solved: called with the share of the fits that has been solved since the last call.
 
     Returns:
         The fits, in arrays of the kind that ``X`` is.
@@ -115,7 +117,7 @@ def fit_logistic(
     )
     weights = class_weights(class_weight, known, codes, weight)
     threads = thread_number(threads)
-    fitter = Fitter(layers, codes, weights, len(known), settings)
+    fitter = Fitter(layers, codes, weights, len(known), settings, solved)
     with torch.no_grad(), cpu_threads(threads if layers.device.type == "cpu" else None):
         fitter.run()
     had = {"layer": layers.layered, "fold": folded, "labels": many, "C": path}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from signbridge.errors import ProbeError
 from signbridge.probes.dataset.data_module import ActivationDataModule
 from signbridge.probes.dataset.features import MEMORY_BYTES, FeatureSource
 from signbridge.probes.dataset.splits import IntArray, Split
-from signbridge.probes.engines import Fitted, Fold, HeldOut
+from signbridge.probes.engines import Fitted, Fold, HeldOut, unheard, work_of
 from signbridge.probes.sgd import LEARNING_RATES
 from signbridge.probes.sgd.checkpoint import Checkpoints, SaveCheckpoint, fit_key
 from signbridge.probes.sgd.distributed import STOPPED, ProcessGroup
@@ -77,6 +77,7 @@ class SgdEngine:
         self.device = device
         self.checkpoints = checkpoints
         self._group = group
+        self.worked: Callable[[float], None] = unheard
         self.records: dict[str, list[dict[str, Any]]] = {}
 
     def join(self, group: ProcessGroup, folder: ResultsFolder) -> None:
@@ -104,6 +105,7 @@ class SgdEngine:
             found = self._finished_fold(key)
             if found is None:
                 found = self._held_out(source, labels, fold, penalties, key)
+            self._count(source, fold, n_classes, penalties)
             arrays, records = found
             for name, record in records.items():
                 self.records.setdefault(name, record)
@@ -152,6 +154,7 @@ class SgdEngine:
         fold = (every, every[:0])
         key = self._key(source, labels, fold, penalties)
         module, data, relative = self._train(source, labels, fold, penalties, key)
+        self._count(source, fold, n_classes, penalties)
         return Fitted(
             module.weight.double().cpu().numpy(),
             module.bias.double().cpu().numpy(),
@@ -162,6 +165,11 @@ class SgdEngine:
         )
 
     # -- training ---------------------------------------------------------------------------------
+
+    def _count(
+        self, source: FeatureSource, fold: Fold, n_classes: int, penalties: Sequence[float]
+    ) -> None:
+        self.worked(work_of(fold[:1], source.n_features, n_classes, len(penalties), len(source)))
 
     def _key(
         self, source: FeatureSource, labels: IntArray, fold: Fold, penalties: Sequence[float]
