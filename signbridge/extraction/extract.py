@@ -260,9 +260,9 @@ def _planned(
         words = words_of(config.answers, images.class_names, selected=selected)
     answers = None
     if config.forced_choice:
-        context = answer_context(description.processor, description.config, asked)
         names = words or images.class_names
         try:
+            context = answer_context(description.processor, description.config, asked)
             answers = class_answers(description.processor.tokenizer, context, names)
         except NamesError as error:
             if config.forced_choice != "auto":

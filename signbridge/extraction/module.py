@@ -276,7 +276,9 @@ class ExtractionModule(LightningModule):
                     None if one is None else run_batch(model, inputs, image_token, one)
                     for one in wanted
                 ]
-        except ValueError as error:
+        except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"{self._description.spec} cannot take what its own processor makes of an image "
                 f"({first_line(error)}): fetch its configuration and processor files again, or "

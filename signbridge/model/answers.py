@@ -131,6 +131,7 @@ class _Force(LogitsProcessor):
         self._place = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores.clone()  # the raw logits are handed on
         for row, tokens in enumerate(self._rows):
             if self._place < len(tokens):
                 scores[row] = -torch.inf

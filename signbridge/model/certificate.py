@@ -7,8 +7,9 @@ done another way, left out and said, or refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -45,7 +46,14 @@ def rounding(model: Any) -> float:
     return _ROUNDING.get(model.dtype, _HALF_ROUNDING)
 
 
-_FINAL_NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f", "final_norm")
+_FINAL_NORMS = (
+    "norm",
+    "final_layer_norm",
+    "final_layernorm",
+    "ln_f",
+    "final_norm",
+    "embedding_norm",
+)
 # What a family answers to a way of scoring that it does not allow.
 _NOT_SO = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 
@@ -145,15 +153,21 @@ class _Trial:
         self._image_token = description.image_token_id
         self._bound = rounding(model)
         half = another_image(picture)
-        longer = prompt + " 1 2 3 4 5 6 7 8"
-        self._alone, self._other, self._batch = (
-            to_model(prepare(description.processor, prompts, pictures), model)
-            for prompts, pictures in (
-                ([prompt], [picture]),
-                ([prompt], [half]),
-                ([prompt, longer], [picture, half]),
-            )
+        self._alone, self._other = (
+            to_model(prepare(description.processor, [prompt], [one]), model)
+            for one in (picture, half)
         )
+        if not (self._alone["input_ids"] == self._image_token).any():
+            raise ModelError(
+                f"The config.json of {self._spec} calls token {self._image_token} the image's, "
+                "which its processor never writes: the folder's files are of two models."
+            )
+        self._batch: dict[str, torch.Tensor] = {}
+        longer = prompt + " 1 2 3 4 5 6 7 8"
+        with suppress(*_NOT_SO):  # some processors take no prompts of different length
+            self._batch = to_model(
+                prepare(description.processor, [prompt, longer], [picture, half]), model
+            )
         self._everything = replace(
             request,
             layers=tuple(range(len(decoder_layers(model)))),
@@ -189,13 +203,18 @@ class _Trial:
         return Certificate(self._request, padding, image, head, None, pads)
 
     def _padding(self, first: Captured) -> float | None:
-        """How far the first image's vectors change in a padded batch; None if none fits."""
+        """How far the first image's vectors change in a padded batch; None if none fits.
+
+        Infinite where there is no such batch, or its answers would follow padding.
+        """
+        mask = self._batch.get("attention_mask")
+        decoder = not is_encoder_decoder(self._model.config)
+        if mask is None or (decoder and not mask[:, -1].all()):
+            return math.inf
         try:
             padded = self._read(self._batch)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
+        except _NOT_SO as error:
+            return None if is_out_of_memory(error) else math.inf
         return max(
             difference(first.resid_post, padded.resid_post[:1]),
             *(difference(first.sites[name], padded.sites[name][:1]) for name in first.sites),
@@ -219,9 +238,8 @@ class _Trial:
         inputs = self._batch if found.pads else self._alone
         differences: list[float] = []
         ways: tuple[Scoring, ...] = get_args(Scoring)
-        kinds = getattr(self._model.config.get_text_config(), "layer_types", None) or ()
-        if "sliding_attention" in kinds:
-            ways = ways[1:]  # the mask of one pass knows no window, which another prompt may exceed
+        if _has_windows(self._model.config.get_text_config()):
+            ways = ways[1:]  # the mask of one pass knows none, which another prompt may exceed
         for scoring in ways:
             try:
                 scored = self._read(inputs, layers=(0,), sites=(), answers=names, scoring=scoring)
@@ -240,6 +258,15 @@ class _Trial:
             f"The class names cannot be scored as answers of {self._spec}, since no way agrees "
             f"with a plain forward pass (off by {min(differences, default=float('nan')):.3g} nats)"
         )
+
+
+def _has_windows(text: Any) -> bool:
+    """Whether some layers see a part of what came before, of a prompt that is long enough."""
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if any("sliding" in kind or "chunked" in kind for kind in kinds):
+        return True
+    window = None if kinds else getattr(text, "sliding_window", None)
+    return window is not None and window < getattr(text, "max_position_embeddings", math.inf)
 
 
 def another_image(picture: Image.Image) -> Image.Image:

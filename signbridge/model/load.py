@@ -29,6 +29,17 @@ from signbridge.model.quantization import (
 from signbridge.model.random_weights import random_model
 from signbridge.runtime.terminal import quiet_transformers
 
+# Of a generation configuration: how tokens are computed, not which. Here a prompt is one pass and
+# its cache is continued.
+_MECHANICS = (
+    "cache_config",
+    "cache_implementation",
+    "compile_config",
+    "num_return_sequences",
+    "prefill_chunk_size",
+    "prompt_lookup_num_tokens",
+)
+
 
 def load_model(
     description: ModelDescription,
@@ -67,6 +78,8 @@ def load_model(
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(f"{_too_large(description, device)}.") from error
     model.generation_config = copy.deepcopy(description.generation_config)
+    for name in _MECHANICS:
+        setattr(model.generation_config, name, None)
     set_compute_dtype(model, dtype, everywhere=stored_quantization(description) is not None)
     _check_quantization(description, model, planned, dtype)
     return model.eval()

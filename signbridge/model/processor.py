@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from transformers.utils.hub import PushToHubMixin
 
-from signbridge.errors import ModelError, SignBridgeError, first_line
+from signbridge.errors import ModelError, NamesError, SignBridgeError, first_line
 from signbridge.model.families import is_encoder_decoder
 from signbridge.model.files import PROCESSORS, check_processor_files, parsed, template_file
 from signbridge.runtime import torchvision
@@ -278,12 +278,20 @@ def answer_context(processor: Any, config: Any, prompt: str) -> str | None:
     Returns:
         The prompt and what follows it; None for an encoder-decoder, whose answer is a text of its
         own.
+
+    Raises:
+        NamesError: if that ends the text, so that no answer follows.
     """
     if is_encoder_decoder(config):
         return None
     tokenizer = processor.tokenizer
     own = tokenizer(prompt, add_special_tokens=False)["input_ids"][-3:]
     seen = prepare(processor, [prompt], [_black()])["input_ids"][0].tolist()
+    if seen[-1] == tokenizer.eos_token_id:
+        raise NamesError(
+            f"The prompt ends with {tokenizer.eos_token}, behind which no name is an answer (some "
+            "tokenizers close every text)"
+        )
     for more in range(1, 4):
         if seen[-len(own) :] != own and seen[-len(own) - more : -more] == own:
             return prompt + str(tokenizer.decode(seen[-more:]))

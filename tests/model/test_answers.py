@@ -3,7 +3,7 @@ import torch
 from transformers import AutoTokenizer
 
 from signbridge.errors import ModelError
-from signbridge.model.answers import class_answers, end_ids
+from signbridge.model.answers import class_answers, end_ids, forced
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.prompts import DEFAULT_PROMPT
 
@@ -75,6 +75,16 @@ def test_generation_settings_do_not_touch_the_probabilities(
     monkeypatch.setattr(model.generation_config, "suppress_tokens", [answers[0][0]])
     held = run_batch(model, inputs, tiny.image_token_id, request).class_logprob
     assert torch.equal(free, held)
+
+
+def test_generated_names_score_as_written_where_no_token_ends_an_answer(
+    model, tiny, prepare, answers, monkeypatch
+):
+    monkeypatch.setattr(model.generation_config, "eos_token_id", None)
+    inputs = prepare(ROWS[:1], PROMPTS[:1])
+    scores = forced(model, inputs, answers)[0].tolist()
+    wanted = [one_by_one(model, tiny, prepare, ROWS[0], PROMPTS[0], name) for name in NAMES]
+    assert scores == pytest.approx(wanted, abs=1e-4)
 
 
 def test_probabilities_of_disjoint_answers_add_up_to_less_than_one(model, tiny, prepare, answers):

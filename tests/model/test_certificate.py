@@ -1,3 +1,7 @@
+import copy
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fixtures.families import family_folder
@@ -5,11 +9,11 @@ from fixtures.families import family_folder
 from signbridge.errors import ModelError
 from signbridge.extraction.batch_size import BatchLimit
 from signbridge.model.answers import class_answers
-from signbridge.model.certificate import certify
+from signbridge.model.certificate import _has_windows, certify
 from signbridge.model.description import describe_model
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
-from signbridge.model.processor import answer_context
+from signbridge.model.processor import answer_context, prepare
 from signbridge.model.prompts import DEFAULT_PROMPT, prompt_for_processor, resolve_prompt
 from signbridge.model.sites import SITES
 
@@ -100,6 +104,51 @@ def test_names_that_no_way_scores_rightly_are_refused(model, tiny, images, monke
     )
     with pytest.raises(ModelError, match=r"no way agrees .* with --forced_choice false"):
         certify(model, tiny, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,), answers=((5,),)))
+
+
+def test_an_image_token_that_is_in_no_prompt_is_refused(model, tiny, images):
+    config = copy.deepcopy(tiny.config)
+    config.image_token_id = config.image_token_index = 9999
+    with pytest.raises(
+        ModelError, match=r"calls token 9999 the image's, which its processor never"
+    ):
+        other = dataclasses.replace(tiny, config=config)
+        certify(model, other, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,)))
+
+
+def test_a_batch_whose_answers_would_follow_padding_is_not_used(model, tiny, images, monkeypatch):
+    monkeypatch.setattr(tiny.processor.tokenizer, "padding_side", "right")
+    found = certify(model, tiny, DEFAULT_PROMPT, images.load(0), CaptureRequest((0,)))
+    assert found.pads is False
+
+
+def test_a_processor_that_makes_no_batch_is_used_without(model, tiny, images, monkeypatch):
+    def alone(processor, prompts, pictures):
+        if len(prompts) > 1:
+            raise ValueError("The padding token is that of images.")
+        return prepare(processor, prompts, pictures)
+
+    monkeypatch.setattr("signbridge.model.certificate.prepare", alone)
+    request = CaptureRequest((0,), answers=((5, 6), (7,)))
+    found = certify(model, tiny, DEFAULT_PROMPT, images.load(0), request)
+    assert found.pads is False
+    assert found.names < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "windows"),
+    [
+        ({"layer_types": ["full_attention"], "sliding_window": 8}, False),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, True),
+        ({"layer_types": ["chunked_attention"]}, True),
+        ({"sliding_window": 4096, "max_position_embeddings": 32768}, True),
+        ({"sliding_window": 4096, "max_position_embeddings": 4096}, False),
+        ({"sliding_window": None}, False),
+        ({}, False),
+    ],
+)
+def test_windows_are_known(text, windows):
+    assert _has_windows(SimpleNamespace(**text)) is windows
 
 
 def test_names_behind_a_prompt_that_a_model_does_not_take_are_refused(

@@ -1,10 +1,11 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from signbridge.errors import ModelError
 from signbridge.model import load
@@ -98,6 +99,15 @@ def test_bfloat16_runs(tiny, prepare):
     inputs["pixel_values"] = inputs["pixel_values"].to(torch.bfloat16)
     read = run_batch(model, inputs, tiny.image_token_id, CaptureRequest((7,))).resid_post
     assert read.dtype == torch.bfloat16
+
+
+def test_how_a_folder_would_compute_its_answers_is_ours(tiny):
+    """Some published folders name a cache of fixed length, which cannot be continued."""
+    config = GenerationConfig(cache_implementation="static", eos_token_id=7, suppress_tokens=[3])
+    model = load_model(replace(tiny, generation_config=config), "cpu", quantization="none")
+    assert model.generation_config.cache_implementation is None
+    assert model.generation_config.suppress_tokens == [3]
+    assert config.cache_implementation == "static"  # as the store records it
 
 
 def test_tiny_is_small_and_the_same_every_time(tiny):
