@@ -71,7 +71,10 @@ def write_report(
         missing = {one for plot in drawn for one in (*plot.wide.missing, *plot.narrow.missing)}
         names = (*results.class_names, *few_names(results), title(results))
         notes = filter(None, (*inputs.notes, missing_note(missing, names)))
-        page = render_page(inputs, drawn, tuple(notes))
+        # The maps of all layers show the best one too.
+        every = any(plot.name == "umap_layers" for plot in drawn)
+        on_page = [plot for plot in drawn if not (every and plot.name == "umap")]
+        page = render_page(inputs, on_page, tuple(notes))
     try:
         for plot in drawn:
             plot.save(results.path / FIGURES_FOLDER)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from signbridge.report.inputs import Inputs
     from signbridge.store import Store
 
-__all__ = ["Browser", "Kind", "browser", "pictures"]
+__all__ = ["Browser", "Kind", "Said", "browser", "pictures"]
 
 _MOST = 600  # images: some 2 MB of photographs
 _MORE = 200  # that figures show besides
@@ -125,20 +125,13 @@ class Browser:
         return Markup(embedded(self.spec))
 
 
-class _Images:
-    """What is known and said of every image, as columns."""
+class Said:
+    """What is said of every image, as columns."""
 
     def __init__(self, inputs: Inputs) -> None:
         assert inputs.store is not None
         self._store = inputs.store
         self.results = inputs.results
-        p = self.results.predictions
-        probability = p.probability(self.results.best_feature)
-        self.scored = np.asarray(np.isfinite(probability).all(axis=1))
-        known = np.where(self.scored[:, None], probability, 0)
-        self.read = np.where(self.scored, known.argmax(axis=1), -1)
-        self.sure = known.max(axis=1)
-        self.knows = self.read == p.label
 
     @cached_property
     def answers(self) -> list[str] | None:
@@ -158,15 +151,26 @@ class _Images:
     def says(self) -> npt.NDArray[np.bool_] | None:
         """Whether the answer names the class; without answers, the forced choice picks it."""
         label = self.results.predictions.label
-        if self.answers is not None:
-            words = class_words(self._store) or self.results.class_names
-            told: dict[tuple[int, str], bool] = {}
-            for key in zip(label.tolist(), self.answers, strict=True):
-                if key not in told:
-                    told[key] = names_class(key[1], words[key[0]])
-            pairs = zip(label.tolist(), self.answers, strict=True)
-            return np.array([told[key] for key in pairs], bool)
-        return None if self.choice is None else self.choice == label
+        if self.answers is None:
+            return None if self.choice is None else self.choice == label
+        words = class_words(self._store) or self.results.class_names
+        pairs = list(zip(label.tolist(), self.answers, strict=True))
+        told = {(k, text): names_class(text, words[k]) for k, text in set(pairs)}
+        return np.array([told[pair] for pair in pairs], bool)
+
+
+class _Images(Said):
+    """What is known too, by the best layer."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        p = self.results.predictions
+        probability = p.probability(self.results.best_feature)
+        self.scored = np.asarray(np.isfinite(probability).all(axis=1))
+        known = np.where(self.scored[:, None], probability, 0)
+        self.read = np.where(self.scored, known.argmax(axis=1), -1)
+        self.sure = known.max(axis=1)
+        self.knows = self.read == p.label
 
     @cached_property
     def kind(self) -> npt.NDArray[np.int64]:
@@ -188,7 +192,10 @@ def browser(inputs: Inputs, plots: Iterable[Plot]) -> Browser | None:
     if inputs.store is None:
         return None
     results, table = inputs.results, _Images(inputs)
-    rows = _choose(table, results.protocol.seed)
+    plots = list(plots)
+    maps = [plot.chart.map for plot in plots if plot.chart and plot.chart.map]
+    on_maps = [row for one in maps for row in one["rows"]]
+    rows = _choose(table, results.protocol.seed, on_maps)
     named = {spot.thumbnail for plot in plots for spot in plot.wide.spots}
     more = sorted(row for row in named - {*rows, None} if row is not None)
     small = pictures(inputs.store, [*rows, *(more if len(more) <= _MORE else [])])
@@ -232,13 +239,17 @@ def browser(inputs: Inputs, plots: Iterable[Plot]) -> Browser | None:
     )
 
 
-def _choose(table: _Images, seed: int) -> list[int]:
-    """At most ``_MOST`` rows: of each kind alike, and in it of each class in turn."""
+def _choose(table: _Images, seed: int, first: Sequence[int]) -> list[int]:
+    """At most ``_MOST`` rows: of each kind alike, and in it of each class in turn.
+
+    Those in ``first`` come before others, so that the points of a map have their picture.
+    """
     scored = np.flatnonzero(table.scored)
     if len(scored) <= _MOST:
         return [int(row) for row in scored]
     label = table.results.predictions.label
     shuffled = np.random.default_rng(seed).permutation(scored)
+    shuffled = shuffled[np.argsort(~np.isin(shuffled, first), kind="stable")]
     chosen: list[list[int]] = []
     for kind in np.unique(table.kind[scored]):
         rows = shuffled[table.kind[shuffled] == kind]

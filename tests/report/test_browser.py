@@ -40,7 +40,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = results / "summary.json"
     summary = json.loads(path.read_text())
     summary |= {"said": SAID, "warnings": [HOSTILE[0]]}
-    fingerprint = build_store(folder / "store.h5", results)
+    fingerprint = build_store(folder / "store.h5", results, answers=HOSTILE)
     summary["store"] |= {"path": str(folder / "store.h5"), "fingerprint": fingerprint}
     path.write_text(json.dumps(summary))
     (results / "answers.csv").write_text(
@@ -48,9 +48,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("signbridge.report.html.warm_up", lambda: None)
-        patch.setattr(umap_figure, "embed", lambda vectors, seed: (np.asarray(
+        patch.setattr(umap_figure, "embed", lambda vectors, seed, start: (np.asarray(
             vectors, dtype=float)[:, :2], "UMAP"))  # fmt: skip
-        return write_report(results)
+        return write_report(results, umap="all")
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,59 @@ def test_values_by_keyboard(page: Any) -> None:
     assert not page.is_visible("#about-protocol dl")
     page.keyboard.press("Enter")
     assert page.is_visible("#about-protocol dl")
+
+
+def test_images_are_chosen_in_one_click_and_by_keyboard(page: Any) -> None:
+    box = page.locator("#about-images")
+    box.scroll_into_view_if_needed()
+    box.locator(".card").first.wait_for()
+    everything = box.locator("[role=status]").inner_text()
+    chip = box.locator("[data-kind='0']")
+    count = int(chip.locator("small").inner_text())
+    chip.focus()
+    page.keyboard.press("Enter")
+    assert chip.get_attribute("aria-pressed") == "true"
+    assert box.locator("[role=status]").inner_text() == f"{min(count, 20)} of {count} shown"
+    assert box.locator("[role=status]").inner_text() != everything
+    marks = box.locator(".card [role=img]").evaluate_all("all => all.map(e => e.ariaLabel)")
+    assert marks == ["right", "wrong"] * (len(marks) // 2)  # known and not said
+    box.locator("select[name=class]").select_option("0")
+    names = box.locator(".card li:first-child strong").all_inner_texts()
+    assert set(names) == {HOSTILE[0]}
+    sure = "all => all.map(e => parseInt(e.innerText.split(' ').at(-1)))"
+    down = box.locator(".card li:nth-child(2) strong").evaluate_all(sure)
+    box.locator("select[name=order]").select_option("up")
+    up = box.locator(".card li:nth-child(2) strong").evaluate_all(sure)
+    assert (down, up) == (sorted(down, reverse=True), sorted(up))
+    box.locator("[data-kind='']").click()
+    box.locator("select[name=class]").select_option("")
+    box.locator(".more").click()
+    assert page.evaluate("document.activeElement.matches('.card:nth-child(21)')")
+
+
+def test_the_map_moves_from_layer_to_layer(page: Any) -> None:
+    box = page.locator("#umap_layers")
+    box.scroll_into_view_if_needed()
+    box.locator("canvas").wait_for()
+    slider = box.locator("input[type=range]")
+
+    def seen() -> bytes:
+        page.wait_for_timeout(700)  # the points move for half a second
+        return bytes(box.locator("canvas").screenshot())
+
+    looks = [seen()]
+    slider.focus()
+    page.keyboard.press("Home")
+    assert slider.get_attribute("aria-valuetext") == "layer 0"
+    looks.append(seen())
+    for number, choice in ((0, "picture"), (1, "class")):
+        box.locator("select").nth(number).select_option(choice)
+        looks.append(seen())
+    assert len(set(looks)) == 4
+    box.locator(".chart").focus()
+    page.keyboard.press("ArrowRight")
+    assert "read as" in box.locator(".tip").inner_text()
+    page.keyboard.press("Escape")
 
 
 def test_text_from_data_stays_text(page: Any, report: Path) -> None:

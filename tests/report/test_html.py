@@ -18,7 +18,6 @@ import pytest
 from signbridge.errors import ProbeError, StoreError
 from signbridge.report import write_report
 from signbridge.report.figures import umap as umap_figure
-from signbridge.report.figures import umap_strip
 from signbridge.results.results import load_results
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -59,12 +58,11 @@ class Page(HTMLParser):
 def _no_umap(monkeypatch: pytest.MonkeyPatch) -> None:
     """UMAP compiles for seconds and has its own tests."""
 
-    def plane(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    def plane(vectors: np.ndarray, seed: int, start: object) -> tuple[np.ndarray, str]:
         return np.asarray(vectors, dtype=float)[:, :2], "UMAP"
 
     monkeypatch.setattr("signbridge.report.html.warm_up", lambda: None)
     monkeypatch.setattr(umap_figure, "embed", plane)
-    monkeypatch.setattr(umap_strip, "embed", plane)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +212,7 @@ def test_everything_of_the_newer_format_is_on_the_page(
     page = Page(write_report(folder, umap="all").read_text(encoding="utf-8"))
     assert {f["id"] for f in page.all("figure")} == {
         *("layer_curve", "leakage", "memorisation", "selectivity", "differences", "peak"),
-        *("usable_information", "class_grid", "confusion", "calibration", "umap", "umap_layers"),
+        *("usable_information", "class_grid", "confusion", "calibration", "umap_layers"),
         *("cka", "accuracy_by_group"),
     }
     for words in (
@@ -228,6 +226,7 @@ def test_everything_of_the_newer_format_is_on_the_page(
     ):
         assert words in page.text
     assert (folder / "figures" / "umap_layers.csv").exists()
+    assert (folder / "figures" / "umap.csv").exists()  # the page shows that map among all
 
 
 def test_which_layer_is_mapped(

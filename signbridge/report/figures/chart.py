@@ -33,6 +33,7 @@ class Chart:
             the option that changes. Points with the same ``id`` move from frame to frame.
         frame: The frame that is shown first.
         columns: Items in a row of a matrix, so that the arrow keys move up and down in it too.
+        map: The points of a map, which ``map.js`` draws.
     """
 
     option: Mapping[str, Any]
@@ -40,6 +41,7 @@ class Chart:
     frames: Sequence[tuple[str, Mapping[str, Any]]] = ()
     frame: int = 0
     columns: int = 0
+    map: Mapping[str, Any] | None = None
 
     def json(self) -> str:
         """What ``chart.js`` reads, safe inside an element ``script``."""
@@ -49,6 +51,7 @@ class Chart:
             "frames": [{"name": name, "option": option} for name, option in self.frames],
             "frame": self.frame,
             "columns": self.columns,
+            "map": self.map,
         }
         return embedded(content)
 

@@ -21,14 +21,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["align", "embed", "warm_up"]
+__all__ = ["embed", "spread_out", "warm_up"]
 
 _SPECTRAL_FROM = 30
 _UMAP_FROM = 5
 
 
 def embed(
-    vectors: npt.NDArray[np.floating[Any]], seed: int = 42
+    vectors: npt.NDArray[np.floating[Any]],
+    seed: int = 42,
+    start: npt.NDArray[np.float64] | None = None,
 ) -> tuple[npt.NDArray[np.float64], str]:
     """Place vectors on a plane.
 
@@ -39,6 +41,7 @@ def embed(
     Args:
         vectors: (n, d) feature vectors.
         seed: Seed of UMAP.
+        start: (n, 2) positions that UMAP starts from, as of the layer before; its own if None.
 
     Returns:
         (n, 2) positions and the name of the method, ``UMAP`` or ``PCA``.
@@ -54,13 +57,16 @@ def embed(
         plane[:, : min(2, len(s))] = (u * s)[:, :2]
         return plane, "PCA"
     single = x.astype(np.float32)
-    position = _elsewhere(single, seed)
+    first = np.zeros((0, 2), np.float32) if start is None else start.astype(np.float32)
+    position = _elsewhere(single, seed, first)
     if position is None:
-        position = _umap(single, seed)
+        position = _umap(single, seed, first)
     return np.asarray(position, dtype=np.float64), "UMAP"
 
 
-def _umap(x: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
+def _umap(
+    x: npt.NDArray[np.float32], seed: int, start: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
     import umap
     from sklearn.metrics import pairwise_distances
     from umap.distances import euclidean
@@ -77,7 +83,7 @@ def _umap(x: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
             n_neighbors=k,
             min_dist=0.15,
             # The spectral start needs more samples than it has eigenvectors to find.
-            init="spectral" if n >= _SPECTRAL_FROM else "random",
+            init=start if len(start) else "spectral" if n >= _SPECTRAL_FROM else "random",
             random_state=seed,
             n_jobs=1,
             precomputed_knn=(nearest, np.take_along_axis(distance, nearest, axis=1), None),
@@ -119,7 +125,9 @@ def _stop() -> None:
         atexit.unregister(_stop)
 
 
-def _elsewhere(x: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32] | None:
+def _elsewhere(
+    x: npt.NDArray[np.float32], seed: int, start: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32] | None:
     """:func:`_umap` in the other process; None where that failed."""
     with _lock:
         warm_up()
@@ -128,7 +136,7 @@ def _elsewhere(x: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]
         assert _process.stdin is not None
         assert _process.stdout is not None
         try:
-            _send(_process.stdin, vectors=x, seed=np.int64(seed))
+            _send(_process.stdin, vectors=x, seed=np.int64(seed), start=start)
             position: npt.NDArray[np.float32] = _receive(_process.stdout)["position"]
         except (OSError, EOFError):
             _stop()
@@ -165,11 +173,15 @@ def serve() -> None:
     ):
         with contextlib.suppress(RuntimeError):  # no folder for numba's cache can be written
             function.enable_caching()
-    _umap(np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32), 0)
+    _umap(
+        np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32),
+        0,
+        np.zeros((0, 2), np.float32),
+    )
     with contextlib.suppress(OSError, EOFError):  # the other process has ended
         while True:
             question = _receive(sys.stdin.buffer)
-            position = _umap(question["vectors"], int(question["seed"]))
+            position = _umap(question["vectors"], int(question["seed"]), question["start"])
             _send(answers, position=position)
 
 
@@ -195,23 +207,18 @@ def _read(stream: Any, size: int) -> bytes:
     return content
 
 
-def align(
-    position: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Turn and mirror a map so that it lies on another of the same samples as well as it can.
+def spread_out(position: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Places from 0 to 1 along each axis, three tenths by position and seven by rank.
 
-    A map's direction means nothing; maps that are looked at side by side should share it. Nothing
-    is stretched (orthogonal Procrustes; Schönemann 1966, Psychometrika 31).
+    The order along each axis stays. A map's clusters lie far apart, at distances that mean little;
+    by position alone most of the plane would be empty.
 
     Args:
         position: (n, 2) positions.
-        reference: (n, 2) positions of the same samples.
-
-    Returns:
-        (n, 2) positions about the origin, with all distances of ``position``.
     """
-    from scipy.linalg import orthogonal_procrustes
+    from scipy.stats import rankdata
 
-    centred = position - position.mean(axis=0)
-    turn, _ = orthogonal_procrustes(centred, reference - reference.mean(axis=0))
-    return np.asarray(centred @ turn, dtype=np.float64)
+    low, extent = position.min(axis=0), np.ptp(position, axis=0)
+    by_position = (position - low) / np.where(extent > 0, extent, 1)
+    by_rank = (rankdata(position, axis=0) - 1) / max(1, len(position) - 1)
+    return np.asarray(0.3 * by_position + 0.7 * by_rank)

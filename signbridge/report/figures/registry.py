@@ -19,8 +19,7 @@ from signbridge.report.figures.leakage import leakage_figure
 from signbridge.report.figures.memorisation import memorisation_figure, selectivity_figure
 from signbridge.report.figures.peak import peak_figure
 from signbridge.report.figures.reliability import reliability_figure
-from signbridge.report.figures.umap import layer_map
-from signbridge.report.figures.umap_strip import layer_maps
+from signbridge.report.figures.umap import layer_map, layer_maps
 
 if TYPE_CHECKING:
     from signbridge.report.figures.plot import Plot

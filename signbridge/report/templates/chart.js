@@ -65,6 +65,7 @@
     option.tooltip.formatter = tip;
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) option.animation = false;
     chart.setOption(spec.option);
+    if (spec.map) drawMap(figure, chart, spec.map, element, pictures);
 
     let at = -1;
     const series = () => chart.getOption().series.findIndex((one) => one.data && one.data.some((d) => d && d.tip));

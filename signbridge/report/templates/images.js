@@ -13,7 +13,7 @@
 
   function line(name, value, right) {
     const made = element("li");
-    made.append(element("span", "name", `${name} `), element("b", "", value));
+    made.append(element("span", "name", `${name} `), element("strong", "", value));
     if (right !== null) {
       const mark = element("span", right ? "right" : "wrong", right ? " ✓" : " ✗");
       mark.setAttribute("role", "img");

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from signbridge.report import figures
-from signbridge.report.figures import registry, umap, umap_strip
+from signbridge.report.figures import registry, umap
 from signbridge.report.figures.cka import cka_figure
 from signbridge.report.inputs import Inputs
 from signbridge.results.results import load_results
@@ -25,6 +25,8 @@ def _store(n: int, *baselines: str) -> Any:
     rng = np.random.default_rng(0)
     return SimpleNamespace(
         baselines=baselines,
+        responses=None,
+        class_logprob=None,
         feature=lambda name: (
             rng.integers(0, 255, (n, 784), dtype=np.uint8)
             if name == "pixels"
@@ -45,8 +47,7 @@ def test_every_file_that_builds_a_figure_is_registered() -> None:
 def test_all_figures_of_a_whole_folder_are_drawn_once(
     full_results_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (umap, umap_strip):
-        monkeypatch.setattr(module, "embed", lambda vectors, seed: (vectors[:, :2], "UMAP"))
+    monkeypatch.setattr(umap, "embed", lambda vectors, seed, start: (vectors[:, :2], "UMAP"))
     results = load_results(full_results_dir)
     store = _store(len(results.predictions.label), "pixels")
     with_store = [p.name for p in registry.draw_figures(Inputs(results, store, "all"))]

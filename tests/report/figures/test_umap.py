@@ -7,6 +7,8 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,10 @@ import umap
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from signbridge.report.figures import embedding, map_marks, umap_strip
+from signbridge.report.figures import embedding
 from signbridge.report.figures import umap as module
 from signbridge.report.figures.subsample import independent_rows, rows_in_words
-from signbridge.results.results import load_results
+from signbridge.results.results import Results, load_results
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
@@ -51,6 +53,12 @@ def test_umap_of_few_and_of_more_samples_is_deterministic_and_keeps_clusters() -
     distance = np.linalg.norm(position[:, None] - position[None], axis=2)
     np.fill_diagonal(distance, np.inf)
     np.testing.assert_array_equal(label[distance.argmin(axis=1)], label)
+    # A map that starts from another keeps its points near: each cluster on the side it was on.
+    turned = position[:, ::-1] * [1, -1]
+    started, _ = embedding.embed(x, 3, turned)
+    sides = [embedding.spread_out(one) for one in (started, turned)]
+    middles = [[np.median(side[label == k], axis=0) for k in (0, 1)] for side in sides]
+    np.testing.assert_array_equal(*(np.sign(one[1] - one[0]) for one in middles))
 
 
 @pytest.mark.parametrize("kind", ["clusters", "copies", "few"])
@@ -88,7 +96,9 @@ def test_what_a_library_prints_is_no_answer(
     expected, _ = embedding.embed(x)
     embedding._stop()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(embedding, "_umap", lambda vectors, seed: np.zeros((len(vectors), 2)))
+    monkeypatch.setattr(
+        embedding, "_umap", lambda vectors, seed, start: np.zeros((len(vectors), 2))
+    )
     position, _ = embedding.embed(x)
     embedding._stop()
     np.testing.assert_array_equal(position, expected)
@@ -100,8 +110,13 @@ def test_a_process_that_was_killed_costs_no_map(monkeypatch: pytest.MonkeyPatch)
     assert embedding._process is not None
     embedding._process.kill()
     embedding._process.wait()
-    monkeypatch.setattr(embedding, "_umap", lambda vectors, seed: np.ones((len(vectors), 2)))
+    monkeypatch.setattr(embedding, "_umap", lambda vectors, seed, start: np.ones((len(vectors), 2)))
     np.testing.assert_array_equal(embedding.embed(x)[0], 1)
+
+
+def inputs_of(results: Results, vectors: Callable[..., np.ndarray]) -> Any:
+    store = SimpleNamespace(responses=None, class_logprob=None)
+    return SimpleNamespace(results=results, vectors=vectors, store=store, umap="all")
 
 
 @pytest.mark.parametrize(
@@ -118,89 +133,64 @@ def test_data_are_what_is_drawn(
     n = len(results.predictions.sample_id)
     position = np.random.default_rng(1).normal(size=(n, 2))
     rows = np.arange(0, n, 2)
-    monkeypatch.setattr(module, "embed", lambda vectors, seed: (position[rows], "UMAP"))
-    plot = module.umap_figure(results, np.zeros((len(rows), 3)), rows)
+    monkeypatch.setattr(module, "embed", lambda vectors, seed, start: (position[rows], "UMAP"))
+    inputs = inputs_of(results, lambda name, rows: np.zeros((len(rows), 3)))
+    plot = module.map_figure(inputs, "umap_layer_1", "A map", [1], rows)
     data = list(csv.DictReader(io.StringIO(plot.csv())))
     assert [r["sample_id"] for r in data] == [results.predictions.sample_id[i] for i in rows]
     assert [r["class"] for r in data] == [names[results.predictions.label[i]] for i in rows]
+    predicted = results.predictions.predicted("resid_post/1")[rows]
+    assert [r["predicted"] for r in data] == [names[k] for k in predicted]
     np.testing.assert_allclose([float(r["x"]) for r in data], position[rows, 0])
     assert f"A random {len(rows)} of {n} images." in plot.caption
     # Where a sample is drawn follows its position: order is kept along both axes.
-    spots = plot.wide.spots
-    assert np.argsort([s.x for s in spots]).tolist() == np.argsort(position[rows, 0]).tolist()
-    assert np.argsort([-s.y for s in spots]).tolist() == np.argsort(position[rows, 1]).tolist()
+    assert plot.chart is not None
+    assert plot.chart.map is not None
+    assert plot.chart.frames == ()
+    ((x, y),) = plot.chart.map["place"]
+    for place, axis in ((x, 0), (y, 1)):
+        ordered = np.asarray(place)[np.argsort(position[rows, axis])]
+        assert (np.diff(ordered) >= 0).all()
+        assert (ordered[0], ordered[-1]) == (0, 1)
 
 
-def test_chosen_letters_keep_their_distance_and_leave_no_gap() -> None:
+def test_far_clusters_do_not_press_the_others_together() -> None:
     rng = np.random.default_rng(0)
-    points, label = rng.uniform(0, 100, (800, 2)), rng.integers(0, 5, 800)
-    chosen = map_marks.thinned(points, label, 9.0)
-    between = np.linalg.norm(points[chosen][:, None] - points[chosen][None], axis=2)
-    assert between[np.triu_indices(len(chosen), 1)].min() > 9
-    # Every sample left out lies near a chosen one.
-    to_chosen = np.linalg.norm(points[:, None] - points[chosen][None], axis=2).min(axis=1)
-    assert to_chosen.max() <= 9
+    position = np.concatenate([rng.normal(size=(95, 2)), rng.normal(size=(5, 2)) + 100])
+    place = embedding.spread_out(position)
+    assert np.ptp(place[:95], axis=0).min() > 0.6
+    np.testing.assert_array_equal(embedding.spread_out(np.ones((1, 2))), 0)
 
 
-def test_a_crowd_speaks_with_the_letter_of_most() -> None:
-    label = np.array([0] * 3 + [1] * 9)
-    assert label[map_marks.thinned(np.zeros((12, 2)), label, 1.0)].tolist() == [1]
-
-
-def test_many_samples_are_dots_with_names(
-    make_results: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    results = load_results(make_results(class_names=["A", "B"], per_class=400, layers=[0]))
-    position = np.random.default_rng(1).normal(size=(800, 2))
-    monkeypatch.setattr(module, "embed", lambda vectors, seed: (position, "UMAP"))
-    plot = module.umap_figure(results, np.zeros((800, 3)))
-    assert "Names stand where there is room" in plot.caption
-    assert len(plot.wide.spots) == 800
-
-
-def test_any_layer_is_mapped_with_its_own_answers(
-    full_results_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    results = load_results(full_results_dir)
-    n = len(results.predictions.sample_id)
-    monkeypatch.setattr(module, "embed", lambda vectors, seed: (vectors, "UMAP"))
-    plot = module.umap_figure(results, np.random.default_rng(0).normal(size=(n, 2)), layer=1)
-    assert plot.name == "umap_layer_1"
-    predicted = results.predictions.predicted("resid_post/1")
-    rows = list(csv.DictReader(io.StringIO(plot.csv())))
-    assert [r["predicted"] for r in rows] == [results.class_names[k] for k in predicted]
-
-
-def test_aligned_maps_keep_their_distances_and_undo_a_rotation() -> None:
-    rng = np.random.default_rng(0)
-    reference = rng.normal(size=(30, 2)) * [3, 1]
-    turn = np.array([[0.6, 0.8], [0.8, -0.6]])  # a reflection
-    aligned = embedding.align(reference @ turn + 5, reference)
-    np.testing.assert_allclose(aligned, reference - reference.mean(axis=0), atol=1e-9)
-
-
-def test_strip_shows_the_same_samples_at_every_layer(
+def test_every_layer_starts_from_the_map_before_it(
     full_results_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = load_results(full_results_dir)
     rng = np.random.default_rng(0)
-    rows = np.arange(0, 288, 3)
-    asked = []
-    monkeypatch.setattr(umap_strip, "embed", lambda vectors, seed: (vectors, "UMAP"))
+    asked: list[str] = []
+    starts: list[Any] = []
 
-    def vectors(layer: int) -> np.ndarray:
-        asked.append(layer)
+    def embed(vectors: np.ndarray, seed: int, start: Any) -> tuple[np.ndarray, str]:
+        starts.append(start)
+        return vectors, "UMAP"
+
+    def vectors(name: str, rows: np.ndarray) -> np.ndarray:
+        asked.append(name)
         return rng.normal(size=(len(rows), 2))
 
-    plot = umap_strip.umap_strip(results, vectors, rows)
-    assert asked == list(results.layers)
+    monkeypatch.setattr(module, "embed", embed)
+    plot = module.layer_maps(inputs_of(results, vectors))
+    assert plot is not None
+    assert asked == [f"resid_post/{layer}" for layer in results.layers]
+    assert starts[0] is None
     data = list(csv.DictReader(io.StringIO(plot.csv())))
-    ids = [results.predictions.sample_id[i] for i in rows]
-    for k in results.layers:
-        assert [r["sample_id"] for r in data if r["layer"] == str(k)] == ids
-    assert "all other classes grey" in plot.caption
-    one = umap_strip.umap_strip(results, lambda k: np.zeros((5, 2)), rows[:5])
-    assert len(one.rows) == 5 * len(results.layers)
+    n = len(data) // len(results.layers)
+    for before, start in enumerate(starts[1:]):
+        rows = data[before * n : before * n + n]
+        np.testing.assert_array_equal([float(r["x"]) for r in rows], start[:, 0])
+    assert plot.chart is not None
+    assert [name for name, _ in plot.chart.frames] == [f"layer {k}" for k in results.layers]
+    assert results.layers[plot.chart.frame] == results.best_layer
 
 
 @pytest.mark.parametrize(
