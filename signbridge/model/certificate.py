@@ -54,8 +54,8 @@ _FINAL_NORMS = (
     "final_norm",
     "embedding_norm",
 )
-# What a family answers to a way of scoring that it does not allow.
-_NOT_SO = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+CANNOT = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""What a family answers to a way of running it that it does not allow."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class _Trial:
             )
         self._batch: dict[str, torch.Tensor] = {}
         longer = prompt + " 1 2 3 4 5 6 7 8"
-        with suppress(*_NOT_SO):  # some processors take no prompts of different length
+        with suppress(*CANNOT):  # some processors take no prompts of different length
             self._batch = to_model(
                 prepare(description.processor, [prompt, longer], [picture, half]), model
             )
@@ -213,7 +213,7 @@ class _Trial:
             return math.inf
         try:
             padded = self._read(self._batch)
-        except _NOT_SO as error:
+        except CANNOT as error:
             return None if is_out_of_memory(error) else math.inf
         return max(
             difference(first.resid_post, padded.resid_post[:1]),
@@ -228,7 +228,7 @@ class _Trial:
         names = tuple(sorted(set(self._request.answers), key=len, reverse=True)[:2])
         try:
             wanted = torch.stack([_plain_logprob(self._model, self._alone, name) for name in names])
-        except _NOT_SO as error:
+        except CANNOT as error:
             if is_out_of_memory(error):
                 raise
             raise NamesError(
@@ -243,7 +243,7 @@ class _Trial:
         for scoring in ways:
             try:
                 scored = self._read(inputs, layers=(0,), sites=(), answers=names, scoring=scoring)
-            except _NOT_SO as error:
+            except CANNOT as error:
                 if is_out_of_memory(error):
                     raise
                 continue

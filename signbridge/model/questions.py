@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from signbridge.model.answers import generates_itself
+from signbridge.errors import first_line
 from signbridge.model.capture import ResidualCapture
-from signbridge.model.certificate import another_image, difference, rounding
+from signbridge.model.certificate import CANNOT, another_image, difference, rounding
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import PER_TOKEN, decoder_layers, followed_by, is_encoder_decoder
 from signbridge.model.forward import (
@@ -125,6 +125,8 @@ def _run_prefix(
         model.generate(
             **{**inputs, **text}, max_new_tokens=1, use_cache=True, do_sample=False, num_beams=1
         )
+    if caches[:1] in ([], [None]):
+        raise NotSharedError(f"{type(model).__name__} answers by a part of itself")
     return _Prefix(
         text=text,
         cache=caches[0],
@@ -185,8 +187,6 @@ def shared_prefix(
     name = type(model).__name__
     if is_encoder_decoder(model.config):
         raise NotSharedError(f"the encoder of {name} reads image and question together")
-    if not generates_itself(model):
-        raise NotSharedError(f"{name} answers by a part of itself, which always asks for the image")
     if any(one and one.answers is not None and one.scoring == "forced" for one in requests):
         raise NotSharedError(f"{name} scores class names by the whole prompt alone")
     pictures = [picture, another_image(picture)][: 2 if pads else 1]
@@ -199,10 +199,10 @@ def shared_prefix(
         raise NotSharedError(f"what {name} makes of an image depends on the question behind it")
     try:
         off = _difference_from_whole(model, description.image_token_id, whole, endings, requests)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise NotSharedError(f"the memory of {model.device} does not hold both ways") from error
+    except CANNOT as error:
+        if is_out_of_memory(error):
+            raise NotSharedError(f"the memory of {model.device} does not hold both ways") from error
+        raise NotSharedError(f"{name} cannot continue from it ({first_line(error)})") from error
     if not off <= rounding(model):
         raise NotSharedError(
             f"{name} gives other numbers when it continues from an image's end (by {off:.2g})"
