@@ -12,6 +12,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -25,6 +27,10 @@ ClassAnswers = tuple[tuple[int, ...], ...]
 
 # Rows of a pass that continues a prompt with names: more would need more memory for their caches.
 _MOST_ROWS = 64
+# Tokens of a pass over all names: their attention grows with the square, their logits with the
+# vocabulary and the batch, which are bounded in bytes of float32.
+_MOST_TOKENS = 256
+_MOST_LOGITS = 1 << 29
 
 Scoring = Literal["one_pass", "continued", "forced"]
 """How the names are scored, fastest first; see the functions of those names here."""
@@ -77,6 +83,98 @@ def class_answers(tokenizer: Any, prompt: str | None, class_names: Sequence[str]
             )
         found.append(answer)
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class NameTree:
+    """Class names as a tree of tokens, in which a beginning that names share stands once.
+
+    Attributes:
+        tokens: the token of each node, a node after the one before it in its names.
+        parents: the node before each; -1 for a name's first token.
+        levels: the nodes by the number of tokens before them in their names.
+        last: for each name the node of its last token.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    levels: tuple[tuple[int, ...], ...]
+    last: tuple[int, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[Sequence[int]]) -> NameTree:
+        """Make the tree of some names."""
+        nodes: dict[tuple[int, ...], int] = {}
+        levels: list[list[int]] = [[] for _ in range(max(map(len, names)))]
+        for name in names:
+            for length in range(1, len(name) + 1):
+                begin = tuple(name[:length])
+                if begin not in nodes:
+                    nodes[begin] = len(nodes)
+                    levels[length - 1].append(nodes[begin])
+        return cls(
+            tokens=tuple(begin[-1] for begin in nodes),
+            parents=tuple(nodes.get(begin[:-1], -1) for begin in nodes),
+            levels=tuple(map(tuple, levels)),
+            last=tuple(nodes[tuple(name)] for name in names),
+        )
+
+    def path(self, node: int) -> list[int]:
+        """The nodes from the first token's to this one."""
+        before = [] if self.parents[node] < 0 else self.path(self.parents[node])
+        return [*before, node]
+
+    def scores(self, steps: torch.Tensor, ends: torch.Tensor | None) -> torch.Tensor:
+        """Sum the log-probabilities along each name.
+
+        Args:
+            steps: of each node's token after those before it, shape (batch, nodes).
+            ends: of the answer's end after each node, shape (batch, nodes); None where the model
+                knows no end.
+
+        Returns:
+            float32, shape (batch, names).
+        """
+        total, parents = steps.clone(), torch.tensor(self.parents, device=steps.device)
+        for level in self.levels[1:]:
+            nodes = torch.tensor(level, device=steps.device)
+            total[:, nodes] += total[:, parents[nodes]]
+        last = torch.tensor(self.last, device=steps.device)
+        return total[:, last] if ends is None else total[:, last] + ends[:, last]
+
+
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two names begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def parts(answers: ClassAnswers, most_names: int, most_tokens: int) -> Iterator[list[int]]:
+    """Cut class names into parts of bounded trees, so that what names share stays together.
+
+    Args:
+        answers: the class names' tokens.
+        most_names: the most names of a part.
+        most_tokens: the most tokens of a part's tree, but for a single longer name.
+
+    Yields:
+        Numbers of names; all of them in their order where one part holds them.
+    """
+    if len(answers) <= most_names and len(NameTree.of(answers).tokens) <= most_tokens:
+        yield list(range(len(answers)))
+        return
+    part: list[int] = []
+    before: tuple[int, ...] = ()
+    tokens = 0
+    # In this order no name shares more with those before than with the last of them.
+    for k in sorted(range(len(answers)), key=lambda k: answers[k]):
+        name = answers[k]
+        tokens += len(name) - shared(name, before)
+        if part and (len(part) == most_names or tokens > most_tokens):
+            yield part
+            part, tokens = [], len(name)
+        part.append(k)
+        before = name
+    yield part
 
 
 def generates_itself(model: Any) -> bool:
@@ -212,9 +310,10 @@ def continued(
     next_logits: torch.Tensor,
     answers: ClassAnswers,
 ) -> torch.Tensor:
-    """Score the class names by generating them from copies of the prompt's cache.
+    """Score the class names by generating their tree from copies of the prompt's cache.
 
-    The model's own ``generate`` numbers the positions and masks of what follows.
+    One pass a level: each node goes on from a copy of what the node before it left. The model's
+    own ``generate`` numbers the positions and masks of what follows.
 
     Args:
         model: the model.
@@ -226,30 +325,63 @@ def continued(
     Returns:
         Natural logarithms of the probabilities, float32, shape (batch, classes).
     """
-    ends, batch, device = end_ids(model), len(next_logits), next_logits.device
+    batch, device = len(next_logits), next_logits.device
     scores = torch.empty((batch, len(answers)), device=device)
-    # As many names at once as do not make more rows than a batch may have; of one length first.
-    order = sorted(range(len(answers)), key=lambda k: len(answers[k]))
-    together = max(1, _MOST_ROWS // batch)
-    for start in range(0, len(order), together):
-        chosen = order[start : start + together]
-        rows = torch.arange(batch, device=device).repeat_interleave(len(chosen))
-        names = [answers[k] for k in chosen] * batch
+    # As many names at once as do not make more rows than a batch may have.
+    for chosen in parts(answers, max(1, _MOST_ROWS // batch), _MOST_TOKENS):
+        tree = NameTree.of([answers[k] for k in chosen])
+        steps, ends = _empty_steps(model, tree, next_logits)
         copied = copy.deepcopy(cache)
-        copied.reorder_cache(rows)
-        # What is one value a token goes along; the image is in the cache.
-        prompt = {name: inputs[name][rows] for name in PER_TOKEN if name in inputs}
-        first = torch.tensor([name[:1] for name in names], device=device)
-        longer = followed_by(model, prompt, first)
-        with _position_offsets_of(model, rows):
-            rest = forced_logits(
-                model, [name[1:] for name in names], **longer, past_key_values=copied
+        before: tuple[int, ...] = ()
+        for level in tree.levels:
+            images = torch.arange(batch, device=device).repeat_interleave(len(level))
+            at = [before.index(tree.parents[node]) if before else 0 for node in level]
+            copied.reorder_cache(
+                images * max(1, len(before)) + torch.tensor(at * batch, device=device)
             )
-        logits = torch.stack([next_logits[rows], *rest], dim=1)
-        for place, k in enumerate(chosen):
-            own = logits[place :: len(chosen), : len(answers[k]) + 1]
-            scores[:, k] = name_logprob(own, answers[k], ends)
+            # What is one value a token goes along; the image is in the cache.
+            prompt = {name: inputs[name][images] for name in PER_TOKEN if name in inputs}
+            paths = [[tree.tokens[k] for k in tree.path(node)] for node in level] * batch
+            longer = followed_by(model, prompt, torch.tensor(paths, device=device))
+            with _position_offsets_of(model, images):
+                (logits,) = forced_logits(
+                    model, [()] * len(images), **longer, past_key_values=copied
+                )
+            _take_steps(model, tree, level, logits.unflatten(0, (batch, -1)), steps, ends)
+            before = level
+        scores[:, chosen] = tree.scores(steps, ends)
     return scores
+
+
+def _empty_steps(
+    model: Any, tree: NameTree, next_logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What :meth:`NameTree.scores` takes, with the names' first tokens, told by the prompt."""
+    shape = (len(next_logits), len(tree.tokens))
+    steps = torch.zeros(shape, device=next_logits.device)
+    nodes = list(tree.levels[0])
+    first = [tree.tokens[node] for node in nodes]
+    steps[:, nodes] = next_logits.float().log_softmax(-1)[:, first]
+    return steps, torch.zeros_like(steps) if end_ids(model) else None
+
+
+def _take_steps(
+    model: Any,
+    tree: NameTree,
+    nodes: Sequence[int],
+    logits: torch.Tensor,
+    steps: torch.Tensor,
+    ends: torch.Tensor | None,
+) -> None:
+    """Take from the logits behind some nodes, shape (batch, those nodes, vocabulary)."""
+    after = logits.float().log_softmax(-1)
+    place = {node: k for k, node in enumerate(nodes)}
+    next_ones = [node for node, parent in enumerate(tree.parents) if parent in place]
+    if next_ones:
+        parents = [place[tree.parents[node]] for node in next_ones]
+        steps[:, next_ones] = after[:, parents, [tree.tokens[node] for node in next_ones]]
+    if ends is not None:
+        ends[:, list(nodes)] = after[..., end_ids(model)].logsumexp(-1)
 
 
 @torch.inference_mode()
@@ -261,10 +393,11 @@ def one_pass(
     last_position: torch.Tensor,
     answers: ClassAnswers,
 ) -> torch.Tensor:
-    """Score every class name as the answer, all in one forward pass over the prompt's cache.
+    """Score every class name as the answer in one forward pass over the prompt's cache.
 
-    The names stand one after the other in that pass; an attention mask lets each token see the
-    prompt and the tokens of its own name before it, at the position it would have as the answer.
+    The names' :class:`NameTree` stands in that pass (very many names in several); an attention mask
+    lets each token see the prompt and the tokens before it in its names, at the position that it
+    would have as the answer.
     The cache is left as it was. It holds for models whose tokens see all that came before, and
     whose positions go on by one a token.
 
@@ -280,41 +413,33 @@ def one_pass(
         Natural logarithms of the probabilities, float32, shape (batch, classes).
     """
     device, batch = attention_mask.device, len(attention_mask)
-    flat = torch.tensor([token for name in answers for token in name], device=device)
-    owner = torch.tensor([k for k, name in enumerate(answers) for _ in name], device=device)
-    depth = torch.tensor([j for name in answers for j in range(len(name))], device=device)
-    own = (owner[:, None] == owner[None]) & (depth[:, None] >= depth[None])
-    count = len(flat)
-    allowed = torch.cat(
-        [
-            attention_mask.bool()[:, None].expand(batch, count, -1),
-            own.expand(batch, count, count),
-        ],
-        dim=-1,
-    )
-    dtype = model.dtype
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=device)
-    mask = mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
-    logits = model(
-        input_ids=flat.expand(batch, count),
-        attention_mask=mask,
-        position_ids=last_position + 1 + depth,
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
-    cache.crop(-count)
-
-    after = logits.float().log_softmax(-1)
-    first = next_logits.float().log_softmax(-1)
-    # What came before each token: the prompt for a name's first, the token before for the others.
-    before = torch.cat([first[:, None], after[:, :-1]], dim=1)
-    before = torch.where((depth == 0)[:, None], first[:, None], before)
-    steps = before.gather(-1, flat.expand(batch, count)[..., None])[..., 0]
-    close = end_ids(model)
-    if close:
-        ends = after[..., close].logsumexp(-1)
-        last = torch.ones_like(depth, dtype=torch.bool)
-        last[:-1] = owner[1:] != owner[:-1]
-        steps = steps + torch.where(last, ends, 0)
-    total = torch.zeros((batch, len(answers)), device=device, dtype=steps.dtype)
-    return total.index_add_(1, owner, steps)
+    scores = torch.empty((batch, len(answers)), device=device)
+    bound = _MOST_LOGITS // (4 * batch * next_logits.shape[-1])
+    for chosen in parts(answers, len(answers), max(1, min(_MOST_TOKENS, bound))):
+        tree = NameTree.of([answers[k] for k in chosen])
+        steps, ends = _empty_steps(model, tree, next_logits)
+        count = len(tree.tokens)
+        own = torch.zeros((count, count), dtype=torch.bool)
+        for node in range(count):
+            own[node, tree.path(node)] = True
+        depth = own.sum(-1).to(device) - 1
+        allowed = torch.cat(
+            [
+                attention_mask.bool()[:, None].expand(batch, count, -1),
+                own.to(device).expand(batch, count, count),
+            ],
+            dim=-1,
+        )
+        mask = torch.zeros(allowed.shape, dtype=model.dtype, device=device)
+        mask = mask.masked_fill(~allowed, torch.finfo(model.dtype).min)[:, None]
+        logits = model(
+            input_ids=torch.tensor(tree.tokens, device=device).expand(batch, count),
+            attention_mask=mask,
+            position_ids=last_position + 1 + depth,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+        cache.crop(-count)
+        _take_steps(model, tree, range(count), logits, steps, ends)
+        scores[:, chosen] = tree.scores(steps, ends)
+    return scores

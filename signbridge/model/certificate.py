@@ -19,7 +19,14 @@ from torch import nn
 
 from signbridge.errors import ModelError, NamesError, SignBridgeError, SiteError, first_line
 from signbridge.model import DECODER_LAYERS
-from signbridge.model.answers import Scoring, end_ids, forced_logits, name_logprob, start_id
+from signbridge.model.answers import (
+    Scoring,
+    end_ids,
+    forced_logits,
+    name_logprob,
+    shared,
+    start_id,
+)
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import (
     answer_layers,
@@ -224,8 +231,10 @@ class _Trial:
     def names(self, found: Certificate) -> Certificate:
         """Find the fastest way of scoring that agrees with a plain forward pass."""
         assert self._request.answers is not None
-        # Two names, the longest among them; in a padded batch where one may be.
-        names = tuple(sorted(set(self._request.answers), key=len, reverse=True)[:2])
+        # The longest name and the one most like it; in a padded batch where one may be.
+        longest, *others = sorted(set(self._request.answers), key=len, reverse=True)
+        others.sort(key=lambda name: shared(name, longest), reverse=True)
+        names = (longest, *others[:1])
         try:
             wanted = torch.stack([_plain_logprob(self._model, self._alone, name) for name in names])
         except CANNOT as error:

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoTokenizer
 
 from signbridge.errors import ModelError
-from signbridge.model.answers import class_answers, end_ids, forced
+from signbridge.model.answers import NameTree, class_answers, end_ids, forced, parts
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.prompts import DEFAULT_PROMPT
 
@@ -49,6 +49,48 @@ def test_each_name_scores_as_if_it_had_been_written_alone(model, tiny, prepare, 
         for row, prompt in zip(ROWS, PROMPTS, strict=True)
     ]
     torch.testing.assert_close(got.double(), torch.tensor(wanted).double(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("scoring", ["one_pass", "continued"])
+@pytest.mark.parametrize(("most", "tokens"), [(256, 6), (2, 7)])
+def test_what_names_share_is_computed_once_in_passes_of_bounded_size(
+    model, tiny, prepare, answers, monkeypatch, scoring, most, tokens
+):
+    """The names have 8 tokens and share 2; passes of 2 tokens part "open" from "open palm down"."""
+    monkeypatch.setattr("signbridge.model.answers._MOST_TOKENS", most)
+    inputs, run = prepare(ROWS[:1]), []
+    request = CaptureRequest((0,), answers=answers, scoring=scoring)
+    wanted = run_batch(
+        model, inputs, tiny.image_token_id, CaptureRequest((0,), answers=answers, scoring="forced")
+    )
+    embedding = model.get_input_embeddings()
+    with_hook = embedding.register_forward_hook(lambda _, args, out: run.append(args[0].numel()))
+    got = run_batch(model, inputs, tiny.image_token_id, request)
+    with_hook.remove()
+    assert sum(run) - inputs["input_ids"].numel() == tokens
+    torch.testing.assert_close(got.class_logprob, wanted.class_logprob, rtol=1e-5, atol=1e-4)
+
+
+def test_the_tree_of_names():
+    tree = NameTree.of([(5,), (5, 6), (7, 6, 8), (5, 6, 9)])
+    assert tree.tokens == (5, 6, 7, 6, 8, 9)
+    assert tree.parents == (-1, 0, -1, 2, 3, 1)
+    assert tree.levels == ((0, 2), (1, 3), (4, 5))
+    assert tree.last == (0, 1, 4, 5)
+    steps = torch.tensor([[1.0, 2, 4, 8, 16, 32]])
+    assert tree.scores(steps, None).tolist() == [[1, 3, 28, 35]]
+    assert tree.scores(steps, 100 * steps).tolist() == [[101, 203, 1628, 3235]]
+
+
+@pytest.mark.parametrize(("names", "tokens"), [(9, 99), (2, 99), (9, 3), (9, 1)])
+def test_parts_hold_every_name_once_within_bounds(names, tokens):
+    answers = ((7, 6, 8), (5,), (5, 6), (7,), (5, 6, 9), (4, 4, 4, 4))
+    found = list(parts(answers, names, tokens))
+    assert sorted(k for part in found for k in part) == list(range(6))
+    for part in found:
+        assert len(part) <= names
+        assert len(part) == 1 or len(NameTree.of([answers[k] for k in part]).tokens) <= tokens
+    assert (len(found) == 1) == (names == 9 and tokens == 99)
 
 
 @pytest.mark.parametrize("position", ["last_prompt", "image_mean", "last_generated"])
