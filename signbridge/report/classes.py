@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from signbridge.results.features import RESID_POST
 from signbridge.statistics.intervals import share_intervals
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results
 
-__all__ = ["ClassRecall", "class_recall", "confusion_counts", "top_confusions"]
+__all__ = ["ClassRecall", "class_recall", "confusion_counts", "slider_layers", "top_confusions"]
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,12 @@ def confusion_counts(results: Results, feature: str | None = None) -> npt.NDArra
     return counts
 
 
-def class_recall(results: Results) -> list[ClassRecall]:
-    """Held-out recall of every class at the best layer, in the order of the labels.
+def class_recall(results: Results, feature: str | None = None) -> list[ClassRecall]:
+    """Held-out recall of every class, in the order of the labels.
 
     Args:
         results: A results folder.
+        feature: A feature of the predictions, the best layer if None.
 
     Returns:
         One entry a class.
@@ -81,9 +83,9 @@ def class_recall(results: Results) -> list[ClassRecall]:
     Raises:
         ProbeError: As :func:`confusion_counts`.
     """
-    counts = confusion_counts(results)
+    counts = confusion_counts(results, feature)
     label, group = results.predictions.label, results.predictions.group
-    predicted = results.predictions.predicted(results.best_feature)
+    predicted = results.predictions.predicted(feature or results.best_feature)
     scored = predicted >= 0
     low, high = share_intervals(
         predicted[scored] == label[scored], label[scored], group[scored], len(results.class_names)
@@ -106,6 +108,20 @@ def class_recall(results: Results) -> list[ClassRecall]:
             )
         )
     return rows
+
+
+def slider_layers(results: Results, items: int, most: int = 20_000) -> tuple[int, ...]:
+    """The layers that a slider shows, evenly chosen with the best one among them.
+
+    Args:
+        results: A results folder.
+        items: What a layer takes of the page, in items.
+        most: Items that the page should carry at most.
+    """
+    named = [k for k in results.layers if f"{RESID_POST}/{k}" in results.predictions.feature_names]
+    step = max(1, -(-len(named) * items // most))
+    start = results.layers.index(results.best_layer) % step
+    return tuple(named[start::step]) or (results.best_layer,)
 
 
 def top_confusions(results: Results, most: int = 8) -> list[tuple[int, int, int, int]]:

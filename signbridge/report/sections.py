@@ -57,13 +57,13 @@ def _of(make: Callable[[Results], Any]) -> Callable[[Inputs], Any]:
 
 
 SECTIONS = (
+    Section("images", "Image by image", template="browser", script="images.js", wide=True),
+    Section("umap", script="map.js", wide=True),
+    Section("umap_layers", script="map.js", wide=True),
     Section("layer_curve"),
     Section("usable_information"),
     Section("class_grid"),
     Section("confusion", content=_of(confusion_words)),
-    Section("images", "Image by image", template="browser", script="images.js", wide=True),
-    Section("umap", script="map.js", wide=True),
-    Section("umap_layers", script="map.js", wide=True),
     Section("differences"),
     Section("peak"),
     Section("leakage"),

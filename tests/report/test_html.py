@@ -220,7 +220,7 @@ def test_everything_of_the_newer_format_is_on_the_page(
         "random weights",
         "Do probes memorise",
         "permutation",
-        "layer minus raw pixels",
+        "minus raw pixels",
         "scikit-learn",
         "Make it again",
     ):

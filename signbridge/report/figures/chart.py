@@ -28,7 +28,8 @@ class Chart:
 
     Attributes:
         option: The library's option, as of its ``setOption``; what is NaN is left out.
-        height: Pixels of the chart on a wide screen and on a phone.
+        height: Pixels of the chart where it is wide and where it is narrow.
+        narrow: Pixels of width below which it is narrow.
         frames: What a slider below it chooses from: a name, such as ``layer 3``, and the part of
             the option that changes. Points with the same ``id`` move from frame to frame.
         frame: The frame that is shown first.
@@ -42,6 +43,7 @@ class Chart:
     frame: int = 0
     columns: int = 0
     map: Mapping[str, Any] | None = None
+    narrow: int = 480
 
     def json(self) -> str:
         """What ``chart.js`` reads, safe inside an element ``script``."""
@@ -52,6 +54,7 @@ class Chart:
             "frame": self.frame,
             "columns": self.columns,
             "map": self.map,
+            "narrow": self.narrow,
         }
         return embedded(content)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.report.classes import ClassRecall, class_recall
+from signbridge.report.classes import ClassRecall, class_recall, slider_layers
 from signbridge.report.figures import style
+from signbridge.report.figures.chart import Chart, base
 from signbridge.report.figures.plot import NARROW, WIDE, Canvas, Plot, build
+from signbridge.results.features import RESID_POST
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results
@@ -42,9 +44,8 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
         lambda canvas: _draw(canvas, layer, recalls, names, pixels, chosen),
         title="Class by class",
         caption=(
-            ("The most typical image of each class. " if chosen is not None else "")
-            + "The 95 % interval counts images of a group as copies as far as they are right or "
-            "wrong together."
+            "Share of each class’s images read right, with its 95 % interval, which counts images "
+            "of a group as copies as far as they are right or wrong together."
         ),
         alt="Best: "
         + ", ".join(f"{r.name} {100 * r.recall:.0f}{style.PER_CENT}" for r in best)
@@ -68,7 +69,43 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
             )
             for r in recalls
         ),
+        chart=_chart(results, chosen or {}),
     )
+
+
+def _chart(results: Results, chosen: dict[int, int]) -> Chart:
+    """Recall of every class at each layer, chosen by a slider; its typical image on hover."""
+    names = [style.short(name, 14) for name in results.class_names]
+    layers = slider_layers(results, len(names), 6_000)
+    frames = []
+    for k in layers:
+        recalls = class_recall(results, f"{RESID_POST}/{k}")
+        bars = [_bar(r, results.class_names, chosen) for r in recalls]
+        ends = [[r.index, 100 * r.low, 100 * r.high] for r in recalls]
+        frames.append((f"layer {k}", {"series": [{"data": bars}, {"data": ends}]}))
+    option = base(
+        xAxis={"type": "category", "data": names, "axisTick": {"show": False},
+               "axisLabel": {"interval": "auto" if len(names) > 30 else 0,
+                             "rotate": 90 if max(map(len, names)) > 2 else 0}},
+        yAxis={"type": "value", "min": 0, "max": 100,
+               "axisLabel": {"formatter": f"{{value}}{style.PER_CENT}"}},
+        grid={"left": 52, "right": 10, "top": 12,
+              "bottom": 28 if max(map(len, names)) <= 2 else 14 + 7 * max(map(len, names))},
+        series=[
+            {"type": "bar", "data": [], "itemStyle": {"color": style.COLOURS["blue"]},
+             "barCategoryGap": "25%"},
+            {"type": "custom", "renderItem": "interval", "data": [], "silent": True,
+             "itemStyle": {"color": style.INK}, "encode": {"x": 0, "y": [1, 2]}, "z": 4},
+        ],
+    )  # fmt: skip
+    if len(names) > 60:
+        option["dataZoom"] = [{"type": "inside", "startValue": 0, "endValue": 59}]
+    return Chart(option, (420, 340), frames, layers.index(results.best_layer))
+
+
+def _bar(r: ClassRecall, names: tuple[str, ...], chosen: dict[int, int]) -> dict[str, Any]:
+    bar = {"value": 100 * r.recall, "tip": _tip(r, names)}
+    return bar | ({"image": chosen[r.index]} if r.index in chosen else {})
 
 
 def typical_images(pixels: npt.NDArray[np.uint8], label: npt.NDArray[np.int64]) -> dict[int, int]:

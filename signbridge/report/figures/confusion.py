@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from signbridge.report.classes import confusion_counts
+from signbridge.report.classes import confusion_counts, slider_layers
 from signbridge.report.figures import style
+from signbridge.report.figures.chart import Chart, base
 from signbridge.report.figures.plot import Canvas, Plot, build
+from signbridge.results.features import RESID_POST
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["confusion"]
 
 _NUMBERS_UP_TO = 26
-_MOST_SPOTS = 4000
+_MOST_CELLS = 4000
 _BLUES = ("#ffffff", "#cfe1f2", "#6baed6", "#2171b5", "#08306b")
 
 
@@ -53,6 +55,7 @@ def confusion(results: Results) -> Plot:
             for i in range(n)
             for j in range(n)
         ),
+        chart=_chart(results, counts),
     )
 
 
@@ -108,14 +111,41 @@ def _draw(
                 size=min(8.5, 0.36 * 72 * side / n),
                 color="white" if share[i, j] > 0.55 else style.INK,
             )
+
+
+def _chart(results: Results, counts: npt.NDArray[np.int64]) -> Chart:
+    """The matrix of each layer, chosen by a slider; of many cells those that hold most."""
+    names = [style.short(name, 14) for name in results.class_names]
+    n = len(names)
+    layers = slider_layers(results, min(int((counts > 0).sum()), _MOST_CELLS))
+    frames = [
+        (f"layer {k}", {"series": [{"data": _cells(results, f"{RESID_POST}/{k}")}]}) for k in layers
+    ]
+    axis = {"type": "category", "data": names, "axisTick": {"show": False}, "splitArea":
+            {"show": False}, "axisLine": {"show": False}}  # fmt: skip
+    option = base(
+        xAxis={**axis, "name": "read as", "nameLocation": "middle", "nameGap": 30},
+        yAxis={**axis, "inverse": True},
+        grid={"left": 16 + 7 * max(map(len, names)), "right": 10, "top": 8, "bottom": 48},
+        visualMap={"min": 0, "max": 100, "dimension": 2, "show": False,
+                   "inRange": {"color": list(_BLUES)}},
+        series=[{"type": "heatmap", "data": [], "label": {"show": n <= _NUMBERS_UP_TO,
+                 "formatter": "{@[2]}", "fontSize": 9},
+                 "itemStyle": {"borderColor": style.FAINT, "borderWidth": 0.5 if n <= 60 else 0}}],
+    )  # fmt: skip
+    best = layers.index(results.best_layer)
+    return Chart(option, (560, 380), frames, best)
+
+
+def _cells(results: Results, feature: str) -> list[dict[str, Any]]:
+    counts = confusion_counts(results, feature)
+    totals, names = counts.sum(axis=1), results.class_names
     cells = np.argwhere(counts > 0)
-    if len(cells) > _MOST_SPOTS:
-        cells = cells[np.argsort(-counts[counts > 0], kind="stable")[:_MOST_SPOTS]]
-    for i, j in cells.tolist():
-        canvas.spot(
-            ax,
-            (j - 0.5, j + 0.5),
-            (i - 0.5, i + 0.5),
-            f"{style.printable(names[i])} read as {style.printable(names[j])}\n"
-            f"{counts[i, j]} of {counts[i].sum()}",
-        )
+    order = np.argsort(-counts[counts > 0], kind="stable")[:_MOST_CELLS]
+    return [
+        {"value": [j, i, round(100 * counts[i, j] / totals[i])],
+         "label": {"color": "#ffffff" if counts[i, j] > 0.55 * totals[i] else style.INK},
+         "tip": f"{style.printable(names[i])} read as {style.printable(names[j])}: "
+                f"{counts[i, j]} of {totals[i]}"}
+        for i, j in cells[np.sort(order)].tolist()
+    ]  # fmt: skip

@@ -218,6 +218,7 @@ def _chart(
         for end, at in zip(ends, placed, strict=True)
     ]
     widest = max(len(line.label) for line in lines)
+    narrow = 480 if widest < 26 else 660
     option = base(
         xAxis={"type": "value", "min": layers[0], "max": max(layers[-1], layers[0] + 1),
                "minInterval": 1, "name": axis, "nameLocation": "middle",
@@ -235,7 +236,7 @@ def _chart(
         {
             "baseOption": option,
             "media": [
-                {"query": {"minWidth": 480 if widest < 26 else 660}, "option": {
+                {"query": {"minWidth": narrow}, "option": {
                     "legend": {"show": False},
                     "grid": {"left": 52, "right": min(300, 28 + 6.4 * widest), "top": 16,
                              "bottom": 44},
@@ -246,7 +247,8 @@ def _chart(
                     "series": [{"endLabel": {"show": False}}] * len(lines)}},
             ],
         },
-        height=(_CHART_ROOM + 60, 300 + below),
+        height=(_CHART_ROOM + 60, 280 + below),
+        narrow=narrow,
     )  # fmt: skip
 
 

@@ -26,15 +26,15 @@ _COLOURS = {
 def family_label(family: str) -> str:
     """What a family of comparisons compares, in words."""
     if family == "layers_vs_peak":
-        return "layer minus the best layer"
+        return "minus the best layer"
     if family == "adjacent_layers":
-        return "layer minus the one before"
+        return "minus the layer before"
     if family.startswith(_AGAINST):
         name = family[len(_AGAINST) :]
         other = "random weights" if name == "random_weights" else (
             style.feature_label(name)
         )  # fmt: skip
-        return f"layer minus {other}"
+        return f"minus {other}"
     return family.replace("_", " ")
 
 
@@ -112,14 +112,14 @@ def _draw(
         ax = canvas.axes(
             column * across + 0.55, _HEAD + row * each + 0.32, across - 0.65, each - 0.60
         )
+        name = style.fit(canvas.figure, family_label(family), across - 0.5, 8.8, "bold")
         style.text(
-            ax, 0.0, 1.04, family_label(family), transform=ax.transAxes, size=8.8, weight="bold",
-            va="bottom",
+            ax, 0.0, 1.04, name, transform=ax.transAxes, size=8.8, weight="bold", va="bottom"
         )  # fmt: skip
         draw_differences(ax, listed, _COLOURS, size=3.0 if len(listed) > 16 else 4.6, bins=5)
         last = row == rows - 1 or number + columns >= len(panels)
-        name = f"{results.stack} layer" if last else ""
-        layer_axis(ax, results.layers, 5 if canvas.narrow else 7, name)
+        below = f"{results.stack} layer" if last else ""
+        layer_axis(ax, results.layers, 5 if canvas.narrow else 7, below)
         tips = {c.layer: _tip(family, c) for c in listed if c.layer is not None}
         canvas.layer_spots(ax, results.layers, tips.get)
 

@@ -135,8 +135,9 @@ def _curves(results: Results, metric: str) -> list[Line]:
             if feature == RANDOM_WEIGHTS:
                 label, drawn = style.feature_label(feature), _RANDOM_WEIGHTS_STYLE
             else:
-                what = "knows: layers" if feature == RESID_POST else style.feature_label(feature)
-                label = what if main else f"{what}, {style.split_label(split)}"
+                label = "knows: layers" if main else style.split_label(split)
+                if feature != RESID_POST:
+                    label = f"{style.feature_label(feature)}, {label}"
                 drawn = (style.COLOURS["blue"], "-") if main else next(extra)
             lines.append(Line(label, *drawn, scores, main))
     return lines

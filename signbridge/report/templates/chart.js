@@ -58,7 +58,7 @@
   function start(figure) {
     const box = figure.querySelector(".chart");
     const spec = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
-    const narrow = () => box.clientWidth < 480;
+    const narrow = () => box.clientWidth < spec.narrow;
     box.style.height = `${spec.height[narrow() ? 1 : 0]}px`;
     const chart = echarts.init(box, null, { renderer: "canvas" });
     const option = prepared(spec.option.baseOption || spec.option);

@@ -101,8 +101,8 @@ def test_findings_use_the_corrected_p_values(make_results: Callable[..., Path]) 
     results = load_results(folder)
     table = against_table(results)
     assert table is not None
-    assert any(row.name == "layer minus random weights" for row in table.rows)
-    (row,) = [row for row in table.rows if row.name == "layer minus raw pixels"]
+    assert any(row.name == "minus random weights" for row in table.rows)
+    (row,) = [row for row in table.rows if row.name == "minus raw pixels"]
     difference, interval, _, corrected, _ = (cell.value for cell in row.cells)
     assert (difference, interval, corrected) == ("+10.0", "+1.0 to +19.0", "0.200")
 
