@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from signbridge import __version__
 from signbridge.report.figures.chart import embedded
+from signbridge.results.format import FIGURES_FOLDER
 from signbridge.runtime.terminal import visible
 
 if TYPE_CHECKING:
     from signbridge.report.figures.plot import Drawing, Plot
+
+_LARGEST_TABLE = 500_000  # bytes; a larger one is a link to the file beside the page
 
 __all__ = ["fill_template", "pairs", "plot_words", "words"]
 
@@ -98,13 +101,15 @@ def plot_words(plot: Plot) -> dict[str, Any]:
     """
     from markupsafe import Markup
 
-    chart = plot.chart
+    chart, csv = plot.chart, plot.csv().encode()
     return {
         "name": plot.name,
         "title": plot.title,
         "caption": plot.caption,
         "alt": plot.alt,
-        "csv": _uri(plot.csv().encode(), "text/csv;charset=utf-8"),
+        "csv": _uri(csv, "text/csv;charset=utf-8")
+        if len(csv) < _LARGEST_TABLE
+        else f"{FIGURES_FOLDER}/{plot.name}.csv",
         "picture": _uri(plot.narrow.png, "image/png"),
         "size": (plot.narrow.width, plot.narrow.height),
         "spots": "[]" if chart else _spots(plot.narrow),

@@ -10,7 +10,6 @@ from signbridge.report.figures.curve_drawing import Line, curve_plot
 from signbridge.report.figures.plot import Plot
 from signbridge.report.groups import few_accuracies, few_names
 from signbridge.results.features import (
-    DECODER_LAYERS,
     RANDOM_WEIGHTS,
     RESID_POST,
     SAID,
@@ -210,28 +209,13 @@ def _caption(stack: str, metric: str, curves: list[Line], baselines: list[Line])
             "Bits an image to send the labels one block after another, each with the "
             "probabilities of a probe of the blocks before it (Voita & Titov 2020): less is better."
         )
-    parts = [f"Solid line: linear probes on the output of each {stack} layer"]
+    text = f"Linear probes on the output of each {stack} layer"
     main = next((line for line in curves if line.main), None)
     if main and any(math.isfinite(s.ci_low) for s in main.scores):
-        parts[0] += ", with its 95 % interval as a band"
-    splits = [
-        style.split_label(line.scores[0].split)
-        for line in curves
-        if not line.main and line.scores[0].feature == RESID_POST
-    ]
-    if splits:
-        parts.append("broken line: the same with " + " and ".join(splits))
-    if any(line.scores[0].feature == RANDOM_WEIGHTS for line in curves):
-        parts.append("dark broken line: the same layers of the same model with random weights")
-    if any(line.scores[0].feature == DECODER_LAYERS for line in curves):
-        parts.append("broken line: the decoder's layers where the answer is about to begin")
-    others = [line.scores[0] for line in baselines if line.scores[0].feature not in UNTRAINED]
-    if others:
-        words = f"horizontal lines: probes that never saw the {stack}, under the same split"
-        if any(math.isfinite(s.ci_low) for s in others):
-            words += ", with their intervals as bars at the right"
-        parts.append(words + _said_words(baselines))
-    return "; ".join(parts) + "."
+        text += ", with its 95 % interval as a band"
+    if any(line.scores[0].feature not in UNTRAINED for line in baselines):
+        text += f"; flat lines: probes that never saw the {stack}{_said_words(baselines)}"
+    return f"{text}."
 
 
 def _said_words(baselines: list[Line]) -> str:

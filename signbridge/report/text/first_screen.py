@@ -255,14 +255,14 @@ def _leaks(results: Results) -> Verdict | None:
 def _memorises(results: Results) -> Verdict:
     question = "Do probes memorise what they were trained on?"
     found = results.summary.memorisation
-    if found is None:
-        few = groups_of(results)
+    few = groups_of(results)
+    if found is None or few.few:  # a probe of random labels of a few groups tells the groups apart
         return Verdict(question, f"cannot be told: {few.words}" if few.few else "not measured", "")
     numbers = f"{style.format_value('accuracy', found.control_accuracy)} right on random labels"
     if interval := interval_text(*found.ci):
         numbers += f" ({interval})"
     if not math.isfinite(found.majority):
-        return Verdict(question, f"cannot be told: {groups_of(results).words}", numbers)
+        return Verdict(question, f"cannot be told: {few.words}", numbers)
     numbers += f", a guess {style.format_value('accuracy', found.majority)}"
     low, high = (end - found.majority for end in found.ci)
     return Verdict(question, _answer(results, low, high), numbers)

@@ -155,10 +155,11 @@ def provenance_rows(results: Results) -> list[tuple[str, str]]:
 def question(results: Results) -> str:
     """What was asked, in one sentence."""
     model = style.short(last_part(results.provenance.get("model") or "the model"), 40)
-    return (
+    text = (
         f"Shown an image of one of {len(results.class_names):,} classes, what does {model} know of "
-        f"the class at each {results.stack} layer, and what does it say?"
+        f"the class at each {results.stack} layer"
     )
+    return f"{text}, and what does it say?" if results.summary.said else f"{text}?"
 
 
 def setting(results: Results) -> str:
@@ -166,14 +167,14 @@ def setting(results: Results) -> str:
     words = grouping(results.provenance)
     position = _POSITIONS.get(str(results.provenance.get("position")), "the residual stream")
     new = {
-        "near_duplicates": "photographs that they have not seen",
-        "signers": "signers that they have not seen",
-        "none": "images that they have not seen",
-    }.get(words.kind, "groups of images that they have not seen")
+        "near_duplicates": " of photographs",
+        "signers": " of signers",
+        "none": "",
+    }.get(words.kind, " of groups") + " that they have not seen"
     if results.split == "random":
-        new = "images that they have not seen, copies of which they may have"
+        new = " that they have not seen, copies of which they may have"
     n = len(results.predictions.sample_id)
-    return f"Linear probes of {position}, scored on {n:,} images: {new}."
+    return f"Linear probes of {position}, scored on {n:,} images{new}."
 
 
 _POSITIONS = {
