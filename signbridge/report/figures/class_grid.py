@@ -37,22 +37,26 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
     chosen = None if pixels is None else typical_images(pixels, results.predictions.label)
     layer = results.best_layer
     seen = [r for r in recalls if r.n_scored]
+    drawn = recalls
+    if len(recalls) > _MOST:
+        drawn = sorted(recalls, key=lambda r: (r.recall if r.n_scored else 2.0, r.index))[:_MOST]
     worst = sorted(seen, key=lambda r: (r.recall, r.index))[:3]
     best = sorted(seen, key=lambda r: (-r.recall, r.index))[:3]
     return build(
         "class_grid",
-        lambda canvas: _draw(canvas, layer, recalls, names, pixels, chosen),
+        lambda canvas: _draw(canvas, layer, drawn, names, pixels, chosen),
         title="Class by class",
         caption=(
             "Share of each class’s images read right, with its 95 % interval, which counts images "
             "of a group as copies as far as they are right or wrong together."
+            + (f" In print: the {_MOST} read worst." if len(recalls) > _MOST else "")
         ),
         alt="Best: "
         + ", ".join(f"{r.name} {100 * r.recall:.0f}{style.PER_CENT}" for r in best)
         + "; worst: "
         + ", ".join(f"{r.name} {100 * r.recall:.0f}{style.PER_CENT}" for r in worst)
         + ".",
-        height=(_height(WIDE, names, chosen), _height(NARROW, names, chosen)),
+        height=(_height(WIDE, drawn, chosen), _height(NARROW, drawn, chosen)),
         columns=(
             *("class", "images", "independent", "scored", "right", "recall"),
             *("ci_low", "ci_high", "mostly_taken_for"),
@@ -129,13 +133,15 @@ def typical_images(pixels: npt.NDArray[np.uint8], label: npt.NDArray[np.int64]) 
     return chosen
 
 
+_MOST = 240  # classes in the picture; of more, those read worst
 _PAD = 0.07  # space between cells, inches
 _TEXT = 0.46  # height of name, number and bar below the image, inches
 _TOP = 0.56
 
 
-def _columns(width: float, names: tuple[str, ...]) -> int:
+def _columns(width: float, recalls: list[ClassRecall]) -> int:
     """Columns that leave room for the names, filled evenly; many classes get small cells."""
+    names = [r.name for r in recalls]
     longest = float(np.quantile([len(name) for name in names], 0.9))
     largest = 1.3 if len(names) <= 40 else 0.8
     cell = min(largest, max(0.64, 0.25 + 0.085 * longest))
@@ -147,10 +153,10 @@ def _cell(width: float, columns: int) -> float:
     return min(1.3, (width - 0.03) / columns)
 
 
-def _height(width: float, names: tuple[str, ...], chosen: object) -> float:
-    columns = _columns(width, names)
+def _height(width: float, recalls: list[ClassRecall], chosen: object) -> float:
+    columns = _columns(width, recalls)
     image = _cell(width, columns) - _PAD if chosen is not None else 0.0
-    return _TOP + math.ceil(len(names) / columns) * (image + _TEXT) + 0.02
+    return _TOP + math.ceil(len(recalls) / columns) * (image + _TEXT) + 0.02
 
 
 def _draw(
@@ -170,7 +176,7 @@ def _draw(
         if canvas.narrow
         else "bar and number: share of the class's images read right · line: 95 % interval",
     )
-    columns = _columns(width, names)
+    columns = _columns(width, recalls)
     # One axes in inches, from the top left: every cell is then placed in plain units.
     ax = canvas.axes(0, 0, width, height)
     ax.set_xlim(0, width)

@@ -257,13 +257,14 @@ def _series(
 ) -> dict[str, Any]:
     """A line over the layers; a score of no layer is the same at all of them."""
     by_layer = {s.layer: s for s in line.scores}
-    scores = [(layer, by_layer.get(layer) or by_layer.get(None)) for layer in layers]
-    data: list[dict[str, Any]] = [
-        {"value": [layer, scale * s.value], "head": f"layer {layer}",
-         "tip": f"{line.label}: {style.format_score(metric, s)}"}
-        for layer, s in scores if s is not None
-    ]  # fmt: skip
-    for item, (layer, _) in zip(data, scores, strict=False):
+    data: list[dict[str, Any]] = []
+    for layer in layers:
+        s = by_layer.get(layer) or by_layer.get(None)
+        if s is None:  # a gap
+            data.append({"value": [layer, None]})
+            continue
+        item: dict[str, Any] = {"value": [layer, scale * s.value], "head": f"layer {layer}",
+                "tip": f"{line.label}: {style.format_score(metric, s)}"}  # fmt: skip
         if line.main and peak is not None and layer == peak.layer:
             words = f"layer {layer}: {style.format_value(metric, peak.value)}"
             place = (layer - layers[0]) / max(1, layers[-1] - layers[0])
@@ -271,6 +272,7 @@ def _series(
             label = {"show": True, "formatter": words, "position": "top", "align": align,
                      "fontWeight": "bold"}  # fmt: skip
             item |= {"symbolSize": 11, "label": label}
+        data.append(item)
     flat = line.scores[0].layer is None
     return {
         "type": "line", "name": line.label, "data": data, "z": 5 if line.main else 3,

@@ -236,20 +236,19 @@ def _difference(results: Results, name: str) -> tuple[str, float, float, float]:
     return _relation(*entry.ci), entry.difference, *entry.ci
 
 
-def _leaks(results: Results) -> Verdict | None:
-    leakage = results.summary.leakage
-    if leakage is None or not math.isfinite(leakage.difference):
-        return None
-    words = grouping(results.provenance)
+def _leaks(results: Results) -> Verdict:
+    words, leakage = grouping(results.provenance), results.summary.leakage
     parted = "near-duplicates" if words.kind in ("none", "near_duplicates") else words.many
-    numbers = f"{points(leakage.difference)} points"
+    question = f"Does a random split score more, by parting {parted.split(' of ')[0]} (leakage)?"
+    if leakage is None:
+        return Verdict(question, "not measured", "")
+    value = leakage.difference
+    if not math.isfinite(value):
+        value = leakage.random - leakage.grouped
+    numbers = f"{points(value)} points" if math.isfinite(value) else ""
     if interval := points_interval(*leakage.ci):
         numbers += f" ({interval})"
-    return Verdict(
-        f"Does a random split score more, by parting {parted.split(' of ')[0]} (leakage)?",
-        _answer(results, *leakage.ci),
-        numbers,
-    )
+    return Verdict(question, _answer(results, *leakage.ci), numbers)
 
 
 def _memorises(results: Results) -> Verdict:
