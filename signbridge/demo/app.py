@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -15,7 +16,12 @@ from starlette.middleware import Middleware
 
 from signbridge.demo.access import Names
 from signbridge.demo.guard import Guard, WrongQuestion
-from signbridge.demo.panels import confidence_by_layer, layers_by_classes, likeliest_classes
+from signbridge.demo.panels import (
+    known_and_said,
+    layers_by_classes,
+    likeliest_classes,
+    nearest_images,
+)
 from signbridge.demo.reading import Reader, Reading, said_and_read
 from signbridge.demo.uploads import own_upload
 from signbridge.images.decode import BadImageError, decode, read_image_bytes
@@ -25,22 +31,56 @@ MAX_UPLOAD = "20mb"
 MAX_WAITING = 16
 STYLE = """
 .gradio-container {max-width: 1200px !important; margin: 0 auto}
-#line {font-size: 1.15rem; line-height: 1.6}
-#line .trouble {color: #b3261e}
-.gallery-item img {image-rendering: pixelated}
+#line {font-size: 1.1rem; line-height: 1.5}
+#line p {margin: 0 0 .5rem}
+.trouble {color: #b3261e}
+.dark .trouble {color: #ffb4ab}
+.gallery-item img, .nearest img {image-rendering: pixelated}
+.gallery-item {position: relative; padding-bottom: 1.3rem !important}
+.gallery-item::after {
+  content: attr(data-name); position: absolute; inset: auto 0 .1rem 0; text-align: center;
+  font-size: .85rem;
+}
+#layer {--block-info-text-color: var(--body-text-color)}
 #upload img, #webcam img {width: 100%; height: 100%; object-fit: contain}
+.panel svg {display: block; width: 100%; max-width: 32rem; height: auto}
+.panel svg text {font-family: system-ui, sans-serif !important}
+.panel h2 {margin: 1rem 0 .3rem; font-size: 1rem; font-weight: 650}
+.nearest {display: flex; flex-wrap: wrap; gap: .6rem; margin: 0; padding: 0; list-style: none}
+.nearest img {width: 64px; height: 64px; object-fit: contain}
+.nearest span {display: block; text-align: center}
 footer {display: none !important}
+"""
+# Gradio gives its example buttons no names, and on a phone the result stands far below them.
+SCRIPT = """
+() => {
+  const names = NAMES;
+  const name = () => document.querySelectorAll(".gallery-item").forEach((button, k) => {
+    if (button.dataset.name !== names[k]) {
+      button.dataset.name = names[k];
+      button.setAttribute("aria-label", `Example: ${names[k]}`);
+    }
+  });
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  name();
+}
+"""
+TO_THE_RESULT = """
+() => {
+  if (innerWidth < 768) document.getElementById("line").scrollIntoView({block: "start"});
+}
 """
 INTRO = """# SignBridge
 What a vision-language model **says** about a hand, and what linear probes **read** in its layers.
 A probe reads one of its classes from any picture, whatever that shows.
 """
-STAND_IN = """The model here is the bundled stand-in of 1.9 million parameters. It was trained to
-answer in one word such as “fist”, never with a letter, and to hold more in its layers than it says:
-it shows what SignBridge does, and nothing about other models.
+STAND_IN = """The model here is the bundled stand-in of 1.9 million parameters, which sees a
+picture as 28 x 28 grey pixels. It was trained to answer in one word such as “fist”, never with a
+letter, and to hold more in its layers than it says: it shows what SignBridge does, and nothing
+about other models.
 """
 NOT_UPLOADED = "This picture was not uploaded here, or is here no longer: upload it again."
-EMPTY = "Give it a picture of one hand: the answer and the layers appear here."
+EMPTY = "Press an example, or give a picture of one hand: the answer and the layers appear here."
 
 log = logging.getLogger(__name__)
 
@@ -59,27 +99,34 @@ def build_page(
 
     def read(entry: dict[str, Any] | None) -> tuple[Any, ...]:
         if entry is None:
-            return None, EMPTY, None, None, None
+            return None, EMPTY, "", "", "", ""
         path = own_upload(entry.get("path"), uploads)
         if path is None:
-            return None, _trouble(NOT_UPLOADED), None, None, None
+            return None, _trouble(NOT_UPLOADED), "", "", "", ""
         try:
             picture = decode(read_image_bytes(path))
             reading = reader.read(picture)
         except BadImageError as error:
-            return None, _trouble(f"This file {error}: choose another picture."), None, None, None
+            return None, _trouble(f"This file {error}: choose another picture."), "", "", "", ""
         except Exception:
             # The page tells its reader what to do; the terminal tells its owner what happened.
             log.exception("a picture could not be read")
             text = "The model could not read this picture: try another; the terminal says why."
-            return None, _trouble(text), None, None, None
+            return None, _trouble(text), "", "", "", ""
         # The layer chosen before stays chosen only as long as nobody looks for another picture.
         words, likeliest = of_layer(reading, reading.layers[reader.best])
-        return reading, words, confidence_by_layer(reading), likeliest, layers_by_classes(reading)
+        return (
+            reading,
+            words,
+            known_and_said(reading),
+            nearest_images(reading),
+            likeliest,
+            layers_by_classes(reading),
+        )
 
     def of_layer(reading: Reading | None, layer: int) -> tuple[Any, ...]:
         if reading is None:
-            return EMPTY, None
+            return EMPTY, ""
         slot = reading.layers.index(layer)
         return said_and_read(reading, slot), likeliest_classes(reading, slot)
 
@@ -118,7 +165,10 @@ def build_page(
                         elem_id="webcam",
                     )
             with gr.Column(scale=3, min_width=300):
-                line = gr.HTML(EMPTY, elem_id="line")
+                line = gr.HTML(EMPTY, elem_id="line", elem_classes="panel")
+                known, nearest = (
+                    gr.HTML(elem_id=name, elem_classes="panel") for name in ("known", "nearest")
+                )
                 layer = gr.Dropdown(
                     layers,
                     value=layers[reader.best],
@@ -127,23 +177,23 @@ def build_page(
                     elem_id="layer",
                     filterable=False,
                 )
-                confidence, likeliest, heatmap = (
-                    gr.Plot(show_label=False, format="png", elem_id=name)
-                    for name in ("confidence", "likeliest", "heatmap")
+                likeliest, heatmap = (
+                    gr.HTML(elem_id=name, elem_classes="panel") for name in ("likeliest", "heatmap")
                 )
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "full"}
         for source in (upload, webcam):
             source.change(
                 read,
                 source,
-                [kept, line, confidence, likeliest, heatmap],
+                [kept, line, known, nearest, likeliest, heatmap],
+                show_progress_on=line,
                 concurrency_limit=1,
                 concurrency_id="model",
                 trigger_mode="always_last",
                 # The file as it was sent: we judge it, in our own words.
                 preprocess=False,
                 **private,
-            ).then(lambda: layers[reader.best], None, layer, **private)
+            ).then(lambda: layers[reader.best], None, layer, js=TO_THE_RESULT, **private)
         layer.input(
             of_layer,
             [kept, layer],
@@ -151,6 +201,8 @@ def build_page(
             trigger_mode="always_last",
             **private,
         )
+        names = json.dumps([path.stem for path in examples])
+        page.load(None, None, None, js=SCRIPT.replace("NAMES", names), api_visibility="private")
     page.queue(max_size=MAX_WAITING, api_open=False)
     return page
 
@@ -169,7 +221,12 @@ def question(page: gr.Blocks, uploads: Path, asked: Any) -> dict[str, Any]:
     asked = asked if isinstance(asked, dict) else {}
     number, session, values = (asked.get(key) for key in ("fn_index", "session_hash", "data"))
     event = page.fns.get(number) if type(number) is int else None
-    if event is None or not isinstance(session, str) or not isinstance(values, list):
+    if (
+        event is None
+        or event.fn is None
+        or not isinstance(session, str)
+        or not isinstance(values, list)
+    ):
         raise WrongQuestion("This is no question of the page.")
     if len(values) != len(event.inputs):
         raise WrongQuestion(f"This question has {len(values)} values, not {len(event.inputs)}.")

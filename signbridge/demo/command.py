@@ -51,16 +51,22 @@ def demo(
     from rich.console import Console
 
     from signbridge.demo.app import build_page, serve
-    from signbridge.demo.examples import examples_label, write_examples
+    from signbridge.demo.examples import examples_label, training_rows, write_examples
     from signbridge.demo.reading import Reader
     from signbridge.demo.uploads import UPLOADS, demo_folder
+    from signbridge.images import open_images
 
     console = Console(stderr=True)
     console.print("loading the model and its probes ...")
     reader = Reader(model, probes or BUNDLED_PROBES)
+    bundled = probes is None or Path(probes).resolve() == BUNDLED_PROBES
+    if bundled:
+        sample = open_images("sample")
+        reader.compare_with(sample, training_rows(sample))
+    else:
+        reader.compare_with_results(str(probes))
     with demo_folder() as folder:
         examples = write_examples(folder, reader.class_names)
-        bundled = probes is None or Path(probes).resolve() == BUNDLED_PROBES
         label = examples_label(None if bundled else probes, reader.class_names)
         page = build_page(reader, examples, folder / UPLOADS, label)
         try:

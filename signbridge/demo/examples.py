@@ -68,6 +68,16 @@ def examples_label(probes: str | Path | None, class_names: Sequence[str]) -> str
     return f"Examples (the probes were trained on {those}, or on near-duplicates)"
 
 
+def training_rows(images: ImageSet) -> list[int]:
+    """Rows of the sample that the bundled probes were trained on: no example, nor near-duplicates.
+
+    Args:
+        images: the sample.
+    """
+    alike = _correlation(images.pixels[example_rows(images)], images.pixels) >= DEFAULT_THRESHOLD
+    return [int(row) for row in np.flatnonzero(~alike.any(axis=0))]
+
+
 def _known_rows(images: ImageSet, class_names: Sequence[str]) -> list[int]:
     rows = example_rows(images)
     return [row for row in rows if images.class_names[int(images.label[row])] in class_names]

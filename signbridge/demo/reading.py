@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,7 +15,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from signbridge.demo.training import Near, Training, training_of
 from signbridge.errors import ModelError, ProbeError
+from signbridge.images import ImageSet
+from signbridge.images.decode import thumbnail
 from signbridge.model import ComputeDtype, Position, Quantization
 from signbridge.model.answers import ClassAnswers, class_answers
 from signbridge.model.certificate import certify
@@ -63,6 +66,7 @@ class Reading:
         best: index into ``layers`` of the layer that scored best when the probes were trained.
         held_out: accuracy of each layer's probe on held-out images, None where it is not recorded.
         words: what stands for each class in an answer; None where that is its name.
+        near: the nearest training images, None where they are not known.
     """
 
     answer: str
@@ -73,6 +77,7 @@ class Reading:
     best: int
     held_out: tuple[Score | None, ...]
     words: tuple[str, ...] | None = None
+    near: Near | None = None
 
 
 def said_and_read(reading: Reading, slot: int) -> str:
@@ -101,7 +106,25 @@ def said_and_read(reading: Reading, slot: int) -> str:
             f"<b>{escape(reading.class_names[choice])}</b> at "
             f"{100 * reading.forced_choice[choice]:.0f}&nbsp;%."
         )
-    return "<br>".join(lines)
+    return "".join(f"<p>{line}</p>" for line in [*lines, *_how_near(reading)])
+
+
+def _how_near(reading: Reading) -> list[str]:
+    """How far the picture is from those trained on; a warning where that is unusual."""
+    near, layer = reading.near, reading.layers[reading.best]
+    if near is None:
+        return []
+    distance = (
+        f"Its nearest training image lies at {near.distance:.1f} in layer {layer}, where that of a "
+        f"training image usually lies at {near.usual:.1f}"
+    )
+    if not near.is_far:
+        return [f"{distance}."]
+    return [
+        f'<strong class="trouble" role="alert">Unlike what the probes were trained on:</strong> '
+        f"{distance}; {100 * near.share:.0f}&nbsp;% of those have a nearer one. A probe reads one "
+        "of its classes all the same: do not trust it here."
+    ]
 
 
 def _how_often_right(score: Score | None) -> str:
@@ -205,6 +228,45 @@ class Reader:
         self.held_out = tuple(scores.get(layer) for layer in self.layers)
         best = self.probes.provenance.get("best_layer")
         self.best = self.layers.index(best) if best in self.layers else len(self.layers) - 1
+        self._probe = self.probes[f"{RESID_POST}/{self.layers[self.best]}"]
+        self.training: Training | None = None
+
+    def compare_with_results(self, folder: str | Path) -> None:
+        """Compare pictures with those of a results folder, if its store is there."""
+        probe = self._probe
+        layer = self.layers[self.best]
+        self.training = training_of(folder, layer, probe.mean, probe.deviation)
+
+    def compare_with(self, images: ImageSet, rows: Sequence[int]) -> None:
+        """Compare pictures with images that the probes were trained on.
+
+        Args:
+            images: a set of images.
+            rows: which of them.
+        """
+        request = CaptureRequest(layers=(self.layers[self.best],), position=self._position)
+        found = []
+        for start in range(0, len(rows), 16):
+            batch = [images.load(row) for row in rows[start : start + 16]]
+            found.append(self._captured(batch, request).resid_post[:, 0].float().cpu().numpy())
+        vectors = np.concatenate(found).astype(self._store_dtype)
+        self.training = Training(
+            self._standardised(vectors),
+            images.group[rows],
+            [images.class_names[images.label[row]] for row in rows],
+            [f"data:image/jpeg;base64,{thumbnail(images.load(row))}" for row in rows],
+        )
+
+    def _standardised(self, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        x = vectors.astype(np.float64)
+        return np.asarray((x - self._probe.mean) / self._probe.deviation)
+
+    def _captured(self, pictures: Sequence[Image.Image], request: CaptureRequest) -> Any:
+        prompts = [self.prompt] * len(pictures)
+        inputs = to_model(prepare(self.description.processor, prompts, pictures), self._model)
+        token = self.description.image_token_id
+        with self._lock, cpu_threads_for(self.description.hidden_size, self._model.device):
+            return run_batch(self._model, inputs, token, request)
 
     def read(self, picture: Image.Image) -> Reading:
         """Run one picture through the model.
@@ -212,11 +274,7 @@ class Reader:
         Args:
             picture: in mode RGB, any size.
         """
-        processor = self.description.processor
-        inputs = to_model(prepare(processor, [self.prompt], [picture]), self._model)
-        token = self.description.image_token_id
-        with self._lock, cpu_threads_for(self.description.hidden_size, self._model.device):
-            captured = run_batch(self._model, inputs, token, self._request)
+        captured = self._captured([picture], self._request)
         # As the store rounds them, so that a picture of the store reads as it did there.
         vectors = captured.resid_post[0].float().cpu().numpy().astype(self._store_dtype)
         probability = np.concatenate(
@@ -225,7 +283,12 @@ class Reader:
                 for slot, layer in enumerate(self.layers)
             ]
         )
-        (answer,) = processor.batch_decode(captured.answer_ids, skip_special_tokens=True)
+        near = None
+        if self.training is not None:
+            near = self.training.near(self._standardised(vectors[self.best]))
+        (answer,) = self.description.processor.batch_decode(
+            captured.answer_ids, skip_special_tokens=True
+        )
         choice = None
         if captured.class_logprob is not None:
             choice = zero_shot_shares(captured.class_logprob.cpu().numpy())[0]
@@ -238,6 +301,7 @@ class Reader:
             self.best,
             self.held_out,
             self._words,
+            near,
         )
 
 

@@ -48,7 +48,10 @@ def probes_folder(store_path, tmp_path_factory):
 def reader(probes_folder):
     from signbridge.demo.reading import Reader
 
-    return Reader("tiny", probes_folder)
+    found = Reader("tiny", probes_folder)
+    images = open_images("sample", per_class=ROWS_PER_CLASS, groups="none")
+    found.compare_with(images, range(0, len(images), ROWS_PER_CLASS))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def upload(page, name, data):
 
 
 def panel(page, name):
-    return page.get_attribute(f"#{name} img", "src")
+    return page.get_attribute(f"#{name} svg", "aria-label")
 
 
 def png(image, **options):
@@ -86,8 +86,9 @@ def test_an_upload_shows_the_answer_and_the_panels(page, reader, examples):
     wanted = reader.read(Image.open(examples[1]).convert("RGB"))
     assert wanted.answer in text
     assert f"layer {reader.layers[reader.best]} reads" in text
-    for name in ("confidence", "likeliest", "heatmap"):
-        page.wait_for_selector(f"#{name} img")
+    for name in ("known", "likeliest", "heatmap"):
+        svg = page.wait_for_selector(f"#{name} svg[role=img]")
+        assert "%" in svg.get_attribute("aria-label")
     assert "stand-in of 1.9 million parameters" in page.content()
     assert page.outside == []
 
@@ -112,13 +113,13 @@ def test_a_picture_can_be_pasted(page, reader, examples):
 def test_another_layer_can_be_looked_at(page, reader, examples):
     upload(page, "c.png", examples[2].read_bytes())
     line_holds(page, "layer 5 reads")
-    page.wait_for_selector("#likeliest img")
+    page.wait_for_selector("#likeliest svg")
     before = panel(page, "likeliest")
     page.click("#layer input")
     page.get_by_role("option", name="1", exact=True).click()
     line_holds(page, "layer 1 reads")
     page.wait_for_function(
-        "before => document.querySelector('#likeliest img').src !== before", arg=before
+        "before => document.querySelector('#likeliest svg').ariaLabel !== before", arg=before
     )
 
 
@@ -182,7 +183,7 @@ def test_after_a_click_storm_the_page_speaks_of_the_picture_that_it_shows(page, 
         }""",
         arg=told,
     )
-    page.wait_for_selector("#heatmap img")
+    page.wait_for_selector("#heatmap svg")
 
 
 def test_the_webcam_takes_a_picture_that_is_not_mirrored(page):
@@ -198,11 +199,22 @@ def test_the_webcam_takes_a_picture_that_is_not_mirrored(page):
     line_holds(page, "Said:")
 
 
-def test_it_fits_a_phone(browser, address, examples):
-    page = browser.new_page(viewport={"width": 390, "height": 844})
+def test_on_a_dark_phone_the_result_is_seen_at_once(browser, address, examples):
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page.goto(address)
     page.wait_for_selector("#upload input[type=file]", state="attached", timeout=WAIT)
-    upload(page, "a.png", examples[0].read_bytes())
-    page.wait_for_selector("#heatmap img", timeout=WAIT)
+    button = page.get_by_label(f"Example: {examples[0].stem}", exact=True)
+    button.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#heatmap svg", timeout=WAIT)
+    page.wait_for_function(
+        "() => { const y = document.querySelector('#line').getBoundingClientRect().top;"
+        " return y >= -5 && y < 200 }"
+    )
+    colour = "e => getComputedStyle(e).fill.match(/[0-9]+/g).map(Number)"
+    for name in ("known", "likeliest"):
+        text = page.locator(f"#{name} svg text").first.evaluate(colour)
+        assert min(text[:3]) > 180  # light on dark
+    assert page.locator("#nearest img").count() == 5
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()

@@ -5,6 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from signbridge.demo.panels import (
+    known_and_said,
+    layers_by_classes,
+    likeliest_classes,
+    nearest_images,
+)
 from signbridge.demo.reading import Reader, held_out_accuracy, said_and_read
 from signbridge.errors import ModelError, ProbeError
 from signbridge.images import open_images
@@ -40,6 +46,10 @@ def test_the_line_says_what_was_said_and_what_is_read(reader):
     assert f"“{reading.answer}”" in line
     assert f"<b>Read:</b> the probe of layer 2 reads <b>{top}</b>" in line
     assert "Known" not in line
+    assert "Its nearest training image lies at" in line
+    far = replace(reading, near=replace(reading.near, share=0.99))
+    assert "Unlike what the probes were trained on" in said_and_read(far, 2)
+    assert "Unlike" not in line
     assert "How often it is right on held-out images is not recorded." in line
 
 
@@ -76,6 +86,18 @@ def test_an_answer_cannot_smuggle_markup_into_the_page(reader):
     images = open_images("sample", per_class=4, groups="none")
     reading = replace(reader.read(images.load(0)), answer="<img src=x onerror=alert(1)>")
     assert "<img" not in said_and_read(reading, 0)
+    names = tuple(f"<b>$x{name}" for name in reading.class_names)
+    reading = replace(reading, class_names=names)
+    for panel in (
+        known_and_said(reading),
+        likeliest_classes(reading, 0),
+        layers_by_classes(reading),
+    ):
+        assert "<img" not in panel
+        assert "<b>" not in panel
+        assert "&lt;b&gt;$x" in panel
+    near = replace(reading.near, images=(('"><script>', "<b>"),))
+    assert "<script" not in nearest_images(replace(reading, near=near))
 
 
 def changed(folder, target, change):

@@ -171,7 +171,7 @@ def test_a_link_in_the_uploads_is_not_followed_out_of_them(questions, demo_page,
 def test_also_past_the_guard_only_uploads_are_opened(demo_page, uploaded, secret):
     """The functions themselves, as another way to them would call them."""
     page = demo_page[3]
-    reads = [one for one in page.fns.values() if one.name.startswith("read")]
+    reads = [one for one in page.fns.values() if (one.name or "").startswith("read")]
     assert len(reads) == 2
     for event in reads:
         assert not event.preprocess
