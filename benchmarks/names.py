@@ -18,7 +18,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -48,7 +48,9 @@ def names_of(number: int, vocabulary: int) -> Names:
     return tuple(listed[k] for k in sorted(drawn))
 
 
-def measure(numbers: list[int], ways: list[str], images: int, repeats: int) -> list[dict[str, Any]]:
+def measure(
+    numbers: list[int], ways: list[str], images: int, repeats: int
+) -> Iterator[dict[str, Any]]:
     """Time batches without and with names in turns."""
     import torch
 
@@ -71,7 +73,6 @@ def measure(numbers: list[int], ways: list[str], images: int, repeats: int) -> l
         request = CaptureRequest(layers, answers=names, scoring=way)
         run_batch(model, inputs, description.image_token_id, request)
 
-    rows = []
     for way in ways:
         for number in numbers:
             names = names_of(number, vocabulary) if number else LETTERS
@@ -88,8 +89,7 @@ def measure(numbers: list[int], ways: list[str], images: int, repeats: int) -> l
             nodes = len({name[: k + 1] for name in names for k in range(len(name))})
             row = {"way": way.replace("_", " "), "names": len(names), "first tokens": first}
             row |= {"tokens": nodes, "added / bare pass": added}
-            rows.append(row | {"added / bare pass a first token": added / first})
-    return rows
+            yield row | {"added / bare pass a first token": added / first}
 
 
 def _model(folder: Path, describe: Any, load: Any) -> tuple[Any, Any]:
@@ -136,7 +136,8 @@ def main() -> None:
         print(
             "  ".join(
                 f"{k} {v:,.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()
-            )
+            ),
+            flush=True,
         )
 
 

@@ -23,7 +23,7 @@ class CaptureConfig:
     Args:
         output: the HDF5 file to make; activations/MODEL-IMAGES.h5 by default.
         layers: 'all', or 0-based decoder layers such as '[8,16,24,31]'.
-        quantization: 'nf4' (4 bits, double quantised) or 'none'; 'auto' is nf4, or what a
+        quantization: 'nf4' (4 bits, double quantised), 'int8' or 'none'; 'auto' is nf4, or what a
             checkpoint that is quantised already holds.
         compute_dtype: dtype of the forward pass; 'auto' is float16 on a GPU, float32 on a CPU, or
             what a 4-bit checkpoint names.

@@ -72,7 +72,7 @@ class ExtractionModule(LightningModule):
         description: which model.
         requests: what to read for each question; several continue from one pass over an image.
         limit: the most images of a forward pass; lowered when memory runs out.
-        quantization: ``nf4`` or ``none``.
+        quantization: as ``--quantization`` takes it.
         compute_dtype: dtype of the forward pass.
 
     Attributes:

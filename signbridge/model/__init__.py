@@ -7,7 +7,7 @@ from typing import Literal
 
 ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
 Position = Literal["last_prompt", "last_generated", "image_mean"]
-Quantization = Literal["auto", "nf4", "none"]
+Quantization = Literal["auto", "nf4", "int8", "none"]
 Weights = Literal["pretrained", "random"]
 
 DECODER_LAYERS = "decoder_resid_post"

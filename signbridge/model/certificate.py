@@ -42,6 +42,7 @@ from signbridge.model.forward import (
     to_model,
 )
 from signbridge.model.processor import prepare
+from signbridge.model.quantization import rounds_activations
 
 # What rounding may do: measured as 1e-6 to 1e-5 in float32 on tiny models of 23 families.
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -49,7 +50,9 @@ _HALF_ROUNDING = 0.1
 
 
 def rounding(model: Any) -> float:
-    """The largest difference, relative or in nats, that may be rounding in a model's dtype."""
+    """The largest difference, relative or in nats, that may be rounding in a model's layers."""
+    if rounds_activations(model):
+        return _HALF_ROUNDING
     return _ROUNDING.get(model.dtype, _HALF_ROUNDING)
 
 

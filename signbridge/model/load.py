@@ -17,8 +17,8 @@ from signbridge.model.description import ModelDescription
 from signbridge.model.families import decoder_layers
 from signbridge.model.quantization import (
     Quantized,
+    bitsandbytes_config,
     compute_dtype_of,
-    nf4_config,
     planned_quantization,
     quantized,
     set_compute_dtype,
@@ -53,8 +53,8 @@ def load_model(
     Args:
         description: from :func:`~signbridge.model.description.describe_model`.
         device: where it runs.
-        quantization: ``nf4`` (4-bit NormalFloat, double quantised), ``none``, or ``auto``: as the
-            checkpoint is, ``nf4`` where it is not quantised yet.
+        quantization: ``nf4`` (4-bit NormalFloat, double quantised), ``int8`` (LLM.int8), ``none``,
+            or ``auto``: as the checkpoint is, ``nf4`` where it is not quantised yet.
         compute_dtype: dtype of the forward pass; ``auto`` goes by the device.
 
     Raises:
@@ -70,7 +70,7 @@ def load_model(
         with quiet_transformers():
             if planned.kinds and stored_quantization(description) is None:
                 skip = skipped_modules(description.skeleton)
-                options["quantization_config"] = nf4_config(dtype, skip)
+                options["quantization_config"] = bitsandbytes_config(quantization, dtype, skip)
             if description.weights == "random":
                 model = _random(description, options)
             else:

@@ -1,6 +1,7 @@
-"""Quantisation: 4-bit NormalFloat through bitsandbytes, and what the layers of any model are.
+"""Quantisation: NF4 and int8 through bitsandbytes, and what the layers of any model are.
 
-NF4 with double quantisation: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314.
+NF4 with double quantisation: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314. LLM.int8: Dettmers et
+al. 2022, arXiv 2208.07339.
 """
 
 from __future__ import annotations
@@ -86,6 +87,18 @@ def _kind(module: Any, is_linear: bool) -> str | None:
     return name if of_a_library or not weight.is_floating_point() else None
 
 
+def rounds_activations(model: nn.Module) -> bool:
+    """Whether some layers round what enters them to 8 bits or fewer.
+
+    A change in the last digit may then become one of a 256th. LLM.int8 keeps some columns in half
+    precision besides, chosen by all that is in a batch.
+    """
+    schemes = (getattr(module, "quantization_scheme", None) for module in model.modules())
+    return any(type(module).__name__ == "Linear8bitLt" for module in model.modules()) or any(
+        getattr(scheme, "input_activations", None) is not None for scheme in schemes
+    )
+
+
 def whole_parts(names: set[str], others: set[str]) -> list[str]:
     """Name layers by the largest parts of the model that hold none of ``others``.
 
@@ -126,8 +139,8 @@ def planned_quantization(
 
     Args:
         description: the model.
-        quantization: ``nf4``, ``none``, or ``auto``: as the checkpoint is, NF4 where it is not
-            quantised yet.
+        quantization: ``nf4``, ``int8``, ``none``, or ``auto``: as the checkpoint is, NF4 where it
+            is not quantised yet.
         device: where it will run.
 
     Raises:
@@ -138,7 +151,7 @@ def planned_quantization(
     if stored is None and quantization == "none":
         return quantized(skeleton, skeleton)
     if stored is None:  # transformers leaves alone what a family keeps in float32 as well
-        settings = nf4_config(torch.float32, skipped_modules(skeleton))
+        settings = bitsandbytes_config(quantization, torch.float32, skipped_modules(skeleton))
         return quantized(_prepared(description, device, settings), skeleton)
     planned = quantized(_prepared(description, device), skeleton)
     if quantization not in ("auto", planned.kind):
@@ -221,32 +234,38 @@ def compute_dtype_for(choice: ComputeDtype, device: torch.device | str) -> torch
 
 
 def skipped_modules(skeleton: PreTrainedModel) -> list[str]:
-    """Return the names of the modules that NF4 leaves alone: the output embedding.
+    """Return the names of the modules that stay as they are: the output embedding.
 
-    This is what ``load_in_4bit=True`` does by default, so the model measured is the model that
-    people run in 4 bits: the vision tower and the projector are quantised with the decoder.
+    This is what ``load_in_4bit=True`` and ``load_in_8bit=True`` do by default, so the model that is
+    measured is the one that people run in 4 or 8 bits: the vision tower and the projector are
+    quantised with the decoder.
     """
     output = skeleton.get_output_embeddings()
     return [name for name, module in skeleton.named_modules() if module is output]
 
 
-def nf4_config(compute_dtype: torch.dtype, skip: list[str]) -> Any:
-    """Return transformers' configuration of NF4 with double quantisation.
+def bitsandbytes_config(
+    quantization: Quantization, compute_dtype: torch.dtype, skip: list[str]
+) -> Any:
+    """Return transformers' configuration of LLM.int8, or else of NF4 with double quantisation.
 
     Raises:
         ModelError: if bitsandbytes is not installed.
     """
+    kind = "nf4" if quantization == "auto" else quantization
     try:
         with quiet_transformers():  # it tells of kernels that it does without
             import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise ModelError(
-            f"--quantization nf4 needs bitsandbytes, which cannot be imported ({error}): "
+            f"--quantization {kind} needs bitsandbytes, which cannot be imported ({error}): "
             "install it with 'pip install bitsandbytes', or pass --quantization none."
         ) from error
     from transformers import BitsAndBytesConfig
 
     settings: Any = BitsAndBytesConfig
+    if kind == "int8":
+        return settings(load_in_8bit=True, llm_int8_skip_modules=skip)
     return settings(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -26,7 +26,7 @@ from signbridge.model import random_weights
 from signbridge.model.description import TINY_FOLDER, describe_model
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
-from signbridge.model.quantization import nf4_config
+from signbridge.model.quantization import bitsandbytes_config
 from signbridge.model.random_weights import initial_weights, random_model
 
 
@@ -128,7 +128,10 @@ def test_a_large_model_is_built_from_its_configuration_alone(in_a_file):
         ),
     )
     model = random_model(
-        config, 1, dtype=torch.bfloat16, quantization_config=nf4_config(torch.bfloat16, ["lm_head"])
+        config,
+        1,
+        dtype=torch.bfloat16,
+        quantization_config=bitsandbytes_config("nf4", torch.bfloat16, ["lm_head"]),
     )
     kinds = {type(module).__name__ for module in model.modules()}
     assert "Linear4bit" in kinds
