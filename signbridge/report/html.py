@@ -14,7 +14,7 @@ from signbridge.report.groups import few_names
 from signbridge.report.images import browser
 from signbridge.report.inputs import open_inputs
 from signbridge.report.sections import shown_sections
-from signbridge.report.template import fill_template, plot_words
+from signbridge.report.template import fill_template, plot_words, section
 from signbridge.report.text import first_screen
 from signbridge.report.text.findings import find
 from signbridge.report.text.page import question, setting, title
@@ -104,7 +104,7 @@ def render_page(inputs: Inputs, plots: Sequence[Plot], notes: Sequence[str] = ()
     sections = shown_sections(inputs, rest, findings.notes, {"images": images})
     return fill_template(
         "report.html.j2",
-        scripts=[section.script for section, *_ in sections if section.script],
+        scripts=[one.script for one, *_ in sections if one.script],
         title=title(results),
         question=question(results),
         headline=first_screen.headline(results),
@@ -114,17 +114,17 @@ def render_page(inputs: Inputs, plots: Sequence[Plot], notes: Sequence[str] = ()
         first=plot_words(first),
         warnings=(*findings.warnings, *notes),
         sections=[
-            {
-                "name": section.name,
-                "title": section.title or (plot.title if plot else section.name),
-                "plot": plot_words(plot) if plot else None,
-                "note": note,
-                "content": content,
-                "template": section.template,
-                "closed": section.closed,
-                "wide": section.wide,
-            }
-            for section, plot, note, content in sections
+            section(
+                one.name,
+                one.title or (plot.title if plot else one.name),
+                content,
+                one.template,
+                plot=plot,
+                note=note,
+                closed=one.closed,
+                wide=one.wide,
+            )
+            for one, plot, note, content in sections
         ],
         created=results.summary.created,
         images=images,

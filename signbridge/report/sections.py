@@ -36,8 +36,8 @@ class Section:
         name: Its anchor; the figure of that name is shown in it.
         title: Its heading; that of its figure if empty.
         content: What else it shows, made from the inputs; nothing where that is None or empty.
-        template: How that is shown: a macro of ``parts.html.j2`` (``pairs``, ``table``, ``text``,
-            ``command``, ``browser``), or a file of ``templates`` that takes ``section.content``.
+        template: How that is shown, where its type does not say it: ``command``, ``browser``, or a
+            file of ``templates`` that takes ``section.content``.
         script: A file of ``templates`` that the page runs where the section is shown.
         closed: Whether it is closed at first and left out in print: what only the specialist wants.
         wide: Whether it takes the whole width of the page.
@@ -46,7 +46,7 @@ class Section:
     name: str
     title: str = ""
     content: Callable[[Inputs], Any] | None = None
-    template: str = "text"
+    template: str = ""
     script: str = ""
     closed: bool = False
     wide: bool = False
@@ -73,13 +73,13 @@ SECTIONS = (
     Section("accuracy_by_group"),
     Section("calibration"),
     Section("cka"),
-    Section("answers", "What it answers, class by class", _of(answers_table), "table", closed=True),
-    Section("against", "The best layer against the rest", _of(against_table), "table", closed=True),
-    Section("scores", "All scores", _of(scores_table), "table", closed=True, wide=True),
+    Section("answers", "What it answers, class by class", _of(answers_table), closed=True),
+    Section("against", "The best layer against the rest", _of(against_table), closed=True),
+    Section("scores", "All scores", _of(scores_table), closed=True, wide=True),
     Section("permutation", "Permuted labels", closed=True),
-    Section("protocol", "Protocol", _of(protocol_rows), "pairs", closed=True),
-    Section("fits", "The fits", _of(fit_rows), "pairs", closed=True),
-    Section("provenance", "Where it comes from", _of(provenance_rows), "pairs", closed=True),
+    Section("protocol", "Protocol", _of(protocol_rows), closed=True),
+    Section("fits", "The fits", _of(fit_rows), closed=True),
+    Section("provenance", "Where it comes from", _of(provenance_rows), closed=True),
     Section("again", "Make it again", _of(command_lines), "command", closed=True),
 )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from signbridge import __version__
 from signbridge.report.figures.chart import embedded
+from signbridge.report.text.tables import Table
 from signbridge.results.format import FIGURES_FOLDER
 from signbridge.runtime.terminal import visible
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _LARGEST_TABLE = 500_000  # bytes; a larger one is a link to the file beside the page
 
-__all__ = ["fill_template", "pairs", "plot_words", "words"]
+__all__ = ["fill_template", "pairs", "plot_words", "section", "words"]
 
 
 def fill_template(
@@ -116,6 +117,42 @@ def plot_words(plot: Plot) -> dict[str, Any]:
         "chart": None if chart is None else Markup(chart.json()),
         "frames": [] if chart is None else [name for name, _ in chart.frames],
         "frame": 0 if chart is None else chart.frame,
+    }
+
+
+def section(
+    name: str,
+    title: str,
+    content: Any = None,
+    template: str = "",
+    *,
+    plot: Plot | None = None,
+    note: str = "",
+    closed: bool = False,
+    wide: bool = False,
+) -> dict[str, Any]:
+    """What the template needs of a section that opens.
+
+    Args:
+        name: Its anchor.
+        title: Its heading.
+        content: What it shows besides a figure.
+        template: How; by default a :class:`Table` as a table, pairs as a list of them, and text.
+        plot: Its figure.
+        note: A sentence below the figure.
+        closed: Whether it is closed at first, and not printed.
+        wide: Whether it takes the whole width of the page.
+    """
+    kinds = {Table: "table", list: "pairs"}
+    return {
+        "name": name,
+        "title": title,
+        "plot": None if plot is None else plot_words(plot),
+        "note": note,
+        "content": content,
+        "template": template or kinds.get(type(content), "text"),
+        "closed": closed,
+        "wide": wide,
     }
 
 

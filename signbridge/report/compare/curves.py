@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
 from signbridge.report.compare.run_style import LEGEND_ROW, draw_legend, run_style
-from signbridge.report.compare.runs import DEPTH_LABEL, Run, depth_axis, layer_words, relative_depth
+from signbridge.report.compare.runs import (
+    DEPTH_LABEL,
+    Run,
+    depth_axis,
+    layer_words,
+    legend_texts,
+    relative_depth,
+)
 from signbridge.report.figures import style
 from signbridge.report.figures.axes import layer_axis, value_axis
+from signbridge.report.figures.chart import Chart
+from signbridge.report.figures.curve_drawing import Line, curve_chart
 from signbridge.report.figures.plot import Canvas, Plot, build
 from signbridge.results.features import RESID_POST
 from signbridge.results.results import Score
 from signbridge.statistics.metrics import measure
 
 __all__ = ["curves_figure"]
+
+_AXIS = "decoder layer (0 = first)"
 
 
 def _places(run: Run, scores: Sequence[Score], depth: bool) -> list[float]:
@@ -51,7 +61,7 @@ def curves_figure(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
         title=f"{label[0].upper()}{label[1:]} of all runs",
         caption=(
             "Linear probes on the output of each decoder layer of each run, with 95 % intervals "
-            "as bands; ring: the best layer."
+            "as bands."
             + (
                 " The models have different numbers of layers, so the layers are placed by their "
                 "relative depth (0: first, 1: last)."
@@ -67,6 +77,7 @@ def curves_figure(runs: Sequence[Run], metric: str = "accuracy") -> Plot:
         height=(4.4 + legend, 3.6 + legend),
         columns=("run", "layer", "relative_depth", "split", "metric", "value", "ci_low", "ci_high"),
         rows=rows,
+        chart=_chart(runs, curves, metric, depth),
     )
 
 
@@ -113,23 +124,18 @@ def _draw(
     if depth:
         ax.set_xlim(-0.03, 1.03)
         ax.set_xlabel(DEPTH_LABEL, loc="left")
-        for run, scores in zip(runs, curves, strict=True):
-            for s, at in zip(scores, _places(run, scores, True), strict=True):
-                words = layer_words(run, s.layer, runs)
-                text = f"{run.name}\n{words}: {style.format_score(metric, s)}"
-                canvas.spot(ax, at, s.value, text)
     else:
-        layer_axis(ax, layers, 9 if canvas.narrow else 17, "decoder layer (0 = first)")
-        canvas.layer_spots(ax, layers, partial(_layer_text, runs, curves, metric))
+        layer_axis(ax, layers, 9 if canvas.narrow else 17, _AXIS)
     draw_legend(canvas, runs, left)
 
 
-def _layer_text(
-    runs: Sequence[Run], curves: Sequence[Sequence[Score]], metric: str, layer: int
-) -> str:
-    lines = [f"layer {layer}"]
-    for run, scores in zip(runs, curves, strict=True):
-        lines += [
-            f"{run.name}: {style.format_score(metric, s)}" for s in scores if s.layer == layer
-        ]
-    return "\n".join(lines)
+def _chart(
+    runs: Sequence[Run], curves: Sequence[Sequence[Score]], metric: str, depth: bool
+) -> Chart:
+    lines = []
+    for number, (words, scores) in enumerate(zip(legend_texts(runs), curves, strict=True)):
+        colour, _, dashes = run_style(number)
+        lines.append(Line(style.short(words, 60), colour, dashes, tuple(scores), main=True))
+    places = [_places(run, scores, True) for run, scores in zip(runs, curves, strict=True)]
+    axis = DEPTH_LABEL if depth else _AXIS
+    return curve_chart(metric, lines, [], axis, places=places if depth else None)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from signbridge import __version__
 from signbridge.errors import ProbeError
@@ -19,13 +19,17 @@ from signbridge.report.figures import style
 from signbridge.report.figures.axes import points
 from signbridge.report.figures.fonts import missing_note
 from signbridge.report.groups import few_accuracies
-from signbridge.report.template import fill_template, plot_words
+from signbridge.report.template import fill_template, plot_words, section
 from signbridge.report.text.first_screen import interval_text
+from signbridge.report.text.tables import Cell, Row, Table
 from signbridge.results.comparisons import p_text
 from signbridge.results.features import RESID_POST
 from signbridge.runtime.files import refusal, replace_file, try_to_write
 from signbridge.runtime.reading import read_bytes
 from signbridge.statistics.metrics import COMPARED, measure
+
+if TYPE_CHECKING:
+    from signbridge.report.figures.plot import Plot
 
 __all__ = ["write_comparison"]
 
@@ -71,22 +75,13 @@ def write_comparison(
     missing = {one for plot in plots for one in (*plot.wide.missing, *plot.narrow.missing)}
     names = [name for run in runs for name in (run.name, *run.results.class_names)]
     notes += filter(None, [missing_note(missing, names)])
-    shown = [plot_words(plot) for plot in plots]
     page = fill_template(
         "compare.html.j2",
         title=" against ".join(style.short(run.name, 40) for run in runs),
         headline=_headline(runs, found, metric),
-        differs=what_differs(runs),
-        names=[run.name for run in runs],
-        curve=shown[0],
-        plots=shown[1:],
-        best=[_row(d, runs) for d in found if d.family == "best"],
-        baselines=[_row(d, runs) for d in found if d.family == "baselines" and "/" not in d.a],
-        by_group=_by_group(runs),
-        unit=measure(metric).unit_of_differences,
-        images=_images(found),
+        first=plot_words(plots[0]),
         warnings=[*warnings_of(runs), *notes],
-        runs=[_about(run) for run in runs],
+        sections=_sections(runs, plots[1:], found, metric),
     )
     record = {
         "format": FORMAT,
@@ -155,20 +150,63 @@ def _amount(value: float, metric: str) -> str:
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
-def _row(d: PairedDifference, runs: Sequence[Run]) -> dict[str, str]:
-    mine, other = (
-        _feature(feature, next(run for run in runs if run.name == name), runs)
-        for name, feature in ((d.run, d.a), (d.other, d.b))
+def _sections(
+    runs: Sequence[Run], plots: Sequence[Plot], found: Sequence[PairedDifference], metric: str
+) -> list[dict[str, Any]]:
+    """The page below its first figure."""
+    names = tuple(run.name for run in runs)
+    differs = [Row(d.key, cells=tuple(map(Cell, d.values))) for d in what_differs(runs)]
+    same = (
+        "Nothing in the provenance or the protocol: model, images, prompt, split and seeds agree."
     )
-    return {
-        "run": d.run,
-        "other": d.other,
-        "what": f"{mine} minus {other}" if mine != other else mine,
-        "difference": _amount(d.difference, d.metric),
-        "interval": _ends(d),
-        "p": p_text(d.p, "").lstrip(" ="),
-        "corrected": p_text(d.p_corrected, "").lstrip(" ="),
-    }
+    sections = [
+        section("differs", "What differs", Table(("setting", *names), tuple(differs), words=True))
+        if differs
+        else section("differs", "What differs", same),
+        *(section(plot.name, plot.title, plot=plot) for plot in plots),
+    ]
+    note = f"{_images(found)} Each best layer was chosen on these images, which favours both."
+    groups = _by_group(runs)
+    for name, title, table in (
+        ("best", "Best layer against best layer", _table(runs, found, metric, "best", note)),
+        ("baselines", "Baselines, paired", _table(runs, found, metric, "baselines")),
+        (
+            "groups",
+            "Group by group",
+            Table(("accuracy at the best layer, %", *names), tuple(groups)),
+        ),
+    ):
+        if table.rows:
+            sections.append(section(name, title, table))
+    sections += [
+        section(f"run-{number}", run.name, _about(run), closed=True)
+        for number, run in enumerate(runs)
+    ]
+    return sections
+
+
+def _table(
+    runs: Sequence[Run],
+    found: Sequence[PairedDifference],
+    metric: str,
+    family: str,
+    note: str = "",
+) -> Table:
+    rows = []
+    for d in found:
+        if d.family != family or (family == "baselines" and "/" in d.a):
+            continue
+        mine, other = (
+            _feature(feature, next(run for run in runs if run.name == name), runs)
+            for name, feature in ((d.run, d.a), (d.other, d.b))
+        )
+        what = f"{mine} minus {other}" if mine != other else mine
+        p, corrected = (p_text(value, "").lstrip(" =") for value in (d.p, d.p_corrected))
+        cells = (_amount(d.difference, d.metric), _ends(d), p, corrected)
+        rows.append(Row(f"{d.run} minus {d.other}: {what}", cells=tuple(map(Cell, cells))))
+    unit = measure(metric).unit_of_differences
+    heads = ("paired on the same images", unit, "95 % interval", "p", "corrected p")
+    return Table(heads, tuple(rows), note)
 
 
 def _ends(d: PairedDifference) -> str:
@@ -224,19 +262,16 @@ def _headline(runs: Sequence[Run], found: Sequence[PairedDifference], metric: st
     return f"Highest held-out {label}: {', '.join(highest)}."
 
 
-def _by_group(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def _by_group(runs: Sequence[Run]) -> list[Row]:
     """Accuracy of each of a few groups at the best layer of each run, by the group's name."""
     found = [few_accuracies(run.results, run.results.best_feature) for run in runs]
-    names = dict.fromkeys(name for one in found for name in one)
+    values = {
+        name: [style.format_value("accuracy", one.get(name, math.nan)) for one in found]
+        for name in dict.fromkeys(name for one in found for name in one)
+    }
     return [
-        (
-            style.printable(name),
-            [
-                style.format_value("accuracy", one.get(name, math.nan)).removesuffix(style.PER_CENT)
-                for one in found
-            ],
-        )
-        for name in names
+        Row(style.printable(name), cells=tuple(Cell(v.removesuffix(style.PER_CENT)) for v in row))
+        for name, row in values.items()
     ]
 
 
@@ -251,7 +286,7 @@ def _images(found: Sequence[PairedDifference]) -> str:
     )  # fmt: skip
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _about(run: Run) -> list[tuple[str, str]]:
     results = run.results
     n_groups = results.store.n_groups
     rows = [
@@ -264,4 +299,4 @@ def _about(run: Run) -> dict[str, Any]:
         ("best layer", str(results.best_layer)),
         ("command", results.summary.command),
     ]
-    return {"name": run.name, "rows": [row for row in rows if row[1]]}
+    return [row for row in rows if row[1]]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Line", "curve_plot"]
+__all__ = ["Line", "curve_chart", "curve_plot"]
 
 _LABEL_SIZE = 9.0
 _LEGEND_ROW = 0.185  # inches
@@ -91,7 +91,7 @@ def curve_plot(
         canvas.heading(heading, subtitle)
         _draw(canvas, metric, curves, baselines, peak, axis, bracket, groups)
 
-    words["chart"] = _chart(metric, curves, baselines, peak, axis, groups)
+    words["chart"] = curve_chart(metric, curves, baselines, axis, peak=peak, groups=groups)
     columns = words.pop("columns")
     rows = [
         (*(getattr(s, column) for column in columns), line.label if line in groups else "")
@@ -188,25 +188,42 @@ def _draw(
         _end_labels(figure, ax, ends, value_text)
 
 
-def _chart(
+def curve_chart(
     metric: str,
-    curves: list[Line],
-    baselines: list[Line],
-    peak: Score | None,
+    curves: Sequence[Line],
+    baselines: Sequence[Line],
     axis: str,
-    groups: Sequence[Line],
+    *,
+    peak: Score | None = None,
+    groups: Sequence[Line] = (),
+    places: Sequence[Sequence[float]] | None = None,
 ) -> Chart:
-    """The same for a screen: values on hover, names at the right ends or in a legend below."""
+    """Curves for a screen: values on hover, names at the right ends or in a legend below.
+
+    Args:
+        metric: The metric's name.
+        curves: Scores over layers; main ones have their interval as a band.
+        baselines: Lines of one score that belongs to no layer.
+        axis: What the layers are called.
+        peak: The score to mark, or None.
+        groups: Thin lines over the layers.
+        places: Where the scores of each curve lie from 0 to 1, if not at their layers.
+    """
     layers = sorted({s.layer for line in curves for s in line.scores if s.layer is not None})
     share = measure(metric).is_share
     scale = 100 if share else 1
     thin = [line for line in groups if line.scores[0].layer is not None]
     named = sorted([*curves, *baselines], key=lambda line: -line.end)
     lines = [*named, *thin]
-    series = [_series(line, metric, layers, scale, peak) for line in lines]
+    at = {} if places is None else {id(c): x for c, x in zip(curves, places, strict=True)}
+    series = [_series(line, metric, layers, scale, peak, at.get(id(line))) for line in lines]
     for line in curves:
         if line.main and len(line.scores) > 1 and math.isfinite(line.scores[0].ci_low):
-            rows = [(s.layer, scale * s.ci_low, scale * s.ci_high) for s in line.scores]
+            x = at.get(id(line)) or [float(s.layer or 0) for s in line.scores]
+            rows = [
+                (k, scale * s.ci_low, scale * s.ci_high)
+                for k, s in zip(x, line.scores, strict=True)
+            ]
             series.append({"type": "custom", "renderItem": "band", "data": rows, "silent": True,
                            "itemStyle": {"color": line.colour}, "z": 1})  # fmt: skip
     low, high = _limits(metric, [*curves, *baselines, *groups])
@@ -220,8 +237,9 @@ def _chart(
     widest = max(len(line.label) for line in lines)
     narrow = 480 if widest < 26 else 660
     option = base(
-        xAxis={"type": "value", "min": layers[0], "max": max(layers[-1], layers[0] + 1),
-               "minInterval": 1, "name": axis, "nameLocation": "middle",
+        xAxis={"type": "value", "min": 0 if at else layers[0],
+               "max": 1 if at else max(layers[-1], layers[0] + 1),
+               "minInterval": 0 if at else 1, "name": axis, "nameLocation": "middle",
                "nameGap": 26, "splitLine": {"show": False}},
         yAxis={"type": "value", "min": scale * low, "max": scale * high, "axisLabel":
                {"formatter": f"{{value}}{style.PER_CENT}" if share else "{value}",
@@ -230,7 +248,8 @@ def _chart(
         legend={"data": [line.label for line in named], "orient": "vertical", "left": 40,
                 "bottom": 0, "itemGap": 7, "itemHeight": 10, "padding": 0, "selectedMode": False},
     )  # fmt: skip
-    option["tooltip"] |= {"trigger": "axis", "order": "valueDesc"}
+    if not at:
+        option["tooltip"] |= {"trigger": "axis", "order": "valueDesc"}
     below = 52 + 17 * len(named)
     return Chart(
         {
@@ -253,7 +272,12 @@ def _chart(
 
 
 def _series(
-    line: Line, metric: str, layers: Sequence[int], scale: int, peak: Score | None
+    line: Line,
+    metric: str,
+    layers: Sequence[int],
+    scale: int,
+    peak: Score | None,
+    places: Sequence[float] | None,
 ) -> dict[str, Any]:
     """A line over the layers; a score of no layer is the same at all of them."""
     by_layer = {s.layer: s for s in line.scores}
@@ -273,6 +297,12 @@ def _series(
                      "fontWeight": "bold"}  # fmt: skip
             item |= {"symbolSize": 11, "label": label}
         data.append(item)
+    if places is not None:
+        data = [
+            {"value": [x, scale * s.value], "head": "",
+             "tip": f"{line.label}\nlayer {s.layer}: {style.format_score(metric, s)}"}
+            for x, s in zip(places, line.scores, strict=True)
+        ]  # fmt: skip
     flat = line.scores[0].layer is None
     return {
         "type": "line", "name": line.label, "data": data, "z": 5 if line.main else 3,
