@@ -27,7 +27,7 @@ from signbridge.model.description import ModelDescription
 from signbridge.model.families import is_encoder_decoder
 from signbridge.model.forward import CaptureRequest, cpu_threads_for
 from signbridge.model.processor import answer_context
-from signbridge.model.prompts import prompt_for_processor, resolve_prompt
+from signbridge.model.prompts import borrowed_form, prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import compute_dtype_of, planned_quantization
 from signbridge.model.questions import NotSharedError
 from signbridge.model.sites import site_widths, sites_of
@@ -315,9 +315,16 @@ def _planned(
         spec = _with_baselines_and_answers(
             spec, images, description, request, thumbnails=config.thumbnails
         )
-    notes = [] if left_out is None else [left_out]
+    model_notes: list[str] = []
+    if borrowed_form(text, description.processor, description.config.model_type):
+        model_notes.append(
+            f"{description.spec} has no chat template, and no form of its family "
+            f"({description.config.model_type}) is known: it is asked in LLaVA-1.5's, unless "
+            "--prompt gives another"
+        )
     if not adding:
-        notes += [f"the baseline {name} is left out: {why}" for name, why in without.items()]
+        model_notes += [f"the baseline {name} is left out: {why}" for name, why in without.items()]
+    notes = [*([] if left_out is None else [left_out]), *model_notes]
     store = StoreOutput(
         output,
         images,
@@ -332,6 +339,8 @@ def _planned(
             **{f"version_{name}": _version(name) for name in _RECORDED_VERSIONS},
             "skipped_images": [f"{name}: {reason}" for name, reason in images.skipped],
             "notes": [*images.notes, *notes],
+            # What the report says of the model; forced_choice_left_out is in the provenance.
+            "model_notes": model_notes or None,
         },
         adding=adding,
         overwrite=config.overwrite,

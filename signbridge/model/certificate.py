@@ -75,7 +75,8 @@ class Certificate:
     Attributes:
         request: what to read, scored in the fastest way that is right.
         padding: largest relative difference between the vectors of an image in a padded batch and
-            those of the image alone; None where the memory holds no batch of two.
+            those of the image alone; None where the memory holds no batch of two, infinite where
+            the model or its processor takes none.
         image: largest relative difference between the vectors of two images.
         head: cosine between the model's logits and those made from the last layer's vector by the
             final norm and the unembedding; None where these have no standard place.
@@ -92,7 +93,7 @@ class Certificate:
     pads: bool | None
 
     def record(self) -> dict[str, Any]:
-        """Return the numbers as the store keeps them."""
+        """Return the numbers as the store keeps them, which holds no infinity."""
         found = {
             "check_padding": self.padding,
             "check_image": self.image,
@@ -100,7 +101,7 @@ class Certificate:
             "check_names": self.names,
             "forced_choice_by": None if self.names is None else self.request.scoring,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in found.items() if value not in (None, math.inf)}
 
 
 @torch.inference_mode()
@@ -213,10 +214,7 @@ class _Trial:
         return Certificate(self._request, padding, image, head, None, pads)
 
     def _padding(self, first: Captured) -> float | None:
-        """How far the first image's vectors change in a padded batch; None if none fits.
-
-        Infinite where there is no such batch, or its answers would follow padding.
-        """
+        """How far the first image's vectors change in a padded batch, see ``padding`` above."""
         mask = self._batch.get("attention_mask")
         decoder = not is_encoder_decoder(self._model.config)
         if mask is None or (decoder and not mask[:, -1].all()):

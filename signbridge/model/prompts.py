@@ -37,6 +37,9 @@ _FORMS = {
     "florence2": f"{IMAGE_PLACEHOLDER}{{}}",  # microsoft/Florence-2-large, a text of its own
 }
 
+# Families without an entry that were asked in LLaVA-1.5's form.
+_LLAVA_TYPES = frozenset({"llava", "llava_next", "video_llava"})
+
 DEFAULT_PROMPT = _LLAVA.format(TEMPLATES[DEFAULT_TEMPLATE])
 """The default question for a model whose processor has no chat template, and the study's text."""
 
@@ -59,6 +62,13 @@ def resolve_prompt(prompt: str, processor: Any, model_type: str = "llava") -> st
     if prompt in TEMPLATES:
         return _in_turns(TEMPLATES[prompt], processor, model_type)
     return prompt
+
+
+def borrowed_form(prompt: str, processor: Any, model_type: str) -> bool:
+    """Whether a bundled question takes LLaVA-1.5's form for a family not known to take it."""
+    known = _FORMS.keys() | _LLAVA_TYPES
+    template = getattr(processor, "chat_template", None)
+    return prompt in TEMPLATES and not template and model_type not in known
 
 
 def check_prompt(prompt: str) -> None:

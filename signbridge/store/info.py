@@ -122,7 +122,24 @@ def _rows(store: Store) -> Iterator[tuple[str, str]]:
     if store.responses is not None:
         example = next((text for text in store.responses if text), "")
         yield "response", f"answers such as {example!r}"
+    yield from _rows_of_info(store.info)
     yield from _provenance_rows(store.provenance)
+
+
+def _rows_of_info(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was said when the store was made, and what the model was found to do."""
+    notes = info.get("notes")
+    for number, note in enumerate(notes if isinstance(notes, list) else ()):
+        yield "" if number else "notes", str(note)
+    checks = [
+        f"{key.removeprefix('check_')} {value:.1g}"
+        for key, value in info.items()
+        if key.startswith("check_") and isinstance(value, float)
+    ]
+    if checks:
+        yield "checks", ", ".join(checks)
+    if "forced_choice_by" in info:
+        yield "names scored by", str(info["forced_choice_by"]).replace("_", " ")
 
 
 def _provenance_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

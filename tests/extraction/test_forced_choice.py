@@ -99,6 +99,7 @@ def test_what_is_left_out_stays_out_when_a_run_goes_on(
             assert (store.class_logprob is not None) == (what == "vision")
             (note,) = [note for note in store.info["notes"] if "is left out: " in note]
             assert what == "names" or note.startswith("the baseline vision is left out: ")
+            assert store.info.get("model_notes") == (None if what == "names" else [note])
 
 
 def test_words_that_nothing_asks_for_are_refused(few, tiny, tmp_path, extract):

@@ -4,7 +4,13 @@ import sys
 import pytest
 
 from signbridge.errors import ModelError
-from signbridge.model.prompts import DEFAULT_PROMPT, TEMPLATES, prompt_for_processor, resolve_prompt
+from signbridge.model.prompts import (
+    DEFAULT_PROMPT,
+    TEMPLATES,
+    borrowed_form,
+    prompt_for_processor,
+    resolve_prompt,
+)
 
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: "
@@ -33,6 +39,13 @@ def test_a_question_is_put_in_the_processors_own_turns(chatting, name):
     got = resolve_prompt(name, chatting)
     assert got == f"USER: <image>\n{TEMPLATES[name]} ASSISTANT:"
     assert resolve_prompt(got, chatting) == got
+
+
+def test_a_form_that_is_another_familys_is_known(tiny, chatting):
+    assert borrowed_form("sign", tiny.processor, "a_new_family")
+    assert not borrowed_form("see <image> now", tiny.processor, "a_new_family")
+    assert not borrowed_form("sign", chatting, "a_new_family")
+    assert not any(borrowed_form("sign", tiny.processor, kind) for kind in ("llava", "paligemma"))
 
 
 def test_a_text_is_used_as_it_is(chatting):

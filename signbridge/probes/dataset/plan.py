@@ -88,7 +88,7 @@ def make_plan(config: SweepConfig, store: Store) -> Plan:
     groups = np.asarray(store.groups, dtype=np.int64)
     samples = labels, groups, store.class_names, store.sample_ids, store.source_splits
     main = _split(config, config.split, *samples)
-    notes = [*main.warnings, *_notes_on_images(store)]
+    notes = [*main.warnings, *_notes_on_store(store)]
     comparison: Split | None = None
     random_inner: tuple[Split | None, ...] = ()
     if config.split == "grouped" and config.compare_random:
@@ -111,8 +111,8 @@ def make_plan(config: SweepConfig, store: Store) -> Plan:
     return Plan(labels, groups, main, inner, comparison, random_inner, tuple(notes))
 
 
-def _notes_on_images(store: Store) -> Iterator[str]:
-    """What of a store's images makes its scores say less than they seem to."""
+def _notes_on_store(store: Store) -> Iterator[str]:
+    """What of a store's images and model makes its scores say less than they seem to."""
     names = store.class_names
     seen: dict[str, dict[int, int]] = {}
     rows = zip(store.image_sha256, store.labels.tolist(), strict=True)
@@ -131,6 +131,8 @@ def _notes_on_images(store: Store) -> Iterator[str]:
     left_out = store.provenance.get("forced_choice_left_out")
     if isinstance(left_out, str):
         yield left_out
+    notes = store.info.get("model_notes")
+    yield from map(str, notes if isinstance(notes, list) else ())
     signers = store.provenance.get("signers")
     if isinstance(signers, int) and signers > 1 and store.group_names is None:
         yield (
