@@ -28,6 +28,8 @@ __all__ = ["Results", "load_results", "print_table", "write_report"]
 
 def __getattr__(name: str) -> Any:
     """Import a function on first use."""
+    if name in {"Results", "load_results"}:
+        import_module("signbridge.report.html")  # a notebook shows results by their first figure
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'signbridge.report' has no attribute {name!r}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from signbridge.errors import ProbeError
 from signbridge.report.figures.embedding import warm_up
 from signbridge.report.figures.fonts import missing_note
+from signbridge.report.figures.layer_curve import known_and_said, layer_curve
 from signbridge.report.figures.registry import draw_figures
 from signbridge.report.groups import few_names
 from signbridge.report.images import browser
@@ -19,7 +20,7 @@ from signbridge.report.text import first_screen
 from signbridge.report.text.findings import find
 from signbridge.report.text.page import question, setting, title
 from signbridge.results.format import FIGURES_FOLDER, REPORT_FILE
-from signbridge.results.results import load_results
+from signbridge.results.results import Results, load_results
 from signbridge.runtime.files import refusal, replace_file, try_to_write
 
 if TYPE_CHECKING:
@@ -134,3 +135,18 @@ def render_page(inputs: Inputs, plots: Sequence[Plot], notes: Sequence[str] = ()
 
 def _not_written(folder: Path, error: OSError) -> ProbeError:
     return ProbeError(f"The report cannot be written: {refusal(error, folder)}.")
+
+
+def _repr_html(results: Results) -> str:
+    """The sentence and the figure of the first screen, as a notebook shows results."""
+    from markupsafe import Markup
+
+    plot = known_and_said(results) or layer_curve(results)
+    words = plot_words(plot)
+    return Markup("<p><strong>{}</strong></p><img src='{}' alt='{}' width='420'><p>{}</p>").format(
+        first_screen.headline(results), words["picture"], plot.alt, plot.caption
+    )
+
+
+# Results lie a floor below and know no figures, so their look is given to them here.
+Results._repr_html_ = _repr_html  # type: ignore[attr-defined]

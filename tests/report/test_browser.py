@@ -171,6 +171,20 @@ def test_the_map_moves_from_layer_to_layer(page: Any) -> None:
     page.keyboard.press("Escape")
 
 
+def test_a_slider_goes_through_the_layers(page: Any) -> None:
+    _see_all(page)
+    slider = page.query_selector("#confusion input[type=range]")
+    before = slider.get_attribute("aria-valuetext")
+    slider.focus()
+    page.keyboard.press("ArrowLeft" if before == "layer 3" else "ArrowRight")
+    after = slider.get_attribute("aria-valuetext")
+    assert after != before
+    assert page.inner_text("#confusion output") == after
+    page.focus("#confusion .chart")
+    page.keyboard.press("ArrowRight")
+    assert "read as" in page.wait_for_selector("#confusion .tip").inner_text()
+
+
 def test_text_from_data_stays_text(page: Any, report: Path) -> None:
     for details in page.query_selector_all("details:not([open]) summary"):
         details.click()

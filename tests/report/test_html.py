@@ -265,3 +265,14 @@ def test_the_page_makes_everything_again_and_lists_no_empty_option(
     assert again[:2] == ["signbridge extract --images 'my images'", summary["command"]]
     assert "quantized modules" not in text
     assert "processor backend" not in text
+
+
+def test_results_show_their_first_figure_in_a_notebook(make_results: Callable[..., Path]) -> None:
+    from signbridge.report import load_results as load
+
+    results = load(make_results(class_names=["<b>", "B"], layers=[0, 1]))
+    shown = Page(results._repr_html_())  # type: ignore[attr-defined]
+    assert f"layer {results.best_layer} reads" in shown.text
+    (image,) = shown.all("img")
+    assert (image["src"] or "").startswith("data:image/png;base64,")
+    assert "highest at layer" in (image["alt"] or "")

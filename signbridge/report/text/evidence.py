@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from signbridge.report.figures import style
 from signbridge.report.groups import groups_of
-from signbridge.results.comparisons import ALPHA
+from signbridge.results.comparisons import ALPHA, p_text
 from signbridge.results.features import RESID_POST
 
 if TYPE_CHECKING:
@@ -35,16 +35,19 @@ def peak_sentence(results: Results) -> str:
 
 
 def permutation_sentence(results: Results) -> str:
-    """The permutation test, whose p-value is a key figure; empty where none was made."""
+    """The permutation test; empty where none was made."""
     found = results.summary.permutation_test
     if found is None:
         return ""
     reached = max(0, round(found.p * (found.m + 1)) - 1)
-    text = f"{reached:,} of the permutations" if reached else "No permutation"
+    text = f"{reached:,} permutations" if reached else "No permutation"
     if found.structure:
         text += f" {found.structure}"
     shown = style.format_value("accuracy", found.observed)
-    text += f" reached the {found.statistic} ({shown})"
+    text += f" of {found.m:,} reached the {found.statistic} ({shown}; {p_text(found.p)})"
+    if math.isfinite(found.null_quantile_95):
+        below = style.format_value("accuracy", found.null_quantile_95)
+        text += f", and 95 % of them scored below {below}"
     tested = [t.p_corrected for t in found.by_layer.values() if math.isfinite(t.p_corrected)]
     if tested:
         above = sum(p < ALPHA for p in tested)

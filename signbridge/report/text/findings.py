@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from signbridge.report.figures import style
 from signbridge.report.groups import groups_of
 from signbridge.report.text import evidence
+from signbridge.report.text.first_screen import interval_text
 from signbridge.results.results import Results
 from signbridge.results.summary import NotConverged
 from signbridge.runtime.words import counted
@@ -78,14 +80,19 @@ def describe_data(results: Results) -> str:
 
 
 def _nested(results: Results) -> str:
-    """That the choice of the layer favours it; where it was chosen inside training is drawn."""
+    """That the choice of the layer favours it, and what it scores where training chose it."""
     if len(results.layers) < 2:
         return ""
     text = "The layer was chosen on the images that score it, which favours it"
     nested = results.summary.nested
-    if nested is not None and nested.layers_chosen and results.summary.peak is None:
-        chosen = ", ".join(map(str, sorted(set(nested.layers_chosen))))
-        text += f"; inside training the folds chose {chosen}"
+    if nested is not None:
+        text += (
+            f"; chosen inside training it reads {style.format_value('accuracy', nested.accuracy)}"
+        )
+        if interval := interval_text(*nested.ci):
+            text += f" ({interval})"
+        if nested.layers_chosen and results.summary.peak is None:
+            text += f", in layers {', '.join(map(str, sorted(set(nested.layers_chosen))))}"
     return f"{text}."
 
 
