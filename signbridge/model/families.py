@@ -41,6 +41,11 @@ _COUNTS = {
 }
 
 
+SHUT_AT_FIRST = ("cross_attn_attn_gate", "cross_attn_mlp_gate", "mm_input_projection_weight")
+"""Parameters that let the image in, and that transformers initialises to 0, so that training opens
+them (Mllama; Gemma 3 and T5Gemma 2)."""
+
+
 def is_encoder_decoder(config: Any) -> bool:
     """Whether the text model has an encoder, which takes image and prompt, beside its decoder."""
     return any(

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from signbridge.errors import ModelError, first_line
+from signbridge.model.families import SHUT_AT_FIRST
 from signbridge.runtime.terminal import quiet_transformers
 
 IN_MEMORY_BYTES = 2**30
@@ -119,6 +120,8 @@ def initial_weights(
 ) -> dict[str, torch.Tensor]:
     """The tensors of transformers' own initialisation, float32 on the CPU, by name.
 
+    Where that lets no image in (:data:`~signbridge.model.families.SHUT_AT_FIRST`), gates are 1 and
+    projections as random as the other weights: a control that sees no image controls nothing.
     torch's global random state is left as it was.
 
     Args:
@@ -140,6 +143,14 @@ def initial_weights(
         torch.default_generator.manual_seed(seed)
         with where:
             model = auto.from_config(_own_config(config), dtype=torch.float32)
+        spread = getattr(config.get_text_config(), "initializer_range", 0.02)
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name.endswith(SHUT_AT_FIRST):
+                    if value.numel() == 1:
+                        value.fill_(1)
+                    else:
+                        value.normal_(std=spread)
     state: dict[str, torch.Tensor] = model.state_dict()
     return state
 

@@ -9,6 +9,7 @@ import tempfile
 import numpy as np
 import pytest
 import torch
+from fixtures.families import family_folder
 from rich.console import Console
 from transformers import (
     AutoConfig,
@@ -24,6 +25,7 @@ from signbridge.extraction.extract import extract_activations
 from signbridge.images import open_images
 from signbridge.model import random_weights
 from signbridge.model.description import TINY_FOLDER, describe_model
+from signbridge.model.families import SHUT_AT_FIRST
 from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
 from signbridge.model.quantization import bitsandbytes_config
@@ -164,8 +166,19 @@ def test_each_family_takes_back_its_own_names(family):
     if hasattr(config.vision_config, "projection_dim"):
         config.vision_config.projection_dim = 32
     theirs = from_config(config, 2).state_dict()
-    ours = random_model(config, 2, dtype=torch.float32)
-    assert_same(ours.state_dict(), theirs)
+    ours = random_model(config, 2, dtype=torch.float32).state_dict()
+    for name in [name for name in theirs if name.endswith(SHUT_AT_FIRST)]:
+        assert not theirs.pop(name).any()
+        assert 0.01 < ours.pop(name).std() < 0.03  # the image comes in
+    assert_same(ours, theirs)
+
+
+def test_random_weights_have_their_gates_open(tmp_path):
+    description = describe_model(str(family_folder("mllama", tmp_path)), weights="random")
+    named = load_model(description, "cpu", quantization="none").named_parameters()
+    gates = [value for name, value in named if name.endswith(SHUT_AT_FIRST)]
+    assert len(gates) == 4
+    assert all(float(value) == 1 for value in gates)
 
 
 def test_no_weights_are_needed(bare, prepare, tiny):
