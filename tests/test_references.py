@@ -48,7 +48,7 @@ ARGUMENT = re.compile(r"add_argument\(\s*\"--([\w-]+)\"")
 # Options of pip, pytest, ruff, torchrun and sbatch that the documentation shows.
 FOREIGN = frozenset(
     {"check", "cpus-per-task", "gpus-per-node", "nnodes", "node_rank", "nodes", "nproc_per_node"}
-    | {"ntasks-per-node", "rdzv_backend", "rdzv_endpoint", "rdzv_id", "requeue", "time"}
+    | {"ntasks-per-node", "rdzv_backend", "rdzv_endpoint", "rdzv_id", "requeue", "signal", "time"}
 )
 
 

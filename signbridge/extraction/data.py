@@ -21,6 +21,7 @@ from signbridge.model.description import ModelDescription
 from signbridge.model.forward import CaptureRequest
 from signbridge.model.processor import prepare
 from signbridge.model.questions import Endings, shared_prefix
+from signbridge.runtime.stopping import LIKE_SIGTERM
 from signbridge.store import Shard
 
 # Below this many images, starting worker processes costs more than they save: a GPU waits for every
@@ -88,9 +89,9 @@ def usable_cores() -> int:
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Ctrl-C and a cluster's SIGTERM reach the whole process group; the parent ends the batch."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Ctrl-C and a cluster's signals reach the whole process group; the parent ends the batch."""
+    for number in (signal.SIGINT, signal.SIGTERM, *LIKE_SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class BatchDataset(Dataset[Any]):

@@ -413,16 +413,17 @@ def _trainer(accelerator: str, devices: str | int, num_nodes: int, strategy: str
             f"Strategy {strategy!r} cannot be used: give 'auto' or 'ddp', one copy of the model a "
             "process."
         )
-    settings = process_settings(accelerator, devices, num_nodes)
     patient = DDPStrategy(timeout=PATIENCE)
     what = f"Accelerator {accelerator!r}, devices {devices!r}, strategy {strategy!r}"
 
-    def made(strategy: str | DDPStrategy) -> Trainer:
-        return plain_trainer(
-            strategy=strategy, enable_checkpointing=False, inference_mode=True, **settings
-        )
-
     with had_or_refused(what, "this machine", ModelError):
+        settings = process_settings(accelerator, devices, num_nodes)
+
+        def made(strategy: str | DDPStrategy) -> Trainer:
+            return plain_trainer(
+                strategy=strategy, enable_checkpointing=False, inference_mode=True, **settings
+            )
+
         trainer = made(patient if strategy == "ddp" else "auto")
         if strategy == "auto" and isinstance(trainer.strategy, DDPStrategy):
             trainer = made(patient)

@@ -16,6 +16,7 @@ from signbridge.errors import SignBridgeError, first_line
 from signbridge.runtime.terminal import quiet_lightning
 
 if TYPE_CHECKING:
+    from lightning.fabric.plugins import ClusterEnvironment
     from lightning.pytorch import Trainer
 
 PATIENCE = timedelta(days=7)
@@ -44,19 +45,47 @@ def process_settings(accelerator: str, devices: int | str, num_nodes: int) -> di
         accelerator: as Lightning takes it.
         devices: how many, as Lightning takes it.
         num_nodes: number of machines.
-    """
-    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-    # Inside a SLURM job, torchrun's own ranks go first, as they do for Lightning. Requeueing by
-    # Lightning would write a checkpoint of its own.
-    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    Raises:
+        ValueError: this process is part of a cluster's job that it cannot find its way in.
+    """
     return {
         "accelerator": accelerator,
         "devices": devices,
         "num_nodes": num_nodes,
-        "plugins": SLURMEnvironment(auto_requeue=False) if slurm else None,
+        "plugins": _environment(),
     }
+
+
+def _environment() -> ClusterEnvironment | None:
+    """The cluster's job that this process is part of; None where Lightning finds it by itself."""
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect():  # inside a SLURM job too its own ranks go first
+        return None
+    if SLURMEnvironment.detect():
+        if "SLURM_STEP_NUM_TASKS" not in os.environ:  # srun alone sets it: not its process
+            return LightningEnvironment()
+        tasks = os.environ.get("SLURM_NTASKS", "1")
+        if tasks != "1" and "SLURM_NTASKS_PER_NODE" not in os.environ:
+            raise ValueError(
+                f"srun started {tasks} tasks without saying how many on each node: add "
+                "--ntasks-per-node and give --devices the same number"
+            )
+        # Requeueing by Lightning would write a checkpoint of its own.
+        return SLURMEnvironment(auto_requeue=False)
+    if LSFEnvironment.detect():
+        try:
+            return LSFEnvironment()
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"the variables of an LSF job are set, but its ranks cannot be read ({error}): "
+                "start it with jsrun, or unset LSB_JOBID"
+            ) from error
+    return None
 
 
 def plain_trainer(**arguments: Any) -> Trainer:

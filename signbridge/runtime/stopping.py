@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command with one line that says how to go on."""
+"""Ctrl-C, SIGTERM and their like end a command with one line that says how to go on."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ _ADVICE = {
     "make it.",
 }
 
+LIKE_SIGTERM = [
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # Windows has none of them
+    if hasattr(signal, name)
+]
+"""A closed terminal, and what clusters send before a job's limit."""
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, raised like Ctrl-C, so that what is open is closed and half-made files removed."""
@@ -38,7 +45,8 @@ def advice(command: str | None) -> str:
 def stoppable(message: str, is_noted: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM inside ``with`` into :class:`~signbridge.errors.Interrupted`.
 
-    What is inside may raise its own with a message that says more.
+    SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU count as SIGTERM, unless they are ignored, as under nohup,
+    or somebody else listens. What is inside may raise its own with a message that says more.
 
     Args:
         message: what to tell the user.
@@ -52,7 +60,12 @@ def stoppable(message: str, is_noted: Callable[[], bool] = lambda: False) -> Ite
             raise Terminated
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, on_sigterm) if in_main_thread else None
+    before: dict[int, Any] = {}
+    if in_main_thread:
+        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, on_sigterm)
+        for number in LIKE_SIGTERM:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, _as_sigterm)
     hook = sys.unraisablehook
 
     def on_lost(lost: sys.UnraisableHookArgs) -> None:
@@ -80,8 +93,12 @@ def stoppable(message: str, is_noted: Callable[[], bool] = lambda: False) -> Ite
         raise _interrupted(message, error.__context__) from error
     finally:
         sys.unraisablehook = hook
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _as_sigterm(_number: int, _frame: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _interrupted(message: str, error: KeyboardInterrupt) -> Interrupted:

@@ -235,6 +235,7 @@ def test_resolve_layers_sorts():
 def test_torchrun_inside_a_slurm_job_keeps_its_own_ranks(monkeypatch):
     slurm = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
     slurm |= {"SLURM_NODEID": "0", "SLURM_JOB_ID": "1", "SLURM_NODELIST": "localhost"}
+    slurm |= {"SLURM_STEP_NUM_TASKS": "1"}
     torchrun = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     for name, value in (slurm | torchrun).items():
         monkeypatch.setenv(name, value)

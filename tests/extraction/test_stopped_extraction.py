@@ -28,7 +28,12 @@ sys.exit(main(sys.argv[1:], command="extract"))
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 143, marks=pytest.mark.slow),
+        (signal.SIGUSR1, 143),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_continue(tmp_path, number, status):
     """The whole process group gets it, loader processes too, as from a terminal or SLURM."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -62,14 +63,15 @@ class ProcessGroup:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         accelerator = "gpu" if device == "cuda" else "cpu"
-        self._settings = process_settings(accelerator, devices, num_nodes)
         what = f"devices {devices!r}, num_nodes {num_nodes!r} and strategy {strategy!r}"
         with had_or_refused(what, f"device {device!r} of this machine", ProbeError):
+            self._settings = process_settings(accelerator, devices, num_nodes)
             self._fabric = Fabric(strategy="auto", **self._settings)
             self._parallel = strategy == "ddp" or self._fabric.world_size > 1
             if self._parallel:
                 self._fabric = Fabric(strategy=FabricDDP(timeout=PATIENCE), **self._settings)
         self._before: Any = None
+        self._threads: int | None = None
 
     @property
     def is_first(self) -> bool:
@@ -87,17 +89,28 @@ class ProcessGroup:
         if self._parallel:
             with quiet_lightning(every_warning=True):
                 self._fabric.launch()
+            if self.device.type == "cpu":
+                self._share_cores()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
         if error is not None:
             self._end_others()
         if kind is _Ended:
             raise Interrupted(STOPPED, 128 + signal.SIGTERM) from error
         if error is None and self._parallel and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+    def _share_cores(self) -> None:
+        """More threads than cores stand in each other's way; two nodes may be one machine."""
+        machines: list[Any] = [None] * self._fabric.world_size
+        torch.distributed.all_gather_object(machines, platform.node())
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, self._threads // machines.count(platform.node())))
 
     @property
     def listens(self) -> bool:

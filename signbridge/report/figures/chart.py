@@ -1,7 +1,7 @@
 """Charts that answer to pointer and keyboard: options of Apache ECharts, drawn by ``chart.js``.
 
 A figure that has a :class:`Chart` shows it on a screen; its picture is what is printed, and what a
-reader without scripts sees. ``vendor/README.md`` says why this library.
+reader without scripts sees. ``report/vendor/README.md`` says why this library.
 """
 
 from __future__ import annotations
