@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Browser", "Kind", "Said", "browser", "pictures"]
 
 _MOST = 600  # images: some 2 MB of photographs
-_MORE = 200  # that figures show besides
+_MORE = 240  # that figures show besides
 _EXAMPLES = 5
 _LONGEST_ANSWER = 120
 # A thumbnail has 128 pixels a side and some thousand bytes; a stranger's may have what it likes.
@@ -78,6 +79,27 @@ def _is_small_jpeg(text: str) -> bool:
             return max(image.size) <= _WIDEST
     except Exception:  # whatever Pillow finds in bytes that are no JPEG
         return False
+
+
+def squares(store: Store, rows: Sequence[int]) -> dict[int, npt.NDArray[np.uint8]]:
+    """The middle square of small pictures, (side, side, 3), by row; without those that are damaged.
+
+    Args:
+        store: The activation store.
+        rows: Rows of it.
+    """
+    from PIL import Image, ImageOps
+
+    found: dict[int, npt.NDArray[np.uint8]] = {}
+    for row, uri in pictures(store, rows).items():
+        with suppress(Exception), Image.open(_content(uri)) as image:
+            side = min(image.size)
+            found[row] = np.asarray(ImageOps.fit(image.convert("RGB"), (side, side)))
+    return found
+
+
+def _content(uri: str) -> io.BytesIO:
+    return io.BytesIO(base64.b64decode(uri.partition(",")[2]))
 
 
 @dataclass(frozen=True)

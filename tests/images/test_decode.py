@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from signbridge.images.decode import (
     decode,
     grey_pixels,
     read_image_bytes,
+    thumbnail,
 )
 from tests.fixtures.image_files import png
 
@@ -246,3 +248,18 @@ def test_a_named_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(BadImageError, match="is not a regular file"):
         read_image_bytes(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize(
+    ("size", "small"), [((28, 28), (28, 28)), ((640, 480), (128, 96)), ((9000, 3), (128, 1))]
+)
+def test_a_thumbnail_is_a_small_jpeg_of_the_same_shape(
+    size: tuple[int, int], small: tuple[int, int]
+) -> None:
+    image = Image.linear_gradient("L").resize(size).convert("RGB")
+    text = thumbnail(image)
+    assert text == thumbnail(image)
+    with Image.open(io.BytesIO(base64.b64decode(text)), formats=["JPEG"]) as found:
+        assert found.size == small
+        middle = np.asarray(found.resize((1, 1)), float), np.asarray(image.resize((1, 1)), float)
+    assert np.abs(middle[0] - middle[1]).max() < 12

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from signbridge.report import images
-from signbridge.report.images import browser, pictures
+from signbridge.report.images import browser, pictures, squares
 
 CLASSES = ("fist", "hand", "<img src=x onerror=alert(1)>")
 
@@ -91,6 +91,12 @@ def test_a_store_without_thumbnails_gives_its_grey_images() -> None:
     (uri,) = pictures(Store(), [3]).values()  # type: ignore[arg-type]
     with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
         np.testing.assert_array_equal(np.asarray(image).reshape(-1), np.arange(784) % 256)
+
+
+def test_the_middle_square_of_a_picture() -> None:
+    texts = [base64.b64encode(content).decode() for content in (jpeg(20, 8), jpeg()[:400])]
+    found = squares(Store(texts), [0, 1])  # type: ignore[arg-type]
+    assert {row: image.shape for row, image in found.items()} == {0: (8, 8, 3)}
 
 
 def test_what_is_known_and_said_of_each_image() -> None:

@@ -12,21 +12,28 @@ from signbridge.report.classes import ClassRecall, class_recall, slider_layers
 from signbridge.report.figures import style
 from signbridge.report.figures.chart import Chart, base
 from signbridge.report.figures.plot import NARROW, WIDE, Canvas, Plot, build
+from signbridge.report.images import squares
 from signbridge.results.features import RESID_POST
 
 if TYPE_CHECKING:
     from signbridge.results.results import Results
+    from signbridge.store import Store
 
 __all__ = ["class_grid", "typical_images"]
 
 
-def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) -> Plot:
+def class_grid(
+    results: Results,
+    pixels: npt.NDArray[np.uint8] | None = None,
+    store: Store | None = None,
+) -> Plot:
     """Draw a grid of the classes: a typical image, the name and the recall at the best layer.
 
     Args:
         results: A results folder.
         pixels: (n, side * side) grey images in the order of the predictions, or None to draw the
             grid without images.
+        store: Holds the images as they are shown; the grey ones if None.
 
     Returns:
         The figure. Columns of its data: class, images, independent, scored, right, recall, ci_low,
@@ -40,11 +47,18 @@ def class_grid(results: Results, pixels: npt.NDArray[np.uint8] | None = None) ->
     drawn = recalls
     if len(recalls) > _MOST:
         drawn = sorted(recalls, key=lambda r: (r.recall if r.n_scored else 2.0, r.index))[:_MOST]
+    shown: dict[int, npt.NDArray[np.uint8]] | None = None
+    if chosen is not None and pixels is not None:
+        rows = {r.index: chosen[r.index] for r in drawn if r.index in chosen}
+        edge = math.isqrt(pixels.shape[1])
+        grey = {row: pixels[row, : edge * edge].reshape(edge, edge) for row in rows.values()}
+        small = grey if store is None else grey | squares(store, list(rows.values()))
+        shown = {k: small[row] for k, row in rows.items()}
     worst = sorted(seen, key=lambda r: (r.recall, r.index))[:3]
     best = sorted(seen, key=lambda r: (-r.recall, r.index))[:3]
     return build(
         "class_grid",
-        lambda canvas: _draw(canvas, layer, drawn, names, pixels, chosen),
+        lambda canvas: _draw(canvas, layer, drawn, names, chosen or {}, shown),
         title="Class by class",
         caption=(
             "Share of each class’s images read right, with its 95 % interval, which counts images "
@@ -164,8 +178,8 @@ def _draw(
     layer: int,
     recalls: list[ClassRecall],
     names: tuple[str, ...],
-    pixels: npt.NDArray[np.uint8] | None,
-    chosen: dict[int, int] | None,
+    chosen: dict[int, int],
+    shown: dict[int, npt.NDArray[np.uint8]] | None,
 ) -> None:
     from matplotlib.patches import Rectangle
 
@@ -184,7 +198,7 @@ def _draw(
     ax.axis("off")
     cell = _cell(width, columns)
     side = cell - _PAD
-    image_height = side if chosen is not None else 0.0
+    image_height = side if shown is not None else 0.0
     widest = {r.index: style.fit(figure, r.name, side, 9, "bold") for r in recalls}
     # Short names stand beside their number, long ones above it.
     beside = all(
@@ -193,13 +207,11 @@ def _draw(
     for i, r in enumerate(recalls):
         x = 0.03 + (i % columns) * cell
         y = _TOP + (i // columns) * (image_height + _TEXT)
-        if chosen is not None and pixels is not None:
+        if shown is not None:
             ax.add_patch(Rectangle((x, y), side, side, facecolor=style.FAINT, linewidth=0))
-            if r.index in chosen:
-                image = pixels[chosen[r.index]]
-                edge = math.isqrt(image.size)
+            if r.index in shown:
                 ax.imshow(
-                    image[: edge * edge].reshape(edge, edge),
+                    shown[r.index],
                     cmap="gray",
                     vmin=0,
                     vmax=255,
@@ -240,7 +252,7 @@ def _draw(
             (x, x + side),
             (y - image_height, y + 0.3),
             _tip(r, names),
-            None if chosen is None else chosen.get(r.index),
+            chosen.get(r.index),
         )
 
 

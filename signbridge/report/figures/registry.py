@@ -51,7 +51,7 @@ FIGURES = (
     Entry(lambda inputs: peak_figure(inputs.results)),
     Entry(lambda inputs: other_metric(inputs.results, "usable_information")),
     Entry(lambda inputs: other_metric(inputs.results, "description_length")),
-    Entry(lambda inputs: class_grid(inputs.results, inputs.pixels)),
+    Entry(lambda inputs: class_grid(inputs.results, inputs.pixels, inputs.store)),
     Entry(lambda inputs: confusion(inputs.results)),
     Entry(lambda inputs: accuracy_by_group(inputs.results)),
     Entry(lambda inputs: reliability_figure(inputs.results)),
