@@ -24,6 +24,7 @@ from signbridge.model.quantization import (
     set_compute_dtype,
     skipped_modules,
     stored_quantization,
+    unpack,
     weight_bytes,
 )
 from signbridge.model.random_weights import random_model
@@ -80,6 +81,7 @@ def load_model(
     model.generation_config = copy.deepcopy(description.generation_config)
     for name in _MECHANICS:
         setattr(model.generation_config, name, None)
+    unpack(model)
     set_compute_dtype(model, dtype, everywhere=stored_quantization(description) is not None)
     _check_quantization(description, model, planned, dtype)
     return model.eval()

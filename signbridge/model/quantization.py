@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from signbridge.model.description import ModelDescription
 
 _BITS = {"nf4": 4.127, "fp4": 4.127}
+COMPRESSED_TENSORS = "compressed-tensors"
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Quantized:
     """What of a model is quantised: the record that goes into a store.
 
     Attributes:
-        kinds: for each quantised layer how: ``nf4``, ``fp4``, ``int8``, or what another method
-            calls itself.
+        kinds: for each quantised layer how: ``nf4``, ``fp4``, ``int8``, ``compressed-tensors`` and
+            its types of numbers, or the class of another method's layers and their bits.
         plain: the linear layers that are not.
     """
 
@@ -79,12 +80,37 @@ def _kind(module: Any, is_linear: bool) -> str | None:
         return str(getattr(weight if state is None else state, "quant_type", "4 bits"))
     if name == "Linear8bitLt":
         return "int8"
+    scheme: Any = getattr(module, "quantization_scheme", None)
+    if getattr(scheme, "weights", None) is not None:
+        entering = getattr(scheme, "input_activations", None)
+        rounded = "" if entering is None else f" on {_number_type(entering)} activations"
+        return f"{COMPRESSED_TENSORS} {_number_type(scheme.weights)}{rounded}"
     if not is_linear:
         return None
+    bits = next((value for key in ("bits", "w_bit") if (value := getattr(module, key, None))), None)
+    named = f"{name} int{bits}" if isinstance(bits, int) else name
     if not isinstance(weight, torch.Tensor):
-        return name
-    of_a_library = type(weight.data) is not torch.Tensor
-    return name if of_a_library or not weight.is_floating_point() else None
+        return named
+    # Eight bits with a point are a float8, which needs its scales.
+    of_a_library = type(weight.data) is not torch.Tensor or weight.dtype.itemsize == 1
+    return named if of_a_library or not weight.is_floating_point() else None
+
+
+def _number_type(arguments: Any) -> str:
+    """The numbers of compressed-tensors' QuantizationArgs in a word, such as ``int4``."""
+    return f"{getattr(arguments.type, 'value', arguments.type)}{arguments.num_bits}"
+
+
+def unpack(model: Any) -> None:
+    """Let compressed-tensors write out its packed weights now, not before the first forward pass.
+
+    What it waits for is the whole model's ``forward``, and parts are called without it: a vision
+    tower would compute with packed weights, or with weights that lack their scales.
+    """
+    compressor: Any = getattr(getattr(model, "hf_quantizer", None), "compressor", None)
+    if hasattr(model, "ct_decompress_hook") and hasattr(compressor, "decompress_model"):
+        with quiet_transformers():
+            compressor.decompress_model(model)
 
 
 def rounds_activations(model: nn.Module) -> bool:
@@ -182,6 +208,12 @@ def _prepared(
                 quantizer.preprocess_model(
                     model=model, dtype=model.dtype, device_map=place, checkpoint_files=[]
                 )
+    except ImportError as error:
+        raise ModelError(
+            f"{description.spec} is quantised already and needs a package to be loaded "
+            f"({first_line(error)}): install it, or give the model as it was before it was "
+            "quantised."
+        ) from error
     except Exception as error:  # whatever a method of quantisation raises for what it lacks
         raise ModelError(
             f"{description.spec} cannot be quantised as asked for ({first_line(error)}): use "
@@ -312,14 +344,17 @@ def weight_bytes(skeleton: PreTrainedModel, planned: Quantized, dtype: torch.dty
     """Estimate the memory of the loaded weights in bytes.
 
     A 4-bit weight takes 4 bits and, double quantised in blocks of 64, 0.127 bits of scales
-    (QLoRA, section 3); an int8 weight 8 bits.
+    (QLoRA, section 3); an int8 weight 8 bits. What compressed-tensors packs is written out.
 
     Args:
         skeleton: the model without values.
         planned: what is quantised, from :func:`planned_quantization`.
         dtype: dtype of the other weights.
     """
-    bits = {f"{name}.weight": _BITS.get(kind, 8.0) for name, kind in planned.kinds.items()}
     plain = 8.0 * dtype.itemsize
+    bits = {
+        f"{name}.weight": plain if COMPRESSED_TENSORS in kind else _BITS.get(kind, 8.0)
+        for name, kind in planned.kinds.items()
+    }
     parameters = skeleton.named_parameters()
     return int(sum(p.numel() * bits.get(name, plain) / 8 for name, p in parameters))

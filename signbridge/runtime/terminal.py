@@ -8,7 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -98,10 +98,12 @@ def plain_notices() -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' progress bars, and its and bitsandbytes' notices below errors."""
+    """Silence transformers' and tqdm's bars, and notices of transformers and bitsandbytes."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
     from transformers.utils import logging as transformers_logging
 
-    before = transformers_logging.get_verbosity()
+    bar: Any = tqdm
+    before, made = transformers_logging.get_verbosity(), bar.__init__
     bars = transformers_logging.is_progress_bar_enabled()
     # bitsandbytes tells at every load on a CPU that an optional kernel package is missing.
     bitsandbytes_logger = logging.getLogger("bitsandbytes")
@@ -109,12 +111,15 @@ def quiet_transformers() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     bitsandbytes_logger.setLevel(logging.ERROR)
+    # compressed-tensors draws a bar for each step of a loading, and offers no other way.
+    bar.__init__ = lambda self, *args, **more: made(self, *args, **more | {"disable": True})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         transformers_logging.set_verbosity(before)
+        bar.__init__ = made
         bitsandbytes_logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()

@@ -1,7 +1,9 @@
 """Checkpoints that are quantised already: what is said of them is what their layers are."""
 
+import copy
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -141,13 +143,103 @@ def test_a_config_that_says_otherwise_than_its_weights_is_refused(checkpoint, tm
         load_model(describe_model(str(lying)), "cpu")
 
 
-def test_a_method_that_cannot_be_had_is_one_sentence(tmp_path):
+def test_a_method_whose_package_is_missing_names_it(tmp_path):
     folder = shutil.copytree(TINY_FOLDER, tmp_path / "other")
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="quantised already, in a way that cannot be loaded here"):
+    with pytest.raises(ModelError, match=r"needs a package to be loaded .*optimum.*: install it"):
         planned_quantization(describe_model(str(folder)), "auto", "cpu")
+
+
+def packed_in_four_bits(place):
+    """The bundled model as compressed-tensors packs it, and the same with its rounded weights."""
+    library = pytest.importorskip("compressed_tensors")
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+        apply_quantization_config,
+    )
+
+    packed, rounded = (
+        AutoModelForImageTextToText.from_pretrained(TINY_FOLDER, dtype=torch.float32)
+        for _ in range(2)
+    )
+    numbers = QuantizationArgs(num_bits=4, strategy="group", group_size=32)
+    scheme = QuantizationScheme(targets=["Linear"], weights=numbers, format="pack-quantized")
+    made = QuantizationConfig(
+        config_groups={"all": scheme}, ignore=["lm_head"], format="pack-quantized"
+    )
+    apply_quantization_config(packed, made.model_copy(deep=True))
+    for name, module in packed.named_modules():
+        if hasattr(module, "weight_scale"):
+            groups = module.weight.data.unflatten(1, (-1, 32))
+            scale = groups.abs().amax(-1) / 7
+            module.weight_scale.data.copy_(scale)
+            whole = (groups / scale[..., None]).round() * scale[..., None]
+            rounded.get_submodule(name).weight.data.copy_(whole.flatten(1))
+    ModelCompressor.from_pretrained_model(packed).compress_model(packed)
+    packed.save_pretrained(place)
+    config = json.loads((place / "config.json").read_text())
+    said = made.model_dump(mode="json") | {"quantization_status": "compressed"}
+    config["quantization_config"] = said | {"quant_method": "compressed-tensors"}
+    (place / "config.json").write_text(json.dumps(config))
+    for file in TINY_FOLDER.glob("*.json"):
+        if file.name != "config.json":
+            shutil.copy(file, place)
+    assert library.__version__
+    return describe_model(str(place)), rounded.eval()
+
+
+@pytest.mark.slow
+def test_compressed_tensors_give_the_vectors_of_their_rounded_weights(tmp_path, prepare, capfd):
+    """The vision tower too, which generation runs before the forward pass that would unpack it."""
+    description, rounded = packed_in_four_bits(tmp_path)
+    capfd.readouterr()
+    loaded = load_model(description, "cpu")
+    assert quantized(loaded, description.skeleton) == planned_quantization(
+        description, "auto", "cpu"
+    )
+    assert quantized(loaded, description.skeleton).record() == {
+        "quantization": "compressed-tensors int4",
+        "quantized_modules": ["model.language_model", *VISION],
+        "quantization_skipped": ["lm_head"],
+    }
+    inputs = prepare([0, 60])
+    read = run_batch(
+        loaded, inputs, description.image_token_id, CaptureRequest((0, 6), sites=("vision",))
+    )
+    assert capfd.readouterr().err == ""
+    with torch.inference_mode():
+        states = rounded(**inputs, output_hidden_states=True).hidden_states
+    for slot, layer in enumerate((0, 6)):
+        torch.testing.assert_close(
+            read.resid_post[:, slot], states[layer + 1][:, -1], rtol=1e-4, atol=1e-4
+        )
+
+
+def test_layers_of_other_methods_are_named_by_what_they_are():
+    four, eight = (SimpleNamespace(type="int", num_bits=bits) for bits in (4, 8))
+    model = torch.nn.Module()
+    for name in ("packed", "rounding", "plain", "shrunk"):
+        model.add_module(name, torch.nn.Linear(4, 4))
+    skeleton = copy.deepcopy(model)
+    model.packed.quantization_scheme = SimpleNamespace(weights=four, input_activations=None)
+    model.rounding.quantization_scheme = SimpleNamespace(weights=eight, input_activations=eight)
+    model.shrunk.weight.data = model.shrunk.weight.data.to(torch.float8_e4m3fn)
+    model.other = skeleton.other = torch.nn.Linear(4, 4)
+    model.other = type("QuantLinear", (torch.nn.Module,), {"bits": 4})()
+    found = quantized(model, skeleton)
+    assert found.kinds == {
+        "packed": "compressed-tensors int4",
+        "rounding": "compressed-tensors int8 on int8 activations",
+        "shrunk": "Linear",
+        "other": "QuantLinear int4",
+    }
+    assert found.plain == ("plain",)
+    assert rounds_activations(model)
 
 
 def test_parts_are_named_as_large_as_they_are_whole():
