@@ -123,6 +123,8 @@ def _rows(store: Store) -> Iterator[tuple[str, str]]:
         example = next((text for text in store.responses if text), "")
         yield "response", f"answers such as {example!r}"
     yield from _rows_of_info(store.info)
+    if "thumbnail" in store:
+        yield "thumbnail", "each image, made small"
     yield from _provenance_rows(store.provenance)
 
 

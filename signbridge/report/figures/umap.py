@@ -16,6 +16,7 @@ from signbridge.report.figures.plot import NARROW, WIDE, Canvas, Plot, build
 from signbridge.report.figures.subsample import independent_rows, rows_in_words
 from signbridge.report.images import Said
 from signbridge.results.features import RESID_POST
+from signbridge.store.provenance import grouping
 
 if TYPE_CHECKING:
     from signbridge.report.inputs import Inputs
@@ -175,6 +176,7 @@ def _chart(
             "groups": None
             if group_names is None
             else {g: style.printable(group_names[g]) for g in sorted(set(group.tolist()))},
+            "group_word": grouping(results.provenance).one.partition(" ")[2],
             "answers": [style.short(text or "(nothing)", _LONGEST) for text in distinct],
         },
     )

@@ -19,7 +19,7 @@ function drawMap(figure, chart, map, element, pictures) {
 
   const shown = map.rows.filter((row) => row in pictures).length;
   const marks = select("Points", [["name", "class names"], ...(shown ? [["picture", "pictures"]] : []), ["dot", "dots"]]);
-  const colours = select("Colour", [["right", "read right or wrong"], ["class", "class"], ...(map.groups ? [["group", "signer"]] : [])]);
+  const colours = select("Colour", [["right", "read right or wrong"], ["class", "class"], ...(map.groups ? [["group", map.group_word]] : [])]);
   figure.querySelector(".chart").before(controls);
 
   const name = (k) => map.classes[k];

@@ -21,14 +21,21 @@ from signbridge.report.inputs import Inputs
 from signbridge.results.results import load_results
 
 
+class Store(SimpleNamespace):
+    """What figures ask of a store without thumbnails."""
+
+    def __contains__(self, name: str) -> bool:
+        return False
+
+
 def _store(n: int, *baselines: str) -> Any:
     rng = np.random.default_rng(0)
-    return SimpleNamespace(
+    return Store(
         baselines=baselines,
         responses=None,
         class_logprob=None,
-        feature=lambda name: (
-            rng.integers(0, 255, (n, 784), dtype=np.uint8)
+        feature=lambda name, rows=range(n): (
+            rng.integers(0, 255, (len(rows), 784), dtype=np.uint8)
             if name == "pixels"
             else rng.normal(size=(n, 6))
         ),
