@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -34,7 +35,8 @@ class Quantized:
 
     Attributes:
         kinds: for each quantised layer how: ``nf4``, ``fp4``, ``int8``, ``compressed-tensors`` and
-            its types of numbers, or the class of another method's layers and their bits.
+            its types of numbers, ``gptq int4``, ``awq int4``, or the class of another method's
+            layers and their bits.
         plain: the linear layers that are not.
     """
 
@@ -87,8 +89,11 @@ def _kind(module: Any, is_linear: bool) -> str | None:
         return f"{COMPRESSED_TENSORS} {_number_type(scheme.weights)}{rounded}"
     if not is_linear:
         return None
-    bits = next((value for key in ("bits", "w_bit") if (value := getattr(module, key, None))), None)
-    named = f"{name} int{bits}" if isinstance(bits, int) else name
+    # gptqmodel's layers, for GPTQ and AWQ, are of another class on each kind of device.
+    methods: Any = getattr(module, "SUPPORTS_METHODS", None) or ()
+    bits = getattr(module, "bits", None)
+    named = str(getattr(methods[0], "value", methods[0])) if len(methods) == 1 else name
+    named += f" int{bits}" if isinstance(bits, int) else ""
     if not isinstance(weight, torch.Tensor):
         return named
     # Eight bits with a point are a float8, which needs its scales.
@@ -340,11 +345,17 @@ def set_compute_dtype(model: nn.Module, compute_dtype: torch.dtype, *, everywher
             value.data = value.data.to(compute_dtype)
 
 
+def _bits(kind: str) -> float:
+    number = re.search(r" int([2-7])$", kind)
+    return float(number[1]) + 0.5 if number else _BITS.get(kind, 8.0)
+
+
 def weight_bytes(skeleton: PreTrainedModel, planned: Quantized, dtype: torch.dtype) -> int:
     """Estimate the memory of the loaded weights in bytes.
 
     A 4-bit weight takes 4 bits and, double quantised in blocks of 64, 0.127 bits of scales
-    (QLoRA, section 3); an int8 weight 8 bits. What compressed-tensors packs is written out.
+    (QLoRA, section 3); an int8 weight 8 bits, fewer bits of other methods at most half a bit of
+    scales more. What compressed-tensors packs is written out.
 
     Args:
         skeleton: the model without values.
@@ -353,7 +364,7 @@ def weight_bytes(skeleton: PreTrainedModel, planned: Quantized, dtype: torch.dty
     """
     plain = 8.0 * dtype.itemsize
     bits = {
-        f"{name}.weight": plain if COMPRESSED_TENSORS in kind else _BITS.get(kind, 8.0)
+        f"{name}.weight": plain if COMPRESSED_TENSORS in kind else _bits(kind)
         for name, kind in planned.kinds.items()
     }
     parameters = skeleton.named_parameters()

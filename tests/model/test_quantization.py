@@ -20,6 +20,7 @@ from signbridge.model.quantization import (
     planned_quantization,
     quantized,
     rounds_activations,
+    weight_bytes,
     whole_parts,
 )
 
@@ -231,15 +232,22 @@ def test_layers_of_other_methods_are_named_by_what_they_are():
     model.shrunk.weight.data = model.shrunk.weight.data.to(torch.float8_e4m3fn)
     model.other = skeleton.other = torch.nn.Linear(4, 4)
     model.other = type("QuantLinear", (torch.nn.Module,), {"bits": 4})()
+    model.gptq = skeleton.gptq = torch.nn.Linear(4, 4)
+    named = {"bits": 3, "SUPPORTS_METHODS": ["gptq"]}
+    model.gptq = type("FastestKernel", (torch.nn.Module,), named)()
     found = quantized(model, skeleton)
     assert found.kinds == {
         "packed": "compressed-tensors int4",
         "rounding": "compressed-tensors int8 on int8 activations",
         "shrunk": "Linear",
         "other": "QuantLinear int4",
+        "gptq": "gptq int3",
     }
     assert found.plain == ("plain",)
     assert rounds_activations(model)
+    # Of each layer 16 weights, of the packed, rounding and plain ones in 16 bits, and 4 biases.
+    bits = 16 * (3 * 16 + 8 + 4.5 + 3.5) + 6 * 4 * 16
+    assert weight_bytes(skeleton, found, torch.float16) == bits / 8
 
 
 def test_parts_are_named_as_large_as_they_are_whole():
