@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutput
 
 from signbridge.errors import NamesError
 from signbridge.model.families import PER_TOKEN, followed_by
@@ -31,6 +32,9 @@ _MOST_ROWS = 64
 # vocabulary and the batch, which are bounded in bytes of float32.
 _MOST_TOKENS = 256
 _MOST_LOGITS = 1 << 29
+
+ENCODED = "encoder_last_hidden_state"
+"""What an encoder made of a prompt, among the inputs that its decoder goes on with."""
 
 Scoring = Literal["one_pass", "continued", "forced"]
 """How the names are scored, fastest first; see the functions of those names here."""
@@ -182,21 +186,21 @@ def generates_itself(model: Any) -> bool:
     return type(model).generate is GenerationMixin.generate
 
 
-def _generation_config(model: Any) -> Any:
-    """The settings of the part that generates."""
+def generating_part(model: Any) -> Any:
+    """Return what generates by its own forward pass: the model itself, or a part of it."""
     inner = None if generates_itself(model) else getattr(model, "language_model", None)
-    return (inner if inner is not None else model).generation_config
+    return model if inner is None else inner
 
 
 def end_ids(model: Any) -> list[int]:
     """Return the ids of the tokens that end an answer; none where the model knows none."""
-    ids = _generation_config(model).eos_token_id
+    ids = generating_part(model).generation_config.eos_token_id
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
 def start_id(model: Any) -> int:
     """Return the id of the token that an encoder-decoder's answers begin with."""
-    settings = _generation_config(model)
+    settings = generating_part(model).generation_config
     start = settings.decoder_start_token_id
     return int(settings.bos_token_id if start is None else start)
 
@@ -317,7 +321,7 @@ def continued(
 
     Args:
         model: the model.
-        inputs: the processor's tensors of the batch.
+        inputs: the processor's tensors of the batch; of an encoder-decoder :data:`ENCODED` too.
         cache: what the model kept of the prompt, of every row. It is left as it was.
         next_logits: logits after the prompt, shape (batch, vocabulary).
         answers: the class names' tokens.
@@ -339,18 +343,51 @@ def continued(
             copied.reorder_cache(
                 images * max(1, len(before)) + torch.tensor(at * batch, device=device)
             )
-            # What is one value a token goes along; the image is in the cache.
-            prompt = {name: inputs[name][images] for name in PER_TOKEN if name in inputs}
             paths = [[tree.tokens[k] for k in tree.path(node)] for node in level] * batch
-            longer = followed_by(model, prompt, torch.tensor(paths, device=device))
-            with _position_offsets_of(model, images):
-                (logits,) = forced_logits(
-                    model, [()] * len(images), **longer, past_key_values=copied
-                )
+            logits = _logits_behind(
+                model, inputs, images, torch.tensor(paths, device=device), copied
+            )
             _take_steps(model, tree, level, logits.unflatten(0, (batch, -1)), steps, ends)
             before = level
         scores[:, chosen] = tree.scores(steps, ends)
     return scores
+
+
+def _logits_behind(
+    model: Any,
+    inputs: dict[str, torch.Tensor],
+    images: torch.Tensor,
+    tokens: torch.Tensor,
+    cache: Any,
+) -> torch.Tensor:
+    """Logits behind some tokens of answers, of which the cache holds all but the last.
+
+    Args:
+        model: the model.
+        inputs: as of :func:`continued`.
+        images: which row of the inputs each answer belongs to.
+        tokens: of each answer, shape (answers, tokens).
+        cache: that of each answer; it takes the last token up.
+
+    Returns:
+        Shape (answers, vocabulary).
+    """
+    # What is one value a token goes along; the image is in the cache.
+    prompt = {name: inputs[name][images] for name in PER_TOKEN if name in inputs}
+    if ENCODED in inputs:  # a decoder alone: generate() would run all tokens again
+        output = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=inputs[ENCODED][images]),
+            attention_mask=prompt["attention_mask"],
+            decoder_input_ids=tokens[:, -1:],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        behind: torch.Tensor = output.logits[:, -1]
+        return behind
+    with _position_offsets_of(model, images):
+        longer = followed_by(model, prompt, tokens)
+        (logits,) = forced_logits(model, [()] * len(images), **longer, past_key_values=cache)
+    return logits
 
 
 def _empty_steps(

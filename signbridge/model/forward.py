@@ -13,11 +13,13 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from signbridge.model import DECODER_LAYERS, Position
 from signbridge.model.answers import (
+    ENCODED,
     ClassAnswers,
     Scoring,
     continued,
     end_ids,
     forced,
+    generating_part,
     one_pass,
 )
 from signbridge.model.capture import ResidualCapture
@@ -97,7 +99,7 @@ class _ForcedChoice(AbstractContextManager["_ForcedChoice"]):
         answers: ClassAnswers,
         scoring: Scoring,
     ) -> None:
-        self._model = model
+        self._model = generating_part(model)
         self._inputs = inputs
         self._capture = capture
         self._answers = answers
@@ -136,7 +138,9 @@ class _ForcedChoice(AbstractContextManager["_ForcedChoice"]):
                 last = mask.long().sum(-1, keepdim=True) - 1
             self.class_logprob = one_pass(self._model, cache, after, mask, last, self._answers)
         else:
-            self.class_logprob = continued(self._model, self._inputs, cache, after, self._answers)
+            encoded = getattr(output, ENCODED, None)
+            inputs = self._inputs if encoded is None else {**self._inputs, ENCODED: encoded}
+            self.class_logprob = continued(self._model, inputs, cache, after, self._answers)
         self._capture.paused = False
 
 

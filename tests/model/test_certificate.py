@@ -56,8 +56,9 @@ def test_the_bundled_model_keeps_the_fastest_way(tiny, model, images):
         ("paligemma", "one_pass"),  # positions counted from 1
         ("gemma3", "continued"),  # a window shorter than the prompt
         ("qwen3.5", "continued"),  # layers of linear attention
-        ("blip2-opt", "forced"),  # a part of the model generates
-        ("florence2", "forced"),  # an encoder-decoder
+        ("blip2-opt", "one_pass"),  # a part of the model generates
+        ("florence2", "continued"),  # an encoder-decoder
+        ("instructblip-t5", "continued"),  # both
     ],
 )
 def test_names_are_scored_in_the_fastest_way_that_is_right(name, scoring, tmp_path, images):
