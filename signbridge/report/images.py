@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Browser", "Kind", "Said", "browser", "pictures"]
 
 _MOST = 600  # images: some 2 MB of photographs
-_MORE = 240  # that figures show besides
+_MORE = 60  # that figures show besides
 _EXAMPLES = 5
 _LONGEST_ANSWER = 120
 # A thumbnail has 128 pixels a side and some thousand bytes; a stranger's may have what it likes.

@@ -48,7 +48,7 @@ def class_grid(
     if len(recalls) > _MOST:
         drawn = sorted(recalls, key=lambda r: (r.recall if r.n_scored else 2.0, r.index))[:_MOST]
     shown: dict[int, npt.NDArray[np.uint8]] | None = None
-    if chosen is not None and pixels is not None:
+    if chosen is not None and pixels is not None and len(drawn) <= _PICTURED:
         rows = {r.index: chosen[r.index] for r in drawn if r.index in chosen}
         edge = math.isqrt(pixels.shape[1])
         grey = {row: pixels[row, : edge * edge].reshape(edge, edge) for row in rows.values()}
@@ -70,7 +70,7 @@ def class_grid(
         + "; worst: "
         + ", ".join(f"{r.name} {100 * r.recall:.0f}{style.PER_CENT}" for r in worst)
         + ".",
-        height=(_height(WIDE, drawn, chosen), _height(NARROW, drawn, chosen)),
+        height=(_height(WIDE, drawn, shown), _height(NARROW, drawn, shown)),
         columns=(
             *("class", "images", "independent", "scored", "right", "recall"),
             *("ci_low", "ci_high", "mostly_taken_for"),
@@ -148,6 +148,7 @@ def typical_images(pixels: npt.NDArray[np.uint8], label: npt.NDArray[np.int64]) 
 
 
 _MOST = 240  # classes in the picture; of more, those read worst
+_PICTURED = 60  # classes up to which the picture shows an image of each: photographs are large
 _PAD = 0.07  # space between cells, inches
 _TEXT = 0.46  # height of name, number and bar below the image, inches
 _TOP = 0.56
@@ -167,9 +168,9 @@ def _cell(width: float, columns: int) -> float:
     return min(1.3, (width - 0.03) / columns)
 
 
-def _height(width: float, recalls: list[ClassRecall], chosen: object) -> float:
+def _height(width: float, recalls: list[ClassRecall], shown: object) -> float:
     columns = _columns(width, recalls)
-    image = _cell(width, columns) - _PAD if chosen is not None else 0.0
+    image = _cell(width, columns) - _PAD if shown is not None else 0.0
     return _TOP + math.ceil(len(recalls) / columns) * (image + _TEXT) + 0.02
 
 

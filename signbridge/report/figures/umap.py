@@ -147,7 +147,7 @@ def _chart(
     choice = None if said.choice is None else said.choice[rows]
     mentioned = {*label.tolist(), *(k for one in read for k in one.tolist() if k >= 0)}
     mentioned |= set() if choice is None else set(choice.tolist())
-    axis = {"type": "value", "min": -0.03, "max": 1.03, "show": False}
+    axis = {"type": "value", "min": -0.03, "max": 1.07, "show": False}
     option = base(
         grid={"left": 8, "right": 8, "top": 8, "bottom": 8, "show": True},
         xAxis=axis,
