@@ -1,6 +1,7 @@
 """What an extraction costs beside the forward pass, and whether its memory grows with the images.
 
     python benchmarks/extraction.py --case overhead
+    python benchmarks/extraction.py --case questions --images 64
     python benchmarks/extraction.py --case memory
 
 ``overhead`` takes a random LLaVA of 58 million parameters. It runs prepared batches in turn as a
@@ -9,6 +10,10 @@ batch, so that both meet the machine in the same state. Then it runs the whole e
 loading the model, and sums what was spent inside the forward passes (hooks included), in preparing
 images, and otherwise: start, gathering, shards, the verified store. Ratios are by the clock and by
 the processor's time of all threads, which is less sensitive to what else the machine does.
+
+``questions`` takes the same model with images of 576 tokens, as LLaVA-1.5's. In turns, batch by
+batch, it runs one question alone and two questions, the second of which continues from the images'
+end, and then the whole extraction with one question and with two.
 
 ``memory`` runs the command twice, each in a process of its own, on CSVs of 3,462 and of 34,627 rows
 (the bundled rows repeated with noise) and prints the resident memory of each: its peak while the
@@ -55,13 +60,14 @@ MIDDLE_SIZE: dict[str, dict[str, Any]] = {
 }
 
 
-def middle_sized_model(folder: Path) -> None:
+def middle_sized_model(folder: Path, image_size: int = 112) -> None:
     """Write a random LLaVA whose forward pass takes far longer than anything around it."""
     import torch
     from full_size_model import write_model_folder
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-    write_model_folder(folder, MIDDLE_SIZE)
+    vision = MIDDLE_SIZE["vision"] | {"image_size": image_size}
+    write_model_folder(folder, MIDDLE_SIZE | {"vision": vision})
     torch.manual_seed(0)
     model: Any = LlavaForConditionalGeneration
     model(LlavaConfig.from_pretrained(folder)).save_pretrained(folder)
@@ -142,6 +148,82 @@ def overhead(repeats: int, n_images: int) -> list[dict[str, Any]]:
         row("start, shards, verified store, to the same", other / seconds["forward"]),
         row("the whole extraction, to the bare forward pass (bar: at most 1.05)", total),
         {"bare passes, images/s": repeats * n_images / float(seconds["bare"][0])},
+    ]
+
+
+def questions(repeats: int, n_images: int) -> list[dict[str, Any]]:
+    """Time one question and two, batch by batch and in whole extractions."""
+    from rich.console import Console
+
+    from signbridge.extraction import module
+    from signbridge.extraction.data import BatchDataset, split_rows
+    from signbridge.extraction.extract import extract_activations
+    from signbridge.images import open_images
+    from signbridge.model.description import describe_model
+    from signbridge.model.forward import CaptureRequest, run_batch
+    from signbridge.model.load import load_model
+    from signbridge.model.prompts import prompt_for_processor, resolve_prompt
+    from signbridge.model.questions import run_questions, shared_prefix
+    from signbridge.model.sites import SITES
+
+    names = ["sign", "letter"]
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        middle_sized_model(root / "model", image_size=336)
+        description = describe_model(str(root / "model"))
+        processor, token = description.processor, description.image_token_id
+        model = load_model(description, "cpu", quantization="none")
+        images = replace_images(open_images("sample"), n_images)
+        prompts = [prompt_for_processor(resolve_prompt(q, processor), processor) for q in names]
+        dataset = BatchDataset(images, processor, prompts[0])
+        batches: list[Any] = [dataset[rows] for rows in split_rows(range(n_images), 8)]
+        request = CaptureRequest(tuple(range(description.n_layers)), sites=tuple(SITES))
+        both = [request] * 2
+        endings, off = shared_prefix(model, description, prompts, images.load(0), both, pads=True)
+        lengths = [len(ending) for ending in endings]
+        shared = batches[0].inputs["input_ids"].shape[1] - lengths[0]
+
+        def one(batch: Any) -> None:
+            run_batch(model, batch.inputs, token, request)
+
+        def two(batch: Any) -> None:
+            run_questions(model, batch.inputs, token, endings, both)
+
+        def whole(asked: str | list[str]) -> None:
+            extract_activations(
+                images,
+                description,
+                root / "store.h5",
+                prompt=asked,
+                quantization="none",
+                num_workers=0,
+                overwrite=True,
+                console=Console(quiet=True),
+            )
+
+        clocks = {name: Stopwatch() for name in ("one", "two", "whole one", "whole two")}
+        vars(module)["load_model"] = lambda *_, **__: model
+        one(batches[0])
+        for number in range(repeats * len(batches)):
+            batch = batches[number % len(batches)]
+            ways = [("one", one), ("two", two)]
+            for name, way in ways if number % 2 else ways[::-1]:
+                clocks[name].timed(way)(batch)
+        for _ in range(repeats):
+            clocks["whole one"].timed(whole)(names[0])
+            clocks["whole two"].timed(whole)(names)
+    seconds = {name: clock.seconds for name, clock in clocks.items()}
+    return [
+        {"tokens up to the image's end": shared, "of the questions": str(lengths)},
+        {"difference from whole passes": f"{off:.1e}"},
+        row(
+            "passes: a second question, to the first (bar: under 0.15)",
+            seconds["two"] / seconds["one"] - 1,
+        ),
+        row(
+            "whole extraction, tried at load: a second question, to the first",
+            seconds["whole two"] / seconds["whole one"] - 1,
+        ),
     ]
 
 
@@ -249,7 +331,7 @@ def memory(sizes: tuple[int, int]) -> list[dict[str, Any]]:
 def main() -> None:
     """Run one case and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--case", choices=["overhead", "memory"], default="overhead")
+    parser.add_argument("--case", choices=["overhead", "questions", "memory"], default="overhead")
     parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--images", type=count, default=256)
     parser.add_argument("--sizes", type=count, nargs=2, default=[3_462, 34_627])
@@ -257,6 +339,8 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     if options.case == "overhead":
         rows = overhead(options.repeats, options.images)
+    elif options.case == "questions":
+        rows = questions(options.repeats, options.images)
     else:
         rows = memory((options.sizes[0], options.sizes[1]))
     for row in rows:

@@ -202,11 +202,16 @@ class ExtractionDataModule(LightningDataModule):
         return self.transfer_batch_to_device(self._dataset[rows], device, 0)
 
     def certify(
-        self, model: Any, description: ModelDescription, request: CaptureRequest, question: int
+        self,
+        model: Any,
+        description: ModelDescription,
+        request: CaptureRequest,
+        question: int,
+        known: Certificate | None = None,
     ) -> Certificate:
         """Try a loaded model on the first image of this process, see ``model/certificate.py``."""
         picture = self._dataset.images.load(self.shards[0].start)
-        return certify(model, description, self._prompts[question], picture, request)
+        return certify(model, description, self._prompts[question], picture, request, known)
 
     def shared_prefix(
         self,

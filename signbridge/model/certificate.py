@@ -111,6 +111,7 @@ def certify(
     prompt: str,
     picture: Image.Image,
     request: CaptureRequest,
+    known: Certificate | None = None,
 ) -> Certificate:
     """Try a loaded model on one real image and on that image turned and inverted.
 
@@ -120,6 +121,7 @@ def certify(
         prompt: as :func:`~signbridge.model.prompts.prompt_for_processor` writes it.
         picture: in mode RGB, an image of the run.
         request: what the run will read.
+        known: what was found with another prompt; only the names are tried then.
 
     Raises:
         ModelError: if the stored vectors would not be what they are called: they do not lead to
@@ -128,7 +130,7 @@ def certify(
     """
     with _running(description.spec):
         trial = _Trial(model, description, prompt, picture, request)
-        found = trial.vectors()
+        found = trial.vectors() if known is None else replace(known, request=request, names=None)
         return found if request.answers is None else trial.names(found)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import nn
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from signbridge.errors import first_line
 from signbridge.model.capture import ResidualCapture
@@ -35,6 +36,10 @@ from signbridge.model.sites import sites_of
 Inputs = dict[str, torch.Tensor]
 Endings = Sequence[tuple[int, ...]]
 """For each question the ids of its prompt's tokens after those that all prompts begin with."""
+
+
+# What these hold is joined with what comes, in new memory.
+_GROWS_BY_JOINING = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 class NotSharedError(Exception):
@@ -152,9 +157,16 @@ def _ask(
     batch = len(prefix.text["input_ids"])
     tokens = torch.tensor([list(ending)], device=model.device).expand(batch, -1)
     asked = followed_by(model, prefix.text, tokens)
-    cache = copy.deepcopy(prefix.cache)
+    cache = _copied(prefix.cache)
     read = run_batch(model, asked, image_token, replace(request, sites=()), cache)
     return replace(read, sites=sites, resid_post=read.resid_post if means is None else means)
+
+
+def _copied(cache: Any) -> Any:
+    """A cache that can grow by itself; keys and values that are never written to are not copied."""
+    layers = [layer for layer in cache.layers if type(layer) in _GROWS_BY_JOINING]
+    kept = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+    return copy.deepcopy(cache, {id(tensor): tensor for tensor in kept})
 
 
 @torch.inference_mode()
@@ -189,16 +201,18 @@ def shared_prefix(
         raise NotSharedError(f"the encoder of {name} reads image and question together")
     if any(one and one.answers is not None and one.scoring == "forced" for one in requests):
         raise NotSharedError(f"{name} scores class names by the whole prompt alone")
+    image_token, processor = description.image_token_id, description.processor
     pictures = [picture, another_image(picture)][: 2 if pads else 1]
     whole = [
-        to_model(prepare(description.processor, [prompt] * len(pictures), pictures), model)
+        to_model(prepare(processor, [prompt] * len(pictures), pictures), model)
         for prompt in prompts
     ]
-    endings = _endings(whole, description.image_token_id)
-    if _sees_the_question(model, description.image_token_id, whole[0], endings):
+    endings = _endings(whole, image_token)
+    alone = to_model(prepare(processor, prompts[:1], [picture]), model)
+    if _sees_the_question(model, image_token, alone, endings):
         raise NotSharedError(f"what {name} makes of an image depends on the question behind it")
     try:
-        off = _difference_from_whole(model, description.image_token_id, whole, endings, requests)
+        off = _difference_from_whole(model, image_token, whole, endings, requests)
     except CANNOT as error:
         if is_out_of_memory(error):
             raise NotSharedError(f"the memory of {model.device} does not hold both ways") from error
@@ -256,25 +270,29 @@ def _difference_from_whole(
     requests: Sequence[CaptureRequest | None],
 ) -> float:
     """The largest difference between questions that continue and prompts that are run whole."""
-    asked = [request and _with_two_tokens(request) for request in requests]
-    found = run_questions(model, whole[0], image_token, endings, asked)
-    off = 0.0
-    for inputs, request, ours in zip(whole, asked, found, strict=True):
-        if request is None or ours is None:
-            continue
-        wanted = run_batch(model, inputs, image_token, request)
-        # Only where rounding has not made another answer, whose second token reads otherwise.
-        rows: Any = slice(None)
-        if request.position == "last_generated" and wanted.answer_ids is not None:
-            assert ours.answer_ids is not None
-            rows = (ours.answer_ids[:, 0] == wanted.answer_ids[:, 0]).nonzero()[:, 0]
-            if not len(rows):
-                return math.inf
-        off = max(off, difference(ours.resid_post[rows], wanted.resid_post[rows]))
-        off = max(off, *(difference(ours.sites[k], wanted.sites[k]) for k in ours.sites), 0.0)
-        if ours.class_logprob is not None:
-            assert wanted.class_logprob is not None
-            off = max(off, float((ours.class_logprob - wanted.class_logprob).abs().max()))
+    # Two of them: the second shows that the first has left the image as it was.
+    chosen = [k for k, request in enumerate(requests) if request is not None][:2]
+    asked = [
+        _with_two_tokens(request) if request is not None and k in chosen else None
+        for k, request in enumerate(requests)
+    ]
+    last, ours = chosen[-1], run_questions(model, whole[0], image_token, endings, asked)[chosen[-1]]
+    request = asked[last]
+    assert request is not None
+    assert ours is not None
+    wanted = run_batch(model, whole[last], image_token, request)
+    # Only where rounding has not made another answer, whose second token reads otherwise.
+    rows: Any = slice(None)
+    if request.position == "last_generated":
+        assert ours.answer_ids is not None
+        assert wanted.answer_ids is not None
+        rows = (ours.answer_ids[:, 0] == wanted.answer_ids[:, 0]).nonzero()[:, 0]
+        if not len(rows):
+            return math.inf
+    off = difference(ours.resid_post[rows], wanted.resid_post[rows])
+    off = max(off, *(difference(ours.sites[k], wanted.sites[k]) for k in ours.sites), 0.0)
+    if ours.class_logprob is not None and wanted.class_logprob is not None:
+        off = max(off, float((ours.class_logprob - wanted.class_logprob).abs().max()))
     return off
 
 

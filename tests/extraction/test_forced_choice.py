@@ -56,10 +56,10 @@ def test_what_only_the_loaded_model_tells_is_left_out_too(
 ):
     tried = ExtractionDataModule.certify
 
-    def certify(data, model, description, request, question):
+    def certify(data, model, description, request, *rest):
         if request.answers is not None:
             raise NamesError("No way agrees")
-        return tried(data, model, description, request, question)
+        return tried(data, model, description, request, *rest)
 
     monkeypatch.setattr(ExtractionDataModule, "certify", certify)
     path = extract(few, tiny, tmp_path / "a.h5", layers=[1], forced_choice="auto")
@@ -75,12 +75,12 @@ def test_what_is_left_out_stays_out_when_a_run_goes_on(
 ):
     """Neither the unfinished store nor the finished one is refused for what it lacks."""
 
-    def certify(data, model, description, request):
+    def certify(data, model, description, request, *rest):
         if what == "names" and request.answers is not None:
             raise NamesError("No way agrees")
         if what == "vision" and "vision" in request.sites:
             raise SiteError("vision", "its rows cannot be told apart")
-        return tried(data, model, description, request)
+        return tried(data, model, description, request, *rest)
 
     def stop(store):
         raise KeyboardInterrupt

@@ -145,7 +145,7 @@ def test_numbers_that_are_others_are_not_shared(llava, pictures, monkeypatch):
     description, model = llava
     one = CaptureRequest((0, 1, 2))
 
-    def damaged(cache):
+    def damaged(cache, _shared):
         copied = copy.deepcopy(cache)
         for layer in copied.layers:
             layer.values.mul_(0.5)
