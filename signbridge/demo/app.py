@@ -49,6 +49,8 @@ STYLE = """
 .nearest {display: flex; flex-wrap: wrap; gap: .6rem; margin: 0; padding: 0; list-style: none}
 .nearest img {width: 64px; height: 64px; object-fit: contain}
 .nearest span {display: block; text-align: center}
+button[role="tab"].selected {color: #1d4ed8 !important}
+.dark button[role="tab"].selected {color: #93c5fd !important}
 footer {display: none !important}
 """
 # Gradio gives its example buttons no names, and on a phone the result stands far below them.
@@ -66,8 +68,8 @@ SCRIPT = """
 }
 """
 TO_THE_RESULT = """
-() => {
-  if (innerWidth < 768) document.getElementById("line").scrollIntoView({block: "start"});
+(picture) => {
+  if (picture && innerWidth < 768) document.getElementById("line").scrollIntoView({block: "start"});
 }
 """
 INTRO = """# SignBridge
@@ -193,7 +195,8 @@ def build_page(
                 # The file as it was sent: we judge it, in our own words.
                 preprocess=False,
                 **private,
-            ).then(lambda: layers[reader.best], None, layer, js=TO_THE_RESULT, **private)
+            ).then(lambda: layers[reader.best], None, layer, **private)
+            source.change(None, source, None, js=TO_THE_RESULT, **private)
         layer.input(
             of_layer,
             [kept, layer],
@@ -310,7 +313,9 @@ def serve(
         mcp_server=False,
         allowed_paths=[],
         app_kwargs={"middleware": [guard]},
-        theme=gr.themes.Default(font=sans, font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Default(
+            primary_hue="blue", font=sans, font_mono=["ui-monospace", "monospace"]
+        ),
         css=STYLE,
     )
     names.add(page.share_url)
