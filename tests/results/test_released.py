@@ -43,7 +43,8 @@ def test_a_released_folder_is_reported_and_compared(
     page = write_report(tmp_path / "one", RELEASED / "tiny-sample.h5", umap="none")
     text = page.read_text(encoding="utf-8")
     assert "82.2" in text
-    assert "Layer 7 knows 3.7 of 4.6 bits" in text
+    assert "Layer 7 knows 3.7 of the 4.6 bits" in text
+    assert '"0":"data:image/png;base64,' in text  # its store holds no thumbnails but grey images
     assert (tmp_path / "one" / "figures" / "class_grid.png").exists()
     print_table(tmp_path / "one")
     assert "layer 7 (best)" in capsys.readouterr().out

@@ -57,34 +57,31 @@ function drawMap(figure, chart, map, element, pictures) {
       dot: () => [0, 0],
     }[marks.value];
     const marked = roomy(places, sizes);
-    const data = xs.map((x, i) => {
+    const dots = xs.map((x, i) => {
       const right = read[i] === map.label[i];
       const colour = colours.value === "right" ? (read[i] < 0 ? "#767676" : palette[right ? 0 : 1])
         : palette[(colours.value === "class" ? map.label[i] : map.group[i]) % palette.length];
-      const item = {
-        id: `p${i}`, value: [x, ys[i]], tip: words(i, read[i]), image: map.rows[i],
-        symbol: "circle", symbolSize: 7, z: 2,
-        itemStyle: { color: right ? colour : "#fff", borderColor: colour, borderWidth: 1.4, opacity: 0.8 },
-        label: { show: false },
-      };
-      if (!marked.has(i)) return item;
-      item.itemStyle.opacity = 1;
-      if (marks.value === "picture") return item;  // its picture stands above it
-      const [w, h] = sizes(i);
       return {
-        ...item, symbol: "roundRect", symbolSize: [w - 2, h - 2],
-        label: { show: true, formatter: text(i), color: right ? "#fff" : colour, fontSize: 12, fontWeight: "bold" },
+        id: `p${i}`, value: [x, ys[i]], tip: words(i, read[i]), image: map.rows[i],
+        symbol: "circle", symbolSize: 7,
+        itemStyle: { color: right ? colour : "#fff", borderColor: colour, borderWidth: 1.4, opacity: marked.has(i) ? 1 : 0.8 },
       };
     });
-    const above = marks.value === "picture";
-    const picture = (item) => ({
-      ...item, symbol: `image://${pictures[item.image]}`, symbolSize: side, symbolOffset: [0, -side / 2 - 5],
+    // A picture stands above its point, a name on it.
+    const over = [...marked].map((i) => {
+      const dot = dots[i], [w, h] = sizes(i);
+      if (marks.value === "picture") {
+        return { ...dot, symbol: `image://${pictures[map.rows[i]]}`, symbolSize: side, symbolOffset: [0, -side / 2 - 5] };
+      }
+      const colour = read[i] === map.label[i] ? "#fff" : dot.itemStyle.borderColor;
+      return {
+        ...dot, symbol: "roundRect", symbolSize: [w - 2, h - 2],
+        label: { show: true, formatter: () => text(i), color: colour, fontSize: 12, fontWeight: "bold" },
+      };
     });
-    // Marked points are drawn over the others.
-    const over = data.filter((_, i) => marked.has(i));
     chart.setOption({ series: [
-      { id: "dots", type: "scatter", data: above ? data : data.filter((_, i) => !marked.has(i)) },
-      { id: "marks", type: "scatter", z: 3, data: above ? over.map(picture) : over },
+      { id: "dots", type: "scatter", data: dots },
+      { id: "marks", type: "scatter", z: 3, data: over },
     ] });
   }
 
