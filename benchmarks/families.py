@@ -16,6 +16,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from signbridge.model.forward import CaptureRequest, run_batch, to_model
 from signbridge.model.load import load_model
 from signbridge.model.processor import answer_context, prepare
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
+from signbridge.model.questions import NotSharedError, run_questions, shared_prefix
 from signbridge.model.sites import site_widths
 from signbridge.runtime.terminal import quiet_transformers
 
@@ -48,6 +50,7 @@ COLUMNS = (
     "names by",
     "names",
     "answers",
+    "questions",
     "NF4",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
@@ -117,7 +120,38 @@ def measured(description: ModelDescription, model: Any) -> list[str]:
         for k, answer in enumerate(answers)
     )
     same = written(model, alone, end, 4) == read.answer_ids[0, :4].tolist()
-    return [*cells, request.scoring.replace("_", " "), f"{names:.0e}", "same" if same else "OTHER"]
+    cells += [request.scoring.replace("_", " "), f"{names:.0e}", "same" if same else "OTHER"]
+    return [*cells, second_question(description, model, pictures, request)]
+
+
+def second_question(
+    description: ModelDescription,
+    model: Any,
+    pictures: Sequence[Image.Image],
+    request: CaptureRequest,
+) -> str:
+    """Difference of a question that continues from an image's end from a plain pass of it whole."""
+    processor, kind = description.processor, description.config.model_type
+    prompts = [
+        prompt_for_processor(resolve_prompt(question, processor, kind), processor)
+        for question in ("letter", "sign")
+    ]
+    requests = [replace(request, answers=None)] * 2
+    try:
+        endings, _ = shared_prefix(model, description, prompts, pictures[0], requests, pads=True)
+    except NotSharedError:
+        return "whole"
+    inputs = to_model(prepare(processor, [prompts[0]] * 2, pictures), model)
+    read = run_questions(model, inputs, description.image_token_id, endings, requests)[1]
+    assert read is not None
+    alone = to_model(prepare(processor, prompts[1:], pictures[:1]), model)
+    states = plain(model, alone)[1]
+    return "{:.0e}".format(
+        max(
+            relative(read.resid_post[0, layer], states[layer + 1][0, -1])
+            for layer in request.layers[:-1]
+        )
+    )
 
 
 def logprob(model: Any, alone: dict[str, torch.Tensor], tokens: Sequence[int]) -> float:
