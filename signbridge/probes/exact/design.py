@@ -97,6 +97,40 @@ class SharedDesign:
         return self
 
 
+class FoldedDesign:
+    """Samples that fits of several folds share, each fold in an eigenbasis of its own.
+
+    A fold's rotation, standardisation and centring are one affine map of the weights, so the fits
+    of all folds are rows of one product with the samples.
+
+    Args:
+        Z: (n, features + 1) shared samples, the last column ones.
+        maps: (M, r + 1, features + 1) from a fit's parameters to weights and constant.
+        spectrum: (M, r + 1), the weighted mean square of every coordinate.
+    """
+
+    def __init__(self, Z: Tensor, maps: Tensor, spectrum: Tensor) -> None:
+        self.Z, self.maps, self.spectrum = Z, maps, spectrum
+
+    def forward(self, V: Tensor) -> Tensor:
+        """See :class:`Design`."""
+        weights = torch.bmm(V, self.maps)
+        return torch.mm(weights.flatten(0, 1), self.Z.mT).view(*V.shape[:2], -1)
+
+    def adjoint(self, R: Tensor) -> Tensor:
+        """See :class:`Design`."""
+        inner = torch.mm(R.flatten(0, 1), self.Z).view(*R.shape[:2], -1)
+        return torch.bmm(inner, self.maps.mT)
+
+    def precondition(self, G: Tensor, curvature: Tensor, penalty: Tensor) -> Tensor:
+        """See :class:`Design`; diagonal, because the coordinates are orthogonal."""
+        return G / torch.addcmul(penalty, curvature, self.spectrum[:, None, :])
+
+    def select(self, keep: Tensor) -> FoldedDesign:
+        """See :class:`Design`."""
+        return FoldedDesign(self.Z, self.maps[keep], self.spectrum[keep])
+
+
 class RowBlocks:
     """Standardised, centred training samples in blocks of rows.
 
@@ -125,7 +159,9 @@ class RowBlocks:
     ) -> None:
         self.X, self.rows, self.scaling, self.centre = X, rows, scaling, centre
         self.unit, self.dtype = unit, dtype
-        size = max(1, _BLOCK_BYTES // (8 * X.shape[1]))
+        # A processor's cache and a card's launches: blocks that fit the one would starve the other.
+        most = _BLOCK_BYTES if X.device.type == "cpu" else max(_BLOCK_BYTES, budget // 4)
+        size = max(1, most // (8 * X.shape[1]))
         count = len(rows)
         self.parts = [slice(s, min(s + size, count)) for s in range(0, count, size)]
         self.kept: list[Tensor] | None = None
@@ -220,38 +256,44 @@ def sketch_of_image(image: Tensor, test: Tensor, trace: float, eps: float) -> Sk
 class StreamedDesign:
     """Samples in blocks, shared by all fits; the last column of the parameters is the intercept.
 
+    Every fold is standardised and centred in its own way, ``scale * (x - shift)`` of a shared
+    sample ``x``. That is folded into the weights, so the fits of all folds are rows of one product.
+
     Args:
-        blocks: the training samples.
-        sketch: of their weighted second moments, in the blocks' floating type.
+        blocks: the samples.
+        sketch: of their second moments, in the blocks' floating type.
+        scale: (M, 1, features), of each fit.
+        shift: (M, 1, features).
         intercept: 1.0, or 0.0 for fits without one.
     """
 
-    def __init__(self, blocks: RowBlocks, sketch: Sketch, intercept: float) -> None:
+    def __init__(
+        self, blocks: RowBlocks, sketch: Sketch, scale: Tensor, shift: Tensor, intercept: float
+    ) -> None:
         self.blocks = blocks
         self.sketch = sketch
+        self.scale, self.shift = scale, shift
         self.intercept = intercept
 
     def forward(self, V: Tensor) -> Tensor:
         """See :class:`Design`."""
-        fits, classes, _ = V.shape
-        W, b = V[..., :-1].flatten(0, 1), V[..., -1].flatten()
-        out = V.new_empty(fits * classes, len(self.blocks.rows))
+        W = V[..., :-1] * self.scale
+        b = self.intercept * V[..., -1] - torch.linalg.vecdot(W, self.shift)
+        flat, b = W.flatten(0, 1), b.view(-1, 1)
+        out = V.new_empty(len(flat), len(self.blocks.rows))
         for part, block in self.blocks:
-            torch.mm(W, block.mT, out=out[:, part])
-        if self.intercept:
-            out += b[:, None]
-        return out.view(fits, classes, -1)
+            torch.addmm(b, flat, block.mT, out=out[:, part])
+        return out.view(*V.shape[:2], -1)
 
     def adjoint(self, R: Tensor) -> Tensor:
         """See :class:`Design`."""
         flat = R.flatten(0, 1)
-        out = flat.new_zeros(len(flat), self.blocks.X.shape[1] + 1)
-        inner = torch.zeros_like(out[:, :-1])
-        for part, block in self.blocks:
-            inner.addmm_(flat[:, part], block)
-        out[:, :-1] = inner
-        out[:, -1] = self.intercept * flat.sum(1)
-        return out.view(*R.shape[:2], -1)
+        total = R.sum(2, keepdim=True)
+        inner = torch.zeros_like(flat[:, :1]).expand(-1, self.scale.shape[2])
+        for number, (part, block) in enumerate(self.blocks):
+            inner = torch.addmm(inner, flat[:, part], block, beta=float(number > 0))
+        features = torch.addcmul(inner.view(*R.shape[:2], -1), total, self.shift, value=-1)
+        return torch.cat([features * self.scale, self.intercept * total], 2)
 
     def precondition(self, G: Tensor, curvature: Tensor, penalty: Tensor) -> Tensor:
         """See :class:`Design`."""
@@ -261,10 +303,11 @@ class StreamedDesign:
         rest = curvature * sketch.tail + lam
         gain = 1 / torch.addcmul(lam, curvature, sketch.values) - 1 / rest
         along = (inner.flatten(0, 1) @ sketch.vectors).unflatten(0, G.shape[:2]) * gain
-        out = (along.flatten(0, 1) @ sketch.vectors.mT).unflatten(0, G.shape[:2])
-        out += inner / rest
-        return torch.cat([out, G[..., -1:] / curvature], -1)
+        out = torch.addmm((inner / rest).flatten(0, 1), along.flatten(0, 1), sketch.vectors.mT)
+        return torch.cat([out.view(inner.shape), G[..., -1:] / curvature], -1)
 
     def select(self, keep: Tensor) -> StreamedDesign:
         """See :class:`Design`."""
-        return self
+        return StreamedDesign(
+            self.blocks, self.sketch, self.scale[keep], self.shift[keep], self.intercept
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 from signbridge.errors import ProbeError
 from signbridge.probes.exact.design import BatchedDesign, Design, SharedDesign
 from signbridge.probes.exact.inputs import Layers
-from signbridge.probes.exact.jobs import Job, Settings, is_rotated
+from signbridge.probes.exact.jobs import Job, RotatedJob, Settings, StreamedLayer, is_rotated
 from signbridge.probes.exact.newton import Problem, minimise
 
 # On a CPU more fits side by side than its cache holds are slower than the same in turn.
@@ -64,24 +64,38 @@ class Fitter:
     def run(self) -> None:
         """Solve everything."""
         P, F, _ = self.weight.shape
-        if P > 1 or self._streamed():
-            every = torch.arange(P, device=self.layers.device)
+        every = torch.arange(P, device=self.layers.device)
+        room = self._room()
+        if self._streamed():
+            together = min(F, room)
+            for layer in range(len(self.layers)):
+                X = self.layers[layer]
+                stream = StreamedLayer(X, layer, self.weight.mean(0), self.settings)
+                for start in range(0, F, together):
+                    folds = range(start, min(start + together, F))
+                    jobs = self._noted(stream.jobs(folds))
+                    for labels in every.split(max(1, room // together)):
+                        self._collect(
+                            jobs, labels, *self._solve(jobs, labels, stream), {layer: X}, stream
+                        )
+                del stream  # the next layer's features must not lie beside these
+            return
+        if P > 1:
             for layer in range(len(self.layers)):
                 X = self.layers[layer]
                 for fold in range(F):
                     jobs = [self._job(X, layer, fold)]
-                    for labels in every.split(self._room()):
+                    for labels in every.split(room):
                         self._collect(jobs, labels, *self._solve(jobs, labels), {layer: X})
-                    del jobs  # the next fold's features must not lie beside these
+                    del jobs
             return
-        first = torch.zeros(1, dtype=torch.int64, device=self.layers.device)
         for pairs in self._pairs():
             jobs, loaded = [], {}
             for layer, fold in pairs:
                 if layer not in loaded:
                     loaded = {layer: self.layers[layer]}
                 jobs.append(self._job(loaded[layer], layer, fold))
-            self._collect(jobs, first, *self._solve(jobs, first), loaded)
+            self._collect(jobs, every, *self._solve(jobs, every), loaded)
 
     # -- cutting --------------------------------------------------------------------------------
 
@@ -98,18 +112,22 @@ class Fitter:
 
     def _room(self) -> int:
         """Fits that the memory limit allows side by side."""
-        n = self._largest()
-        r = self.layers.features if self._streamed() else min(n, self.layers.features)
+        n, r = self._largest(), self.layers.features
+        streamed = self._streamed()
+        if streamed:
+            n = int((self.weight > 0).any(0).any(0).sum())
+        else:
+            r = min(n, r)
         own = 0
-        if not self._streamed() and len(self.codes) == 1:
+        if not streamed and len(self.codes) == 1:
             # Basis, design, design in float32, what is kept of both when fits have ended; and the
             # coordinates of all samples.
             own = 4 * n * r + (self.weight.shape[2] * r if self.settings.decision else 0)
         per_fit = 8 * (own + self.classes * ((14 + len(self.settings.C)) * (r + 1) + 8 * n))
         room = self.settings.memory_limit // per_fit
-        if self.layers.device.type == "cpu" and not self._streamed():
+        if self.layers.device.type == "cpu":
             # What the directions are computed from: the design, and eight arrays of a fit.
-            design = n * r if len(self.codes) == 1 else 0
+            design = n * r if len(self.codes) == 1 and not streamed else 0
             room = min(room, _CACHE_BYTES // (4 * (design + self.classes * (5 * r + 3 * n))))
         return max(1, room)
 
@@ -122,23 +140,34 @@ class Fitter:
 
     def _job(self, X: Tensor, layer: int, fold: int) -> Job:
         weight = self.weight[:, fold].mean(0)
-        job = Job(X, layer, fold, weight, self._fits, self.settings)
-        if self.mean is not None and self.deviation is not None and job.scaling is not None:
-            self.mean[layer, fold] = job.scaling.mean
-            self.deviation[layer, fold] = job.scaling.deviation
-        return job
+        return self._noted([RotatedJob(X, layer, fold, weight, self.settings)])[0]
+
+    def _noted(self, jobs: list[Job]) -> list[Job]:
+        """Note how the jobs are standardised."""
+        for job in jobs:
+            if self.mean is not None and self.deviation is not None and job.scaling is not None:
+                self.mean[job.layer, job.fold] = job.scaling.mean
+                self.deviation[job.layer, job.fold] = job.scaling.deviation
+        return jobs
 
     # -- solving --------------------------------------------------------------------------------
 
-    def _designs(self, jobs: list[Job]) -> tuple[Design, Design, Tensor]:
+    def _folds(self, jobs: list[Job], labels: Tensor) -> Tensor:
+        """The fold of each fit."""
+        folds = torch.tensor([job.fold for job in jobs], device=self.layers.device)
+        return folds.repeat_interleave(len(labels))
+
+    def _designs(
+        self, jobs: list[Job], labels: Tensor, stream: StreamedLayer | None
+    ) -> tuple[Design, Design, Tensor]:
         """The data in float64 and float32, and the spectrum (jobs, r + 1)."""
         r = max(job.rank for job in jobs) + 1
         spectrum = self._zeros(len(jobs), r)
         for j, job in enumerate(jobs):
             spectrum[j, : job.rank] = job.spectrum
         spectrum[:, -1] = 1
-        if jobs[0].streamed is not None:
-            return *jobs[0].streamed, spectrum
+        if stream is not None:
+            return *stream.designs(self._folds(jobs, labels)), spectrum
         Z = self._zeros(len(jobs), max(len(job.rows) for job in jobs), r)
         for j, job in enumerate(jobs):
             assert job.basis is not None
@@ -166,18 +195,22 @@ class Fitter:
         each = torch.tensor(values, dtype=torch.float64, device=self.layers.device)
         return each.repeat_interleave(len(labels))
 
-    def _solve(self, jobs: list[Job], labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _solve(
+        self, jobs: list[Job], labels: Tensor, stream: StreamedLayer | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Solve the path of penalties, from strong to weak, each from the one before.
 
         Args:
-            jobs: several with one label vector, or one with several; fits run job by job.
+            jobs: several with one label vector, one with several, or what one stream serves; fits
+                run job by job.
             labels: indices of the label vectors.
+            stream: the layer of jobs that are streamed.
 
         Returns:
             The classes that each fit has, (fits, classes), and the parameters (fits, penalties,
             classes, r + 1), penalties as in the settings.
         """
-        wide, narrow, spectrum = self._designs(jobs)
+        wide, narrow, spectrum = self._designs(jobs, labels, stream)
         y, weight = self._targets(jobs, labels)
         total = weight.sum(1)
         weight = weight / total[:, None]
@@ -240,9 +273,13 @@ class Fitter:
         present: Tensor,
         path: Tensor,
         loaded: dict[int, Tensor],
+        stream: StreamedLayer | None = None,
     ) -> None:
         """Take the solutions back to features and to all samples."""
         count = len(labels)
+        streamed = torch.empty(0)
+        if stream is not None and self.decision is not None:
+            streamed = stream.logits(path.flatten(1, 2), self._folds(jobs, labels))
         for j, job in enumerate(jobs):
             part = slice(j * count, (j + 1) * count)
             there = present[part, None, :]
@@ -253,14 +290,14 @@ class Fitter:
             shift = (V[..., -1] * there).sum(-1) / there.sum(-1)
             offset = torch.where(there, V[..., -1] - shift[..., None], -torch.inf)
             X = torch.empty(0)
-            if self.coef is not None or job.basis is None:
+            if self.coef is not None:
                 if job.layer not in loaded:
                     loaded.clear()
                     loaded[job.layer] = self.layers[job.layer]
                 X = loaded[job.layer]
             if self.decision is not None:
-                logits = job.logits(inner, X).unflatten(0, shape)
-                logits += offset[..., None]
+                logits = streamed[part] if job.Z_all is None else inner @ job.Z_all.mT
+                logits = logits.reshape(*shape, -1).add_(offset[..., None])
                 self.decision[job.layer, job.fold, labels] = logits.mT
             if self.coef is not None and self.intercept is not None:
                 W = job.to_features(inner, X)

@@ -51,11 +51,12 @@ def fit_logistic(
     ``LogisticRegression``. Where exactly two classes have training samples it is scikit-learn's
     binary objective, whose single row is the difference of the two rows returned here.
 
-    Up to 1,024 training samples (and no more than features; up to 2,048 where penalties or label
-    vectors share the work), or up to 1,024 features, are solved in the eigenbasis of the row space
-    or of the features; larger fits are streamed in blocks of rows with a Nystroem preconditioner,
-    one layer at a time. All use Newton's method with conjugate gradients; its directions are
-    computed in float32, and a fit is done when its gradient, computed in float64, says so.
+    Up to 1,024 training samples (up to 2,048 if no more than features, where penalties or label
+    vectors share the work) are solved in the eigenbasis of the row space or of the features. Of
+    more samples all folds share one copy, in blocks of rows: in an eigenbasis for each fold up to
+    1,024 features, with a Nystroem preconditioner beyond. All use Newton's method with conjugate
+    gradients; its directions are computed in float32, and a fit is done when its gradient, computed
+    in float64, says so.
 
     Args:
         X: features, (samples, features) or (layers, samples, features), NumPy or torch of any

@@ -185,11 +185,10 @@ def test_columns_that_cannot_matter_do_no_harm():
 
 
 def test_streamed_fits_choose_the_same_unit(monkeypatch):
-    from signbridge.probes.exact import fitter, jobs
+    from signbridge.probes.exact import fitter
 
     expected = fit_logistic(X * 1e30, Y, 1e-60, decision=True)
     monkeypatch.setattr(fitter, "is_rotated", lambda *_: False)
-    monkeypatch.setattr(jobs, "is_rotated", lambda *_: False)
     fit = fit_logistic(X * 1e30, Y, 1e-60, decision=True)
     assert fit.converged
     np.testing.assert_allclose(fit.coef, expected.coef, rtol=1e-5)

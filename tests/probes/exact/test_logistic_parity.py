@@ -103,47 +103,63 @@ def test_strongest_and_weakest_penalty_in_one_path():
 
 
 @pytest.mark.parametrize(("samples", "features"), [(120, 80), (80, 120)])
-@pytest.mark.parametrize("memory_limit", [1 << 30, 1])
-def test_streamed_equals_rotated(samples, features, memory_limit, monkeypatch):
-    """The path for large data, forced onto small data, with and without converted copies kept."""
+@pytest.mark.parametrize(
+    ("memory_limit", "fold_features", "cache"),
+    [(1 << 30, 1024, 1 << 30), (1 << 30, 1024, 1), (1 << 30, 0, 1 << 30), (1, 1024, 1)],
+)
+@pytest.mark.parametrize("intercept", [True, False])
+def test_streamed_equals_rotated(
+    samples, features, memory_limit, fold_features, cache, intercept, monkeypatch
+):
+    """The ways for large data, forced onto small data: folds of one copy, together and in turn."""
     from signbridge.probes.exact import design, fitter, jobs
 
     X, y = make(samples, features, 4)
     X = X.astype(np.float32) * 3 + 1
-    options = {"standardise": True, "decision": True, "tol": 1e-9}
+    part = np.random.default_rng(0).integers(4, size=samples)
+    options = {
+        "train": [np.flatnonzero(part != k) for k in (1, 2, 3)],
+        "sample_weight": 1 + (np.arange(samples) % 3),
+        "fit_intercept": intercept,
+        "standardise": samples > features,
+        "decision": True,
+        "tol": 1e-9,
+    }
     expected = fit_logistic(X, y, [0.01, 10.0], **options)
     monkeypatch.setattr(fitter, "is_rotated", lambda *_: False)
-    monkeypatch.setattr(jobs, "is_rotated", lambda *_: False)
+    monkeypatch.setattr(fitter, "_CACHE_BYTES", cache)
+    monkeypatch.setattr(jobs, "_FOLD_FEATURES", fold_features)
     monkeypatch.setattr(design, "_RANK", 16)
     monkeypatch.setattr(design, "_BLOCK_BYTES", 8 * features * 33)
     streamed = fit_logistic(X, y, [0.01, 10.0], memory_limit=memory_limit, **options)
+    assert expected.converged.all()
     assert streamed.converged.all()
-    for i in range(2):
-        scale = np.linalg.norm(expected.coef[i])
-        assert np.linalg.norm(streamed.coef[i] - expected.coef[i]) <= 1e-8 * scale
+    for at in np.ndindex(3, 2):
+        scale = np.linalg.norm(expected.coef[at])
+        assert np.linalg.norm(streamed.coef[at] - expected.coef[at]) <= 1e-8 * scale
     np.testing.assert_allclose(streamed.decision, expected.decision, atol=1e-6)
+    np.testing.assert_allclose(streamed.decision_function(X), streamed.decision, atol=1e-9)
 
 
-def test_one_folds_features_are_held_at_a_time(monkeypatch):
+def test_one_layers_features_are_held_at_a_time(monkeypatch):
     """Large data's converted copies are most of the memory that a sweep takes."""
     from signbridge.probes.exact import fitter, jobs
 
     monkeypatch.setattr(fitter, "is_rotated", lambda *_: False)
-    monkeypatch.setattr(jobs, "is_rotated", lambda *_: False)
     made, alive = [], []
 
     def watched(*arguments):
-        alive.append(sum(job() is not None for job in made))
-        job = jobs.Job(*arguments)
-        made.append(weakref.ref(job))
-        return job
+        alive.append(sum(layer() is not None for layer in made))
+        layer = jobs.StreamedLayer(*arguments)
+        made.append(weakref.ref(layer))
+        return layer
 
-    monkeypatch.setattr(fitter, "Job", watched)
+    monkeypatch.setattr(fitter, "StreamedLayer", watched)
     X, y = make(60, 20, 3)
     parts = [np.arange(40), np.arange(20, 60), np.arange(0, 60, 2)]
     fit = fit_logistic(np.stack([X, X[::-1]]), y, 1.0, train=parts, standardise=True)
     assert fit.converged.all()
-    assert alive == [0] * 6
+    assert alive == [0, 0]
 
 
 @pytest.mark.slow
