@@ -175,12 +175,12 @@ class _Trial:
                 f"The config.json of {self._spec} calls token {self._image_token} the image's, "
                 "which its processor never writes: the folder's files are of two models."
             )
+        # The image that is asked for alone comes second: some families number a batch's images.
+        prompts, pictures = [prompt + " 1 2 3 4 5 6 7 8", prompt], [half, picture]
+        self._longer = to_model(prepare(description.processor, prompts[:1], pictures[:1]), model)
         self._batch: dict[str, torch.Tensor] = {}
-        longer = prompt + " 1 2 3 4 5 6 7 8"
         with suppress(*CANNOT):  # some processors take no prompts of different length
-            self._batch = to_model(
-                prepare(description.processor, [prompt, longer], [picture, half]), model
-            )
+            self._batch = to_model(prepare(description.processor, prompts, pictures), model)
         self._everything = replace(
             request,
             layers=tuple(range(len(decoder_layers(model)))),
@@ -216,7 +216,7 @@ class _Trial:
         return Certificate(self._request, padding, image, head, None, pads)
 
     def _padding(self, first: Captured) -> float | None:
-        """How far the first image's vectors change in a padded batch, see ``padding`` above."""
+        """How far an image's vectors change in a padded batch, see ``padding`` above."""
         mask = self._batch.get("attention_mask")
         decoder = not is_encoder_decoder(self._model.config)
         if mask is None or (decoder and not mask[:, -1].all()):
@@ -226,9 +226,12 @@ class _Trial:
         except CANNOT as error:
             return None if is_out_of_memory(error) else math.inf
         return max(
-            difference(first.resid_post, padded.resid_post[:1]),
-            *(difference(first.sites[name], padded.sites[name][:1]) for name in first.sites),
-            0.0,
+            difference(ours, wanted)
+            for row, alone in enumerate((self._read(self._longer), first))
+            for ours, wanted in (
+                (padded.resid_post[row : row + 1], alone.resid_post),
+                *((padded.sites[name][row : row + 1], alone.sites[name]) for name in alone.sites),
+            )
         )
 
     def names(self, found: Certificate) -> Certificate:
@@ -261,7 +264,7 @@ class _Trial:
                 continue
             if scored.class_logprob is None:  # another part of the model generates
                 continue
-            off = float((scored.class_logprob[0] - wanted).abs().max())
+            off = float((scored.class_logprob[-1] - wanted).abs().max())
             differences.append(off)
             if off <= self._bound:
                 request = replace(self._request, scoring=scoring)

@@ -18,6 +18,8 @@ from signbridge.errors import ModelError
 
 # Families whose projector takes features of several layers, or patches, joined.
 _JOINED = {"vipllava", "internvl"}
+# Families whose projector takes padding too, and a mask beside it.
+_MASKED = {"aria"}
 
 PER_TOKEN = (
     "input_ids",
@@ -120,7 +122,9 @@ def projector(model: PreTrainedModel) -> nn.Module | None:
     config: Any = model.config
     joined = config.model_type in _JOINED
     width = getattr(_vision_config(config), "hidden_size", None)
-    if found is None or not (joined or _width_in(found) == width):
+    if found is None or config.model_type in _MASKED:
+        return None
+    if not (joined or _width_in(found) == width):
         return None
     return found
 

@@ -80,7 +80,8 @@ def test_a_padded_batch_gives_what_one_plain_pass_an_image_gives(family, asked, 
             torch.testing.assert_close(
                 read.sites["projector"][row], states[0][0, marks].mean(0), rtol=1e-3, atol=1e-4
             )
-        if description.config.model_type != "chameleon":  # it writes images as tokens
+        # Chameleon writes images as tokens; Granite 4 Vision's own functions give no features.
+        if description.config.model_type not in ("chameleon", "granite4_vision"):
             torch.testing.assert_close(
                 read.sites["vision"][row], plain_vision(model, alone), rtol=1e-3, atol=1e-4
             )
