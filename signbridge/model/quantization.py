@@ -7,10 +7,12 @@ al. 2022, arXiv 2208.07339.
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
@@ -25,6 +27,9 @@ from signbridge.runtime.terminal import quiet_transformers
 if TYPE_CHECKING:
     from signbridge.model.description import ModelDescription
 
+# Where a model's own code takes the dtype of a part's weights, unless it looks whether that has a
+# point (Gemma 4).
+_ASKED_DTYPE = re.compile(r"self\.(\w+)\.weight\.dtype(?!\)\.is_floating_point)")
 _BITS = {"nf4": 4.127, "fp4": 4.127}
 COMPRESSED_TENSORS = "compressed-tensors"
 
@@ -271,14 +276,31 @@ def compute_dtype_for(choice: ComputeDtype, device: torch.device | str) -> torch
 
 
 def skipped_modules(skeleton: PreTrainedModel) -> list[str]:
-    """Return the names of the modules that stay as they are: the output embedding.
+    """Return the names of the modules that stay as they are, above all the output embedding.
 
-    This is what ``load_in_4bit=True`` and ``load_in_8bit=True`` do by default, so the model that is
+    That is what ``load_in_4bit=True`` and ``load_in_8bit=True`` do by default, so the model that is
     measured is the one that people run in 4 or 8 bits: the vision tower and the projector are
-    quantised with the decoder.
+    quantised with the decoder. Layers to whose weights' dtype a model casts what enters them (the
+    patch embedding of SigLIP 2 and ERNIE) stay too: in 4 or 8 bits that would round the pixels to
+    whole numbers.
     """
     output = skeleton.get_output_embeddings()
-    return [name for name, module in skeleton.named_modules() if module is output]
+    casting = {
+        f"{name}.{part}".lstrip(".")
+        for name, module in skeleton.named_modules()
+        for part in _parts_whose_dtype_is_asked(type(module))  # type: ignore[arg-type]
+        if isinstance(getattr(module, part, None), nn.Linear)
+    }
+    return [n for n, module in skeleton.named_modules() if module is output or n in casting]
+
+
+@cache
+def _parts_whose_dtype_is_asked(kind: Any) -> frozenset[str]:
+    try:
+        source = inspect.getsource(kind.forward)
+    except (OSError, TypeError):  # no file holds it
+        return frozenset()
+    return frozenset(re.findall(_ASKED_DTYPE, source))
 
 
 def bitsandbytes_config(

@@ -20,6 +20,7 @@ from signbridge.model.quantization import (
     planned_quantization,
     quantized,
     rounds_activations,
+    skipped_modules,
     weight_bytes,
     whole_parts,
 )
@@ -34,6 +35,28 @@ KINDS = {
     "decoder-alone": NF4 | {"llm_int8_skip_modules": ["lm_head", *VISION]},
     "bfloat16": NF4 | {"bnb_4bit_compute_dtype": torch.bfloat16},
 }
+
+
+class Casting(torch.nn.Module):
+    """As SigLIP 2's embeddings; ``other`` is asked with care, as Gemma 4's."""
+
+    def __init__(self):
+        super().__init__()
+        self.proj, self.other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+        self.conv = torch.nn.Conv2d(1, 1, 1)
+
+    def get_output_embeddings(self):
+        return None
+
+    def forward(self, pixels):
+        if (dtype := self.other.weight.dtype).is_floating_point:
+            pixels = pixels.to(dtype)
+        target_dtype = self.proj.weight.dtype
+        return self.proj(self.conv(pixels.to(self.conv.weight.dtype)).to(target_dtype))
+
+
+def test_layers_to_whose_dtype_pixels_are_cast_keep_their_point():
+    assert skipped_modules(Casting()) == ["proj"]
 
 
 @pytest.fixture(scope="module")
