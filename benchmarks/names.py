@@ -60,7 +60,9 @@ def measure(
     from signbridge.model.forward import CaptureRequest, run_batch
     from signbridge.model.load import load_model
     from signbridge.model.prompts import DEFAULT_PROMPT
+    from signbridge.runtime.heap import keep_freed_memory
 
+    keep_freed_memory()  # as the command does
     with tempfile.TemporaryDirectory() as folder:
         model, description = _model(Path(folder), describe_model, load_model)
         dataset: Any = BatchDataset(open_images("sample"), description.processor, DEFAULT_PROMPT)

@@ -195,10 +195,12 @@ def _open_images(config: ExtractConfig) -> Any:
 def _extract(config: ExtractConfig, images: Any) -> list[Path]:
     from signbridge.extraction.extract import run_extraction
     from signbridge.model.description import describe_model
+    from signbridge.runtime.heap import keep_freed_memory
 
     description = describe_model(
         config.model, weights=config.weights, weights_seed=config.weights_seed
     )
+    keep_freed_memory()
     return run_extraction(images, description, config)
 
 

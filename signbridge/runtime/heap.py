@@ -17,8 +17,9 @@ def keep_freed_memory() -> bool:
     itself, glibc returns each to the system, which hands out cleared pages for the next: a fifth to
     two fifths of the time of fits to 7,172 images on a CPU, a tenth of the processor's time of
     ``fit_logistic`` on 4,000 images with 2,048 numbers and 24 classes (1.52 s without, 1.35 s with,
-    half as many page faults). At most a gigabyte that is free stays
-    with the process. It holds for the whole process, so commands call it and functions do not.
+    half as many page faults). A model's pass over prompts on a CPU takes 6 % less, one that keeps
+    its cache for class names 12 %. At most a gigabyte that is free stays with the process. It
+    holds for the whole process, so commands call it and functions do not.
 
     Returns:
         Whether anything was set: not on other C libraries, nor where the user has set
