@@ -28,10 +28,10 @@ class CaptureConfig:
         compute_dtype: dtype of the forward pass; 'auto' is float16 on a GPU, float32 on a CPU, or
             what a 4-bit checkpoint names.
         position: the token whose vector is kept; 'last_generated' needs max_new_tokens above 0.
-        prompt: the question about each image: a text with <image> exactly once, or the name of a
-            bundled question (sign, letter, gesture, describe), put as its chat template has it. A
-            list such as '[sign,letter]' makes a store of each, named OUTPUT-QUESTION, and runs
-            each image once.
+        prompt: the question about each image: a text with <image> exactly once (for each image of
+            a sample of several), or the name of a bundled question (sign, letter, gesture,
+            describe), put as its chat template has it. A list such as '[sign,letter]' makes a
+            store of each, named OUTPUT-QUESTION, and runs each image once.
         max_new_tokens: length of the greedy answer that is stored; 0 asks for no answer.
         forced_choice: store how probable each class name is as the whole answer; 'auto' leaves it
             out, with a note, where the model has no way to write a name.
@@ -145,7 +145,8 @@ class ExtractConfig(CaptureConfig):
         images: 'sample' (bundled), a Kaggle CSV file or a folder with sign_mnist_train.csv and/or
             sign_mnist_test.csv, or a folder of folders of images.
         layout: what each level of folders is, from the outermost: 'class', 'signer/class',
-            'split/signer/class', with * for a level that means nothing; a last part with {class},
+            'split/signer/class', with * for a level that means nothing; 'class/sample' where each
+            folder in a class folder holds the images of one prompt; a last part with {class},
             {signer} or {split} reads file names, as 'hand{signer}_{class}_*'. By default the
             names tell, and what they do not tell is refused.
         model: 'tiny' (bundled), a hub id such as llava-hf/llava-1.5-7b-hf, or a local folder.
@@ -180,6 +181,9 @@ class ExtractConfig(CaptureConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if "sample" not in (self.layout or "").split("/"):
+            for prompt in self.prompts:
+                check_prompt(prompt, 1)
         from signbridge.model.files import check_weights
 
         check_weights(self.weights, self.weights_seed)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from signbridge.errors import ModelError, SignBridgeError, first_line
 from signbridge.extraction.batch_size import BatchLimit
 from signbridge.images import ImageSet
-from signbridge.images.decode import thumbnail
+from signbridge.images.decode import side_by_side, thumbnail
 from signbridge.model.certificate import Certificate, certify
 from signbridge.model.description import ModelDescription
 from signbridge.model.forward import CaptureRequest
@@ -109,17 +109,18 @@ class BatchDataset(Dataset[Any]):
 
     def __getitem__(self, rows: range) -> Batch | SignBridgeError:
         try:
-            pictures = [self.images.load(row) for row in rows]
+            samples = [self.images.load_all(row) for row in rows]
         except SignBridgeError as error:
             return error
         try:
-            inputs = prepare(self._processor, [self.prompt] * len(pictures), pictures)
+            inputs = prepare(self._processor, [self.prompt] * len(samples), samples)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             return ModelError(
                 f"The model's processor cannot prepare {self.images.sample_id[rows.start]} "
                 f"({first_line(error)}): fetch its processor files again, or give another model."
             )
-        return Batch(rows, inputs, [thumbnail(p) for p in pictures] if self.thumbnails else ())
+        small = [thumbnail(side_by_side(sample)) for sample in samples if self.thumbnails]
+        return Batch(rows, inputs, small)
 
 
 class ExtractionDataModule(LightningDataModule):
@@ -210,8 +211,8 @@ class ExtractionDataModule(LightningDataModule):
         known: Certificate | None = None,
     ) -> Certificate:
         """Try a loaded model on the first image of this process, see ``model/certificate.py``."""
-        picture = self._dataset.images.load(self.shards[0].start)
-        return certify(model, description, self._prompts[question], picture, request, known)
+        pictures = self._dataset.images.load_all(self.shards[0].start)
+        return certify(model, description, self._prompts[question], pictures, request, known)
 
     def shared_prefix(
         self,
@@ -222,8 +223,8 @@ class ExtractionDataModule(LightningDataModule):
         pads: bool,
     ) -> tuple[Endings, float]:
         """Try on that image whether the questions can share it, see ``model/questions.py``."""
-        picture = self._dataset.images.load(self.shards[0].start)
-        return shared_prefix(model, description, self._prompts, picture, requests, pads=pads)
+        pictures = self._dataset.images.load_all(self.shards[0].start)
+        return shared_prefix(model, description, self._prompts, pictures, requests, pads=pads)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

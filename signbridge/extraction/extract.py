@@ -26,7 +26,7 @@ from signbridge.model.answers import class_answers
 from signbridge.model.description import ModelDescription
 from signbridge.model.families import is_encoder_decoder
 from signbridge.model.forward import CaptureRequest, cpu_threads_for
-from signbridge.model.processor import answer_context
+from signbridge.model.processor import answer_context, check_images
 from signbridge.model.prompts import borrowed_form, prompt_for_processor, resolve_prompt
 from signbridge.model.quantization import compute_dtype_of, planned_quantization
 from signbridge.model.questions import NotSharedError
@@ -252,8 +252,11 @@ def _planned(
         )
     wanted = resolve_layers(config.layers, description.n_layers)
     (text,) = config.prompts
-    prompt = resolve_prompt(text, description.processor, description.config.model_type)
+    several = images.images_per_sample
+    prompt = resolve_prompt(text, description.processor, description.config.model_type, several)
     asked = prompt_for_processor(prompt, description.processor)
+    if several > 1:
+        check_images(description.spec, description.processor, asked, several)
     words = None
     if config.answers is not None:
         selected = images.classes is not None
@@ -262,7 +265,7 @@ def _planned(
     if config.forced_choice:
         names = words or images.class_names
         try:
-            context = answer_context(description.processor, description.config, asked)
+            context = answer_context(description.processor, description.config, asked, several)
             answers = class_answers(description.processor.tokenizer, context, names)
         except NamesError as error:
             if config.forced_choice != "auto":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,27 @@ def thumbnail(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def checksum_of(checksums: Sequence[str]) -> str:
+    """Return the SHA-256 of a sample: of its one image, or over those of its several."""
+    if len(checksums) == 1:
+        return checksums[0]
+    return hashlib.sha256("".join(checksums).encode()).hexdigest()
+
+
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Return the images of a sample in one row, each as high as the first; one as it is."""
+    if len(images) == 1:
+        return images[0]
+    height = images[0].height
+    row = [one.resize((max(1, one.width * height // one.height), height)) for one in images]
+    whole = Image.new("RGB", (sum(one.width for one in row), height))
+    left = 0
+    for one in row:
+        whole.paste(one, (left, 0))
+        left += one.width
+    return whole
 
 
 def grey_pixels(image: Image.Image) -> NDArray[np.uint8]:

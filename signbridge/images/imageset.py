@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from signbridge.errors import ImagesError
-from signbridge.images.decode import GREY_SIDE, BadImageError, decode, read_image_bytes
+from signbridge.images.decode import (
+    GREY_SIDE,
+    BadImageError,
+    checksum_of,
+    decode,
+    read_image_bytes,
+    side_by_side,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +36,16 @@ class ImageSet:
         sample_id: One id a sample: path relative to the root, or split and 0-based row number.
         label: int64, shape (samples,): index into ``class_names``.
         source_split: ``"train"``, ``"val"``, ``"test"`` or ``""``, as the source says.
-        image_sha256: SHA-256 of the file's bytes, or of the row's 784 bytes.
-        pixels: uint8, shape (samples, 784): the grey 28 × 28 image, row by row, 0 is black.
+        image_sha256: SHA-256 of the file's bytes, or of the row's 784 bytes; of a sample of several
+            images that over theirs.
+        pixels: uint8, shape (samples, 784): the grey 28 × 28 image, row by row, 0 is black; of a
+            sample of several images their mean.
         group: int64, shape (samples,): images that are not independent share a number; numbers are
             consecutive from 0 in order of first appearance.
         group_names: Names of the groups by number, such as those of signers; ``None`` where they
             have none.
         root: Folder that the ids are relative to; ``None`` where ``pixels`` is the image itself.
+        files: Paths of each sample's images, as many of each, where a sample has several.
         seed: Seed of the subsampling.
         classes: The ``classes`` asked for.
         per_class: The ``per_class`` asked for.
@@ -57,6 +67,7 @@ class ImageSet:
     group: NDArray[np.int64]
     group_names: tuple[str, ...] | None = None
     root: Path | None = None
+    files: tuple[tuple[str, ...], ...] | None = None
     seed: int = 42
     classes: int | tuple[str, ...] | None = None
     per_class: int | None = None
@@ -75,27 +86,38 @@ class ImageSet:
         content = [self.class_names, self.sample_id, self.label.tolist(), self.image_sha256]
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
+    @property
+    def images_per_sample(self) -> int:
+        """How many images each sample has, which stand in one prompt."""
+        return len(self.files[0]) if self.files else 1
+
     def load(self, index: int) -> Image.Image:
-        """Return one image in mode RGB, turned upright.
+        """Return one sample's image, or its images in one row; otherwise as :meth:`load_all`."""
+        return side_by_side(self.load_all(index))
+
+    def load_all(self, index: int) -> list[Image.Image]:
+        """Return the images of one sample in mode RGB, turned upright.
 
         Args:
             index: Position in this set.
 
         Returns:
-            The image at its own size (28 × 28 for rows of a CSV).
+            The images at their own sizes (28 × 28 for rows of a CSV).
 
         Raises:
-            ImagesError: The file has vanished or is not the one that was listed.
+            ImagesError: A file has vanished or is not the one that was listed.
         """
         if self.root is None:
             square = self.pixels[index].reshape(GREY_SIDE, GREY_SIDE)
-            return Image.fromarray(square).convert("RGB")
+            return [Image.fromarray(square).convert("RGB")]
         path = self.root / self.sample_id[index]
         try:
-            data = read_image_bytes(path)
-            if hashlib.sha256(data).hexdigest() != self.image_sha256[index]:
+            names = (self.sample_id[index],) if self.files is None else self.files[index]
+            data = [read_image_bytes(path := self.root / name) for name in names]
+            checksums = [hashlib.sha256(one).hexdigest() for one in data]
+            if checksum_of(checksums) != self.image_sha256[index]:
                 raise BadImageError("has changed since it was listed")
-            return decode(data)
+            return [decode(one) for one in data]
         except BadImageError as error:
             raise ImagesError(
                 f"{path} {error}; leave the images alone during a run, then start it again."
@@ -107,6 +129,8 @@ class ImageSet:
         The values are the same wherever the images lie: no path is among them.
         """
         read: dict[str, str | int] = {"layout": self.layout} if self.layout else {}
+        if self.images_per_sample > 1:
+            read["images_per_sample"] = self.images_per_sample
         if self.signers is not None:
             read["signers"] = self.signers
         return {

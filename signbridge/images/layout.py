@@ -2,8 +2,9 @@
 
 A layout is spelt level by level, ``split/signer/class``, from the folder that was given inwards:
 ``*`` stands for a level that means nothing, and a last part with ``{...}`` or a ``*`` among other
-characters for the name of the file, as in ``hand{signer}_{class}_*``. Folders below the last level
-are not looked at.
+characters for the name of the file, as in ``hand{signer}_{class}_*``. Each folder of the level
+``sample`` is one sample, its images in order of their names. Folders below the last level are not
+looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from signbridge.errors import ImagesError
 from signbridge.runtime.words import composed, counted, listed, some
 
 ROLES = ("split", "signer", "class")
+LEVELS = (*ROLES, "sample")
 
 SPLITS = {
     "train": "train",
@@ -85,9 +87,9 @@ class Layout:
         parts = composed(text).strip().strip("/").split("/")
         for part in parts:
             _check_part(part, text)
-        file = parts.pop() if parts[-1] not in (*ROLES, "*") else None
+        file = parts.pop() if parts[-1] not in (*LEVELS, "*") else None
         layout = Layout(tuple(parts), file)
-        bare = [part for part in parts if part in ROLES]
+        bare = [part for part in parts if part in LEVELS]
         if "class" not in layout.roles or len(set(bare)) < len(bare):
             raise ImagesError(
                 f"--layout is {text!r}: name the level of the classes, and each level once, such "
@@ -114,7 +116,7 @@ class Layout:
     @property
     def without_splits(self) -> str:
         """The levels that tell signers and classes: of ``split/signer/class`` the last two."""
-        return "/".join(part for part in self._parts if _roles_of(part) - {"split"})
+        return "/".join(part for part in self._parts if _roles_of(part) - {"split", "sample"})
 
     def where(self, role: str) -> str:
         """Say where a role is read: ``level 2``, ``file name``, or both."""
@@ -154,13 +156,13 @@ class Layout:
 
 
 def _roles_of(part: str) -> set[str]:
-    return {part} if part in ROLES else set(re.findall(r"\{(\w+)\}", part)) & set(ROLES)
+    return {part} if part in LEVELS else set(re.findall(r"\{(\w+)\}", part)) & set(ROLES)
 
 
 def _check_part(part: str, text: str) -> None:
-    if part in (*ROLES, "*"):
+    if part in (*LEVELS, "*"):
         return
-    known = "split, signer, class or *"
+    known = "split, signer, class, sample or *"
     wrong = [name for name in re.findall(r"\{(.*?)\}", part) if name not in ROLES]
     rest = re.sub(r"\{\w+\}", "", part)
     if not part or wrong or "{" in rest or "}" in rest or not ("{" in part or "*" in part):
@@ -178,7 +180,7 @@ def _check_part(part: str, text: str) -> None:
 
 def _compiled(part: str) -> re.Pattern[str]:
     """The regular expression of a level; an unknown part is as short as can be."""
-    if part in ROLES:
+    if part in LEVELS:
         part = f"{{{part}}}"
     pieces = re.split(r"(\{\w+\}|\*)", part)
     return re.compile(

@@ -161,6 +161,7 @@ def open_images(
         group=group,
         group_names=group_names,
         root=found.root,
+        files=None if found.files is None else tuple(found.files[i] for i in order),
         seed=seed,
         classes=classes if classes is None or isinstance(classes, int) else class_names,
         per_class=per_class,

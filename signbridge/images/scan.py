@@ -18,6 +18,7 @@ from signbridge.errors import ImagesError
 from signbridge.images.decode import (
     NO_VALUE_ABOVE_12_BITS,
     BadImageError,
+    checksum_of,
     decode,
     grey_pixels,
     read_image_bytes,
@@ -81,7 +82,12 @@ def scan_files(
             taken[name] += wanted
         if not batch:
             break
-        paths = (found.root / found.sample_id[index] for index in batch)
+        paths = (
+            [found.root / name for name in found.files[index]]
+            if found.files is not None
+            else [found.root / found.sample_id[index]]
+            for index in batch
+        )
         for done, (index, result) in enumerate(zip(batch, _read_all(paths), strict=True), start=1):
             if isinstance(result, str):
                 bad[index] = result
@@ -166,12 +172,24 @@ def check_share(
         )
 
 
-def _read_all(paths: Iterable[Path]) -> Iterator[tuple[str, NDArray[np.uint8], bool] | str]:
+def _read_all(paths: Iterable[list[Path]]) -> Iterator[tuple[str, NDArray[np.uint8], bool] | str]:
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         # Size is checked by decode(); Pillow's other warnings concern metadata that is not used.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield from pool.map(_read, paths)
+        yield from pool.map(_read_sample, paths)
+
+
+def _read_sample(paths: list[Path]) -> tuple[str, NDArray[np.uint8], bool] | str:
+    """What :func:`_read` returns of an image; of several the mean of their grey pixels."""
+    read = [_read(path) for path in paths]
+    good = [one for one in read if not isinstance(one, str)]
+    if len(good) < len(read):
+        number = next(k for k, one in enumerate(read) if isinstance(one, str))
+        return f"{f'({paths[number].name}) ' if len(paths) > 1 else ''}{read[number]}"
+    checksums, pixels, dark = zip(*good, strict=True)
+    mean = pixels[0] if len(pixels) == 1 else np.rint(np.mean(pixels, axis=0)).astype(np.uint8)
+    return checksum_of(checksums), mean, any(dark)
 
 
 def _read(path: Path) -> tuple[str, NDArray[np.uint8], bool] | str:

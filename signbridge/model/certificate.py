@@ -41,7 +41,7 @@ from signbridge.model.forward import (
     run_batch,
     to_model,
 )
-from signbridge.model.processor import prepare
+from signbridge.model.processor import Pictures, as_list, prepare, takes_fewer
 from signbridge.model.quantization import rounds_activations
 
 # What rounding may do: measured as 1e-6 to 1e-5 in float32 on tiny models of 23 families.
@@ -109,33 +109,35 @@ def certify(
     model: Any,
     description: ModelDescription,
     prompt: str,
-    picture: Image.Image,
+    pictures: Pictures,
     request: CaptureRequest,
     known: Certificate | None = None,
 ) -> Certificate:
-    """Try a loaded model on one real image and on that image turned and inverted.
+    """Try a loaded model on the images of one sample and on them turned and inverted.
 
     Args:
         model: the loaded model.
         description: of that model.
         prompt: as :func:`~signbridge.model.prompts.prompt_for_processor` writes it.
-        picture: in mode RGB, an image of the run.
+        pictures: in mode RGB, those of one prompt of the run.
         request: what the run will read.
         known: what was found with another prompt; only the names are tried then.
 
     Raises:
         ModelError: if the stored vectors would not be what they are called: they do not lead to
-            the model's logits, or do not depend on the image; or if the names cannot be scored;
+            the model's logits, or do not depend on each image; or if the names cannot be scored;
             or if the model does not run, since its files are not of one model.
+        SiteError: if a baseline inside the model cannot be read, or does not depend on each image.
     """
-    with _running(description.spec):
-        trial = _Trial(model, description, prompt, picture, request)
+    several = as_list(pictures)
+    with _running(description.spec, len(several)):
+        trial = _Trial(model, description, prompt, several, request)
         found = trial.vectors() if known is None else replace(known, request=request, names=None)
         return found if request.answers is None else trial.names(found)
 
 
 @contextmanager
-def _running(spec: str) -> Iterator[None]:
+def _running(spec: str, images: int) -> Iterator[None]:
     """Say that a model's files do not fit each other, which shows where it stumbles over them."""
     try:
         yield
@@ -144,6 +146,8 @@ def _running(spec: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        if images > 1:
+            raise takes_fewer(spec, images, first_line(error)) from error
         raise ModelError(
             f"{spec} does not run on one image ({first_line(error)}): its config.json, "
             "generation_config.json and processor's files do not fit each other, or this version "
@@ -152,35 +156,38 @@ def _running(spec: str) -> Iterator[None]:
 
 
 class _Trial:
-    """A loaded model and the images that it is tried on, alone and in a padded batch."""
+    """A loaded model and the samples that it is tried on, alone and in a padded batch."""
 
     def __init__(
         self,
         model: Any,
         description: ModelDescription,
         prompt: str,
-        picture: Image.Image,
+        pictures: list[Image.Image],
         request: CaptureRequest,
     ) -> None:
         self._model, self._spec, self._request = model, description.spec, request
         self._image_token = description.image_token_id
         self._bound = rounding(model)
-        half = another_image(picture)
-        self._alone, self._other = (
-            to_model(prepare(description.processor, [prompt], [one]), model)
-            for one in (picture, half)
+        others = [another_image(picture) for picture in pictures]
+        # Samples of several images in which the first, or the last, is another.
+        partly = [[*others[:1], *pictures[1:]], [*pictures[:-1], *others[-1:]]]
+        self._alone, self._other, *self._partly = (
+            to_model(prepare(description.processor, [prompt], [sample]), model)
+            for sample in (pictures, others, *(partly if len(pictures) > 1 else ()))
         )
+        self._images = len(pictures)
         if not (self._alone["input_ids"] == self._image_token).any():
             raise ModelError(
                 f"The config.json of {self._spec} calls token {self._image_token} the image's, "
                 "which its processor never writes: the folder's files are of two models."
             )
         # The image that is asked for alone comes second: some families number a batch's images.
-        prompts, pictures = [prompt + " 1 2 3 4 5 6 7 8", prompt], [half, picture]
-        self._longer = to_model(prepare(description.processor, prompts[:1], pictures[:1]), model)
+        prompts, samples = [prompt + " 1 2 3 4 5 6 7 8", prompt], [others, pictures]
+        self._longer = to_model(prepare(description.processor, prompts[:1], samples[:1]), model)
         self._batch: dict[str, torch.Tensor] = {}
         with suppress(*CANNOT):  # some processors take no prompts of different length
-            self._batch = to_model(prepare(description.processor, prompts, pictures), model)
+            self._batch = to_model(prepare(description.processor, prompts, samples), model)
         self._everything = replace(
             request,
             layers=tuple(range(len(decoder_layers(model)))),
@@ -205,6 +212,13 @@ class _Trial:
         for name in self._request.sites:
             if torch.equal(first.sites[name], second.sites[name]):
                 raise SiteError(name, "it is the same for different images")
+        for inputs in self._partly:
+            other = self._read(inputs)
+            if difference(first.resid_post, other.resid_post) <= self._bound / 10:
+                raise takes_fewer(self._spec, self._images, "not each of them changes its vectors")
+            for name in self._request.sites:
+                if torch.equal(first.sites[name], other.sites[name]):
+                    raise SiteError(name, "not each image of a prompt changes it")
         head = _head_cosine(self._model, self._alone, first)
         if head is not None and head < 0.99:
             raise ModelError(

@@ -172,10 +172,15 @@ def vision_size(model: PreTrainedModel) -> int | None:
     return width if isinstance(width, int) and vision_tower(model) is not None else None
 
 
+def pixels_of(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the processor's tensor of pixels; some families name it after its kind."""
+    return next(value for name, value in inputs.items() if name.startswith("pixel_values"))
+
+
 def class_tokens(model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokens: int) -> int:
     """Return how many of a vision tower's tokens of a tile come before those of its patches."""
     config: Any = model.config
-    side, pixels = getattr(_vision_config(config), "patch_size", None), inputs["pixel_values"]
+    side, pixels = getattr(_vision_config(config), "patch_size", None), pixels_of(inputs)
     side = side[0] if isinstance(side, (list, tuple)) else side
     if not isinstance(side, int) or pixels.ndim < 4:
         return 0
@@ -230,9 +235,10 @@ def followed_by(
 
 
 def tiles_per_image(model: nn.Module, inputs: dict[str, torch.Tensor]) -> list[int] | None:
-    """Return how many tiles each image of the batch was cut into, or None where not known.
+    """Return how many tiles the images of each prompt were cut into, or None where not known.
 
-    LLaVA-NeXT cuts an image into a grid of tiles that depends on its size.
+    LLaVA-NeXT cuts an image into a grid of tiles that depends on its size; its successor
+    LLaVA-OneVision does so in prompts of one image.
     """
     config: Any = getattr(model, "config", None)
     pinpoints = getattr(config, "image_grid_pinpoints", None)
@@ -240,7 +246,12 @@ def tiles_per_image(model: nn.Module, inputs: dict[str, torch.Tensor]) -> list[i
         return None
     from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-    return [
+    sizes, batch = inputs["image_sizes"].tolist(), len(inputs["input_ids"])
+    images = len(sizes) // batch
+    if images > 1 and "batch_num_images" in inputs:
+        return [images] * batch
+    tiles = [
         int(image_size_to_num_patches(size, pinpoints, config.vision_config.image_size))
-        for size in inputs["image_sizes"].tolist()
+        for size in sizes
     ]
+    return [sum(tiles[k : k + images]) for k in range(0, len(tiles), images)]

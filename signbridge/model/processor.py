@@ -236,26 +236,37 @@ def _named_class(file: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def prepare(processor: Any, prompts: Sequence[str], pictures: Sequence[Image.Image]) -> Inputs:
-    """Make the tensors of a batch: one picture a prompt.
+Pictures = Image.Image | Sequence[Image.Image]
+"""What one prompt is about: a picture, or several in their order."""
+
+
+def as_list(pictures: Pictures) -> list[Image.Image]:
+    """Return the pictures of one prompt as a list."""
+    return [pictures] if isinstance(pictures, Image.Image) else list(pictures)
+
+
+def prepare(processor: Any, prompts: Sequence[str], pictures: Sequence[Pictures]) -> Inputs:
+    """Make the tensors of a batch.
 
     Args:
         processor: the model's processor.
         prompts: as :func:`~signbridge.model.prompts.prompt_for_processor` writes them.
-        pictures: one for each prompt, in mode RGB.
+        pictures: those of each prompt, in mode RGB: as many as it has places for.
 
     Returns:
         ``input_ids`` and ``attention_mask``, shape (batch, tokens), ``pixel_values``, and whatever
         else the processor gives, but for the labels that some make for training.
     """
+    of_prompts = [as_list(one) for one in pictures]
     options: dict[str, Any] = {"text": list(prompts), "padding": True, "return_tensors": "pt"}
     with quiet_transformers():
         try:
             # A flat list means one prompt's images to some processors.
-            made = processor(images=[[picture] for picture in pictures], **options)
+            made = processor(images=of_prompts, **options)
         except ValueError:
             try:
-                made = processor(images=list(pictures), **options)  # the only form of some
+                flat = [picture for several in of_prompts for picture in several]
+                made = processor(images=flat, **options)  # the only form of some
             except Exception:  # what they object to is something else, as said before
                 made = None
             if made is None:
@@ -265,7 +276,27 @@ def prepare(processor: Any, prompts: Sequence[str], pictures: Sequence[Image.Ima
     return made
 
 
-def answer_context(processor: Any, config: Any, prompt: str) -> str | None:
+def check_images(spec: str, processor: Any, prompt: str, images: int) -> None:
+    """Refuse a processor that does not take so many images in one prompt.
+
+    Raises:
+        ModelError: names the model, the number, and what the processor objects to.
+    """
+    try:
+        prepare(processor, [prompt], [[_black()] * images])
+    except Exception as error:  # processors object in every way
+        raise takes_fewer(spec, images, first_line(error)) from error
+
+
+def takes_fewer(spec: str, images: int, why: str) -> ModelError:
+    """Say that a model does not take so many images in one prompt."""
+    return ModelError(
+        f"{spec} does not take {images} images in one prompt ({why}): give samples of one image, "
+        "or a model of a family that takes several."
+    )
+
+
+def answer_context(processor: Any, config: Any, prompt: str, images: int = 1) -> str | None:
     """Return the text that an answer follows, as the model sees its end.
 
     Some processors write more behind the prompt (PaliGemma's a line feed).
@@ -274,6 +305,7 @@ def answer_context(processor: Any, config: Any, prompt: str) -> str | None:
         processor: the model's processor.
         config: the model's configuration.
         prompt: as :func:`~signbridge.model.prompts.prompt_for_processor` writes it.
+        images: how many it has places for.
 
     Returns:
         The prompt and what follows it; None for an encoder-decoder, whose answer is a text of its
@@ -286,7 +318,7 @@ def answer_context(processor: Any, config: Any, prompt: str) -> str | None:
         return None
     tokenizer = processor.tokenizer
     own = tokenizer(prompt, add_special_tokens=False)["input_ids"][-3:]
-    seen = prepare(processor, [prompt], [_black()])["input_ids"][0].tolist()
+    seen = prepare(processor, [prompt], [[_black()] * images])["input_ids"][0].tolist()
     if seen[-1] == tokenizer.eos_token_id:
         raise NamesError(
             f"The prompt ends with {tokenizer.eos_token}, behind which no name is an answer (some "

@@ -44,8 +44,8 @@ DEFAULT_PROMPT = _LLAVA.format(TEMPLATES[DEFAULT_TEMPLATE])
 """The default question for a model whose processor has no chat template, and the study's text."""
 
 
-def resolve_prompt(prompt: str, processor: Any, model_type: str = "llava") -> str:
-    """Return the text put to the model, with ``<image>`` once where the image belongs.
+def resolve_prompt(prompt: str, processor: Any, model_type: str = "llava", images: int = 1) -> str:
+    """Return the text put to the model, with ``<image>`` where each image belongs.
 
     Args:
         prompt: such a text itself, which is used as it is, or the name of a bundled question. The
@@ -53,14 +53,15 @@ def resolve_prompt(prompt: str, processor: Any, model_type: str = "llava") -> st
             in its family's published form, which is LLaVA-1.5's for a family not known here.
         processor: the model's processor.
         model_type: the family, as the model's configuration calls it.
+        images: how many images a prompt has.
 
     Raises:
-        ModelError: if the text names the image never or more than once, the name is not known, or
-            the chat template cannot be used.
+        ModelError: if the text names the images more or less often than there are, the name is not
+            known, or the chat template cannot be used.
     """
-    check_prompt(prompt)
+    check_prompt(prompt, images)
     if prompt in TEMPLATES:
-        return _in_turns(TEMPLATES[prompt], processor, model_type)
+        return _in_turns(TEMPLATES[prompt], processor, model_type, images)
     return prompt
 
 
@@ -71,17 +72,24 @@ def borrowed_form(prompt: str, processor: Any, model_type: str) -> bool:
     return prompt in TEMPLATES and not template and model_type not in known
 
 
-def check_prompt(prompt: str) -> None:
-    """Refuse a prompt that is no bundled question's name and does not hold ``<image>`` once.
+def check_prompt(prompt: str, images: int | None = None) -> None:
+    """Refuse a prompt that is no bundled question's name and does not name each image.
+
+    Args:
+        prompt: the prompt.
+        images: how many images it is about; None where that is not known yet.
 
     Raises:
         ModelError: says how often it does.
     """
     count = prompt.count(IMAGE_PLACEHOLDER)
-    if prompt not in TEMPLATES and count != 1:
+    if prompt not in TEMPLATES and count != (images or max(1, count)):
+        where = "exactly once, where the image belongs"
+        if (images or 1) > 1:
+            where = f"{images} times, where the images of a sample belong"
         raise ModelError(
-            f"The prompt {prompt!r} holds {IMAGE_PLACEHOLDER} {count} times: write it exactly "
-            f"once, where the image belongs, or name a bundled question ({', '.join(TEMPLATES)})."
+            f"The prompt {prompt!r} holds {IMAGE_PLACEHOLDER} {count} times: write it {where}, "
+            f"or name a bundled question ({', '.join(TEMPLATES)})."
         )
 
 
@@ -96,46 +104,50 @@ def question_name(prompt: str) -> str:
     """
     if prompt in TEMPLATES:
         return prompt
-    _, _, question = prompt.partition(IMAGE_PLACEHOLDER)
+    _, _, question = prompt.rpartition(IMAGE_PLACEHOLDER)
     words = re.findall("[a-z0-9]+", question.lower())[:4]
     return "-".join([*(word[:12] for word in words), sha256_text(prompt)[:6]])
 
 
 def prompt_for_processor(prompt: str, processor: Any) -> str:
-    """Return ``prompt`` with its one ``<image>`` written as the model's processor wants it.
+    """Return ``prompt`` with each ``<image>`` written as the model's processor wants it.
 
     Args:
         prompt: a text from :func:`resolve_prompt`.
         processor: the model's processor.
 
     Raises:
-        ModelError: if the processor puts the image before the text itself, and the prompt has it
-            elsewhere.
+        ModelError: if the processor puts the images before the text itself, and the prompt has
+            them elsewhere.
     """
     from signbridge.model.processor import image_text  # loads transformers
 
     marks = image_text(processor)
-    if not marks and not prompt.startswith(IMAGE_PLACEHOLDER):
+    places = IMAGE_PLACEHOLDER * prompt.count(IMAGE_PLACEHOLDER)
+    if not marks and not prompt.startswith(places):
         raise ModelError(
             f"{type(processor).__name__} puts the image before the text, so the prompt must begin "
-            f"with {IMAGE_PLACEHOLDER}; it is {prompt!r}."
+            f"with {places}; it is {prompt!r}."
         )
     return prompt.replace(IMAGE_PLACEHOLDER, marks)
 
 
-def _in_turns(question: str, processor: Any, model_type: str) -> str:
+def _in_turns(question: str, processor: Any, model_type: str, images: int) -> str:
     if not getattr(processor, "chat_template", None):
-        return _FORMS.get(model_type, _LLAVA).format(question)
-    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+        places = IMAGE_PLACEHOLDER * images
+        return _FORMS.get(model_type, _LLAVA).format(question).replace(IMAGE_PLACEHOLDER, places)
+    content = [*[{"type": "image"}] * images, {"type": "text", "text": question}]
+    turns = [{"role": "user", "content": content}]
     from signbridge.model.processor import image_text, rendered  # loads transformers
 
     (text,) = rendered(processor, turns)
     token = image_text(processor)
-    if not token or text.count(token) != 1:
+    if not token or text.count(token) != images:
         raise ModelError(
             f"The chat template of {type(processor).__name__} writes the image token "
             f"{str(processor.image_token)!r} {text.count(str(processor.image_token))} times for "
-            f"one image: give --prompt a text with {IMAGE_PLACEHOLDER} instead."
+            f"{'one image' if images == 1 else f'{images} images'}: give --prompt a text with "
+            f"{IMAGE_PLACEHOLDER} instead."
         )
     tokenizer = processor.tokenizer
     start = tokenizer.bos_token

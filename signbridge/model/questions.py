@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -30,7 +29,7 @@ from signbridge.model.forward import (
     run_batch,
     to_model,
 )
-from signbridge.model.processor import prepare
+from signbridge.model.processor import Pictures, as_list, prepare
 from signbridge.model.sites import sites_of
 
 Inputs = dict[str, torch.Tensor]
@@ -174,7 +173,7 @@ def shared_prefix(
     model: Any,
     description: ModelDescription,
     prompts: Sequence[str],
-    picture: Image.Image,
+    pictures: Pictures,
     requests: Sequence[CaptureRequest | None],
     *,
     pads: bool,
@@ -185,7 +184,7 @@ def shared_prefix(
         model: the loaded model.
         description: of that model.
         prompts: two or more, as :func:`~signbridge.model.prompts.prompt_for_processor` writes them.
-        picture: in mode RGB, an image of the run.
+        pictures: in mode RGB, those of one sample of the run.
         requests: what the run will read for each prompt; None for nothing.
         pads: whether a batch may be padded.
 
@@ -202,13 +201,13 @@ def shared_prefix(
     if any(one and one.answers is not None and one.scoring == "forced" for one in requests):
         raise NotSharedError(f"{name} scores class names by the whole prompt alone")
     image_token, processor = description.image_token_id, description.processor
-    pictures = [picture, another_image(picture)][: 2 if pads else 1]
+    several = as_list(pictures)
+    samples = [several, [another_image(picture) for picture in several]][: 2 if pads else 1]
     whole = [
-        to_model(prepare(processor, [prompt] * len(pictures), pictures), model)
-        for prompt in prompts
+        to_model(prepare(processor, [prompt] * len(samples), samples), model) for prompt in prompts
     ]
     endings = _endings(whole, image_token)
-    alone = to_model(prepare(processor, prompts[:1], [picture]), model)
+    alone = to_model(prepare(processor, prompts[:1], [several]), model)
     if _sees_the_question(model, image_token, alone, endings):
         raise NotSharedError(f"what {name} makes of an image depends on the question behind it")
     try:

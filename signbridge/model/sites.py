@@ -26,6 +26,7 @@ from signbridge.model.families import (
     class_tokens,
     decoder_layers,
     image_tokens_enter,
+    pixels_of,
     projector,
     tiles_per_image,
     vision_size,
@@ -121,7 +122,7 @@ class PatchFeatures(Reading):
 
     def _unpacked(self, features: torch.Tensor) -> torch.Tensor:
         """Drop the first axis of features that hold all images' patches in one row."""
-        packed = features.ndim == 3 and len(features) < len(self._inputs["pixel_values"])
+        packed = features.ndim == 3 and len(features) < len(pixels_of(self._inputs))
         return features[0] if packed else features
 
     def _average(

@@ -57,7 +57,7 @@ def test_pieces_of_rows_are_the_rows(start, size, images):
 
 
 class Vanished:
-    def load(self, row):
+    def load_all(self, row):
         raise ImagesError(f"image {row} has vanished")
 
 

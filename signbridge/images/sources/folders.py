@@ -29,6 +29,7 @@ from signbridge.runtime.words import composed, counted, listed, some
 WHAT = "a folder of class folders"
 
 _PLAIN = Asked()
+_Row = tuple[str, str, str, tuple[str, ...]]  # split, class, signer, path
 
 # How file names number people, as in hand1_a_bot.jpeg; single letters may number anything.
 _SIGNER_IN_NAME = re.compile(
@@ -165,7 +166,7 @@ def _not_looked_at(layout: Layout, folders: Sequence[tuple[str, ...]]) -> str:
 
 def _fill(found: Candidates, walk: _Walk, layout: Layout, paths: Sequence[tuple[str, ...]]) -> None:
     """Read each path by the layout and bring the images into their order."""
-    rows: list[tuple[str, str, str, tuple[str, ...]]] = []  # split, class, signer, path
+    rows: list[_Row] = []
     without: dict[str, list[tuple[dict[str, str], tuple[str, ...]]]] = defaultdict(list)
     wanted = layout.roles - {"split"}
     misnamed = []
@@ -177,7 +178,8 @@ def _fill(found: Candidates, walk: _Walk, layout: Layout, paths: Sequence[tuple[
             row = fields.get("split", ""), fields["class"], fields.get("signer", "")
             rows.append((*row, path))
         elif wanted & fields.keys():
-            missing = "signer" if "class" in fields else "class"
+            inwards = ("class", "signer", "sample")
+            missing = next(role for role in inwards if role in wanted - fields.keys())
             raise ImagesError(
                 f"{'/'.join(path)} in {walk.root} has no {missing} folder, as {layout} asks for; "
                 f"move it into one or say with --layout where the {missing} is named."
@@ -203,6 +205,8 @@ def _fill(found: Candidates, walk: _Walk, layout: Layout, paths: Sequence[tuple[
     order = list(dict.fromkeys(SPLITS.values()))
     # Without a split, "" has no place in that order; a layout gives all images one or none.
     rows.sort(key=lambda row: (order.index(row[0]) if row[0] else 0, row[1], row[3]))
+    if "sample" in layout.roles:
+        rows = _by_sample(found, walk.root, layout, rows)
     found.sample_id = ["/".join(row[3]) for row in rows]
     found.source_split, found.label = [row[0] for row in rows], [row[1] for row in rows]
     found.signer = [row[2] for row in rows] if "signer" in layout.roles else None
@@ -213,6 +217,24 @@ def _fill(found: Candidates, walk: _Walk, layout: Layout, paths: Sequence[tuple[
         {role: set(values) for role, values in names.items()},
         f"; the classes of {listed(named)} by the beginning of the file name" if named else "",
     )
+
+
+def _by_sample(found: Candidates, root: Path, layout: Layout, rows: list[_Row]) -> list[_Row]:
+    """One row a sample, its path that of its folder; the paths of its images go to ``found``."""
+    depth = layout.levels.index("sample") + 1
+    samples: dict[_Row, list[str]] = defaultdict(list)
+    for split, label, signer, path in rows:
+        samples[split, label, signer, path[:depth]].append("/".join(path))
+    found.files = [tuple(files) for files in samples.values()]
+    most = max(found.files, key=len, default=())
+    for (*_, path), files in samples.items():
+        if len(files) < len(most):
+            raise ImagesError(
+                f"{'/'.join(path)} in {root} holds {counted(len(files), 'image')}, but "
+                f"{'/'.join(PurePosixPath(most[0]).parts[:depth])} {len(most)}; every sample of "
+                f"--layout {layout} has as many images as the others."
+            )
+    return list(samples)
 
 
 def _check_images(root: Path, found: Candidates, walk: _Walk) -> None:

@@ -34,6 +34,8 @@ class Candidates:
         source_split: The source's own part, or ``""``.
         pixels: uint8 (samples, 784) where the source is a table of pixels, else ``None``.
         root: Folder of the files, else ``None``.
+        files: Paths of each sample's images, where a sample is a folder of several; else ``None``,
+            and the sample's id is its path.
         signer: Signer of each sample, where the folders or file names tell it, else ``None``.
         layout: In one line what was read where; empty for sources without levels.
         grouping: The levels that tell the signers, as the provenance names them.
@@ -47,6 +49,7 @@ class Candidates:
     source_split: list[str] = field(default_factory=list)
     pixels: NDArray[np.uint8] | None = None
     root: Path | None = None
+    files: list[tuple[str, ...]] | None = None
     signer: list[str] | None = None
     layout: str = ""
     grouping: str = ""

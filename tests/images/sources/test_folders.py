@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from signbridge.errors import ImagesError
 from signbridge.images import open_images
+from signbridge.images.decode import grey_pixels
 from signbridge.images.groups import groups_by_pattern
 from signbridge.images.sources import Asked, folders
 
@@ -306,7 +308,7 @@ def test_names_are_composed_and_files_open_by_the_names_they_have(
     [
         (Asked("class/class"), "name the level of the classes, and each level once"),
         (Asked("signer"), "name the level of the classes"),
-        (Asked("person/class"), "'person' is no level; give split, signer, class or *"),
+        (Asked("person/class"), "'person' is no level; give split, signer, class, sample or *"),
         (Asked("{person}_{class}"), r"\{person\} is no level"),
         (Asked("{class}*"), "nothing stands between two unknown parts"),
         (Asked("{class}_{class}"), "one is named twice"),
@@ -347,3 +349,60 @@ def test_signers_that_nothing_names_are_refused(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/1.png", "b/1.png")
     with pytest.raises(ImagesError, match="name no signers: they are read as class"):
         folders.read(root, Asked(groups="signer"))
+
+
+def test_a_folder_of_images_is_one_sample(tmp_path: Path, write_image: Writer) -> None:
+    root = tmp_path / "pairs"
+    for name in (
+        "a/s1/2.png",
+        "a/s1/1.png",
+        "a/s2/x.png",
+        "a/s2/y.png",
+        "b/s1/1.png",
+        "b/s1/2.png",
+    ):
+        write_image(root / name)
+    images = open_images(root, layout="class/sample", groups="none")
+    assert images.sample_id == ["a/s1", "a/s2", "b/s1"]
+    assert [images.class_names[k] for k in images.label] == ["a", "a", "b"]
+    assert images.files is not None
+    assert images.files[0] == ("a/s1/1.png", "a/s1/2.png")  # in order of their names
+    assert images.images_per_sample == images.describe()["images_per_sample"] == 2
+    first, second = images.load_all(0)
+    assert first.tobytes() == Image.open(root / "a/s1/1.png").tobytes()
+    assert images.load(0).size == (first.width + second.width, first.height)
+    greys = [grey_pixels(one).astype(float) for one in (first, second)]
+    assert abs(images.pixels[0] - sum(greys) / 2).max() <= 0.5
+    assert len({*images.image_sha256}) == 3
+    write_image(root / "a/s1/2.png", (5, 5))
+    with pytest.raises(ImagesError, match=r"2\.png has changed since it was listed"):
+        images.load_all(0)
+
+
+def test_samples_have_as_many_images_each(tmp_path: Path) -> None:
+    root = touch(tmp_path / "pairs", "a/s1/1.png", "a/s1/2.png", "b/s1/1.png")
+    says = r"b/s1 in .* holds 1 image, but a/s1 2; every sample .* as many images"
+    with pytest.raises(ImagesError, match=says):
+        folders.read(root, Asked("class/sample"))
+    touch(root, "b/1.png")
+    with pytest.raises(ImagesError, match=r"b/1\.png in .* has no sample folder"):
+        folders.read(root, Asked("class/sample"))
+
+
+def test_an_unusable_image_makes_its_sample_unusable(tmp_path: Path, write_image: Writer) -> None:
+    root = tmp_path / "pairs"
+    for name in (
+        "a/s1/1.png",
+        "a/s1/2.png",
+        "a/s2/1.png",
+        "a/s2/2.png",
+        "b/s1/1.png",
+        "b/s1/2.png",
+    ):
+        write_image(root / name)
+    (root / "a/s2/2.png").write_bytes(b"no image")
+    images = open_images(root, layout="class/sample", groups="none")
+    assert images.sample_id == ["a/s1", "b/s1"]
+    ((name, reason),) = images.skipped
+    assert name == "a/s2"
+    assert reason.startswith("(2.png) ")
