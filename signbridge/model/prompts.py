@@ -104,9 +104,10 @@ def question_name(prompt: str) -> str:
     """
     if prompt in TEMPLATES:
         return prompt
-    _, _, question = prompt.rpartition(IMAGE_PLACEHOLDER)
-    words = re.findall("[a-z0-9]+", question.lower())[:4]
-    return "-".join([*(word[:12] for word in words), sha256_text(prompt)[:6]])
+    before, _, behind = prompt.lower().rpartition(IMAGE_PLACEHOLDER)
+    texts = [re.sub("user:|assistant:", "", text) for text in (behind, before)]
+    words = re.findall("[a-z0-9]+", texts[0]) or re.findall("[a-z0-9]+", texts[1])
+    return "-".join([*(word[:12] for word in words[:4]), sha256_text(prompt)[:6]])
 
 
 def prompt_for_processor(prompt: str, processor: Any) -> str:
