@@ -42,15 +42,15 @@ BARS = {
     "write shards / numpy.save": 0.8,
     "read layers / numpy.memmap": 0.7,
 }
-WHOLE = ("write: shards", "write: consolidate")
+WHOLE = ("write: store",)
 RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "write shards / numpy.save": (("write: shards",), "write: numpy.save"),
     "write shards, one thread / numpy.save": (
         ("write: shards, one thread",),
         "write: numpy.save again",
     ),
-    "write shards and consolidate / numpy.save": (WHOLE, "write: numpy.save"),
-    "write shards and consolidate / SQLite": (WHOLE, "write: SQLite"),
+    "write the store / numpy.save": (WHOLE, "write: numpy.save"),
+    "write the store / SQLite": (WHOLE, "write: SQLite"),
     "read layers / numpy.memmap": (("layers: read",), "layers: memmap"),
     "read layers / SQLite": (("layers: read",), "layers: sqlite"),
     "read layers, unchecked / numpy.memmap": (("layers: unchecked",), "layers: memmap"),
@@ -99,6 +99,7 @@ class Bench:
         self.samples, self.spec = table(n), StoreSpec(tuple(range(layers)), hidden)
         self.bytes = n * layers * hidden * 2
         self.order = rng.permutation(-(-n // BLOCK))
+        self.after = (0.0, 0.0)  # the last shard of a store: seconds, processor seconds
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -111,9 +112,9 @@ class Bench:
                 os.fsync(file.fileno())
 
     def remove(self, pattern: str) -> None:
-        """Remove files."""
+        """Remove files and folders."""
         for path in self.folder.glob(pattern):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def sqlite_write(self) -> None:
         """A BLOB per sample and layer, one transaction per shard."""
@@ -132,8 +133,19 @@ class Bench:
                 base.commit()
 
     def open_writer(self) -> StoreWriter:
-        """Our writer, before its first shard."""
-        return StoreWriter(self.folder / "store.h5", self.spec, self.samples, {"model": "bench"})
+        """A writer of shards alone, before its first."""
+        facts = {"model": "bench"}
+        path = self.folder / "shards.h5"
+        return StoreWriter(path, self.spec, self.samples, facts, keep_shards=True)
+
+    def write_store(self) -> None:
+        """Our store, whose one file grows while shards are written."""
+        facts = {"model": "bench"}
+        with StoreWriter(self.folder / "store.h5", self.spec, self.samples, facts) as writer:
+            self.write_shards(writer)
+            began = time.perf_counter(), time.process_time()
+            writer.consolidate()
+            self.after = time.perf_counter() - began[0], time.process_time() - began[1]
 
     def write_shards(self, writer: StoreWriter) -> None:
         """Our shards: checked, written, fsynced, hashed and recorded."""
@@ -243,7 +255,7 @@ def repeat(bench: Bench, times: Times) -> None:
             bench.remove(undo)
         times.setdefault(name, []).append(timed(function))
 
-    shards = "store.h5.parts/shard-*"
+    shards = "shards.h5.parts/shard-*"
     note("write: numpy.save", bench.numpy_save, "*.npy")
     bench.remove("*.npy")
     with bench.open_writer() as writer:
@@ -254,7 +266,9 @@ def repeat(bench: Bench, times: Times) -> None:
         note("write: shards, one thread", lambda: bench.write_shards(writer), shards)
         note("write: SHA-256 alone", bench.hash_all)
         note("write: resume check", writer.pending)
-        note("write: consolidate", writer.consolidate)
+    bench.remove("shards.h5.parts")
+    note("write: store", bench.write_store)
+    times.setdefault("write: store, after its last shard", []).append(bench.after)
     note("write: SQLite", bench.sqlite_write, "peer.sqlite")
     bench.memmap_write()
     for kind in ("layers", "epoch"):

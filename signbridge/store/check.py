@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -159,20 +159,26 @@ def _differences(place: str, stored: Any, found: Any) -> Iterator[Problem]:
                 yield Problem(f"attribute '{name}' of {shown}", what)
 
 
-def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -> Iterator[Problem]:
+def full_problems(
+    h5: h5py.File,
+    path: Path,
+    progress: Progress | None = None,
+    known: Collection[str] = (),
+) -> Iterator[Problem]:
     """Check every value against its checksum, and what must hold between the values.
 
     Args:
         h5: The open store.
         path: Its path.
         progress: Called with blocks done and blocks to do.
+        known: Variables whose values were compared with their checksums already.
     """
     described = structure(h5)
     problems = quick_problems(h5, path, described)
     yield from problems
     if problems:  # sizes cannot be relied upon
         return
-    tables = dict(_tables(h5[CHECKSUMS]))
+    tables = {name: table for name, table in _tables(h5[CHECKSUMS]) if name not in known}
     done, total = 0, sum(table.size for table in tables.values())
     values: dict[str, Any] = {}
     with ThreadPoolExecutor(max_workers=2) as pool:  # reading and hashing at the same time
@@ -182,7 +188,7 @@ def full_problems(h5: h5py.File, path: Path, progress: Progress | None = None) -
             dataset = h5[name]
             for where in np.ndindex(checksums.shape):
                 label, block = _read_block(dataset, name, rows, where)
-                waiting.append((label, pool.submit(_block_problem, block, checksums[where])))
+                waiting.append((label, pool.submit(block_problem, block, checksums[where])))
                 if not isinstance(block, Exception) and name in SMALL:
                     values.setdefault(name, []).extend(block)
                 while len(waiting) > 8:
@@ -217,7 +223,8 @@ def _coverage_problems(
             yield Problem(f"{CHECKSUMS}/{path}", "does not cover all values")
 
 
-def _block_problem(block: Values | Exception, checksum: bytes) -> str | None:
+def block_problem(block: Values | Exception, checksum: bytes) -> str | None:
+    """What is wrong with a block of values, or the error that reading it gave."""
     if isinstance(block, Exception):
         return f"cannot be read ({first_line(block)})"
     if block_sha256(block).encode() != bytes(checksum):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +19,7 @@ from signbridge.errors import StoreError, first_line
 from signbridge.runtime.files import canonical_json, temporary_name
 from signbridge.runtime.progress import Progress, StageProgress, stage
 from signbridge.store import files, hdf
-from signbridge.store.check import full_problems
+from signbridge.store.check import block_problem, full_problems
 from signbridge.store.checksums import STRUCTURE, ChecksumTable, content_sha256, structure
 from signbridge.store.guarded import GuardedFile, Opener, new_hdf5
 from signbridge.store.output import refuse_link
@@ -39,6 +41,9 @@ from signbridge.store.schema import (
     block_edges,
 )
 from signbridge.store.shards import shard_space
+
+# Written before the disk is waited for and read back.
+_READ_BACK_BYTES = 64 << 20
 
 
 class RowSource(Protocol):
@@ -98,103 +103,219 @@ def publish_store(
         path: The store's file.
         content: What goes into it.
         opener: Opens the file to write; replaced in tests.
-        progress: Told how far writing and verifying have come.
+        progress: Told how far writing has come.
         finished: What an error of the system is to say of what was finished before.
 
     Raises:
         StoreError: If there is not enough room, the system refuses, the source finds its rows
             damaged, or the written file does not verify.
     """
-    temporary = temporary_name(path)
-    try:
-        with files.clear_errors(path, finished=finished):
-            refuse_link(path)
-            if not content.shards:
-                n_classes = len(content.samples.class_names)
-                needed = shard_space(content.spec, len(content.samples), n_classes)
-                files.check_space(path, needed)
-            _write_store_file(temporary, content, opener, stage(progress, "making the file"))
-            _verify(temporary, path, stage(progress, "verifying the file"))
-            files.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    with files.clear_errors(path, finished=finished), StoreFile(path, content, opener) as file:
+        file.add(len(content.samples), stage(progress, "making the file"))
+        file.publish(stage(progress, "verifying the file"))
 
 
-def _write_store_file(
-    target: Path,
-    content: Content,
-    opener: Opener | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Write a complete store to ``target``, which must not exist, and fsync it.
+class StoreFile:
+    """A store in the making, under a temporary name; nothing is left of it unless it is published.
 
-    Memory stays bounded: one block of rows at a time. On any error ``target`` is removed.
+    Rows are added in order. What was added is read back from the disk and compared at once, so that
+    little is left to do at the end, however large the store. Memory stays bounded: two blocks of
+    rows at a time. As a context manager it discards on leaving what was not published.
 
     Args:
-        target: The file.
-        content: What goes into it.
-        opener: Opens it; replaced in tests.
-        progress: Called with samples done and samples to do.
+        path: The store's file, which stays what it was until the end.
+        content: What goes into it; its ``info`` may change until the end.
+        opener: Opens the file to write; replaced in tests.
 
     Raises:
-        OSError: If the system refuses to write.
-        StoreError: If the source finds its rows damaged.
+        OSError: If the system refuses to write, here and in every method.
+        StoreError: If there is not enough room.
     """
-    with new_hdf5(target, opener) as (h5, file):
-        _fill(h5, content, file, progress)
 
+    def __init__(self, path: Path, content: Content, opener: Opener | None = None) -> None:
+        refuse_link(path)
+        if not content.shards:
+            n_classes = len(content.samples.class_names)
+            files.check_space(path, shard_space(content.spec, len(content.samples), n_classes))
+        self._path, self._content = path, content
+        self._temporary = temporary_name(path)
+        self._open = ExitStack()
+        self._blocks = 0  # that were added
+        try:
+            opened = self._open.enter_context(new_hdf5(self._temporary, opener))
+            self._h5, self._file = opened
+            threads = max(1, min(4, os.cpu_count() or 1))
+            self._pool = self._open.enter_context(ThreadPoolExecutor(threads))
+            self._begin()
+        except BaseException:
+            self._open.__exit__(*sys.exc_info())
+            raise
 
-def _verify(temporary: Path, path: Path, progress: Progress | None) -> None:
-    """Check every value of a file just written, before it takes its place at ``path``."""
-    try:
-        with suppress(OSError), temporary.open("rb") as file:
-            files.let_go(file.fileno())  # so that the disk is read, not what the system still holds
-        with hdf.open_hdf5(temporary) as h5:
-            problem: object = next(full_problems(h5, temporary, progress), None)
-    except hdf.DAMAGE as error:
-        problem = first_line(error)
-    if problem is not None:
-        raise StoreError(
-            f"The file written for {path} does not verify ({problem}), so it was discarded: check "
-            "disk and memory, then run the same command again."
-        )
+    def _begin(self) -> None:
+        h5, content = self._h5, self._content
+        h5.attrs["format"] = FORMAT
+        named = content.samples.group_names is not None
+        # What the file holds, so that who knows no later version reads it without a warning.
+        version = "1.2" if content.spec.thumbnails else "1.1" if named else "1.0"
+        h5.attrs["format_version"] = version
+        h5.attrs["complete"] = np.int8(0)
+        for key, value in content.provenance.items():
+            h5.attrs[key] = hdf.attribute_value(value)
+        h5.attrs["provenance_keys"] = hdf.attribute_value(sorted(content.provenance))
+        h5.attrs["provenance_sha256"] = provenance_sha256(content.provenance)
 
+        about = (LAYER_VARIABLE, CLASS_VARIABLE, *([GROUP_VARIABLE] if named else []))
+        variables = (*about, *SAMPLE_VARIABLES, *content.spec.captured)
+        for variable in variables:
+            layout = _virtual_layout(variable, content)
+            hdf.create_variable(h5, variable, content.shape(variable), layout)
+        hdf.create_dimensions(h5, content.sizes())
+        hdf.attach_dimensions(h5, variables)
+        self._tables = {v.name: _table(v, content.shape(v), self._pool) for v in variables}
+        # Opening them again is slow.
+        self._datasets = {v.name: h5[v.name] for v in content.spec.captured}
+        _put_known(h5, self._tables, content, self._file)
 
-def _fill(h5: h5py.File, content: Content, file: GuardedFile, progress: Progress | None) -> None:
-    h5.attrs["format"] = FORMAT
-    named = content.samples.group_names is not None
-    # What the file holds, so that who knows no later version reads it without a warning.
-    h5.attrs["format_version"] = "1.2" if content.spec.thumbnails else "1.1" if named else "1.0"
-    h5.attrs["complete"] = np.int8(0)
-    for key, value in content.provenance.items():
-        h5.attrs[key] = hdf.attribute_value(value)
-    h5.attrs["provenance_keys"] = hdf.attribute_value(sorted(content.provenance))
-    h5.attrs["provenance_sha256"] = provenance_sha256(content.provenance)
+    def add(
+        self,
+        stop: int,
+        progress: Progress | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Add the whole blocks of rows before ``stop``, and read back what lies in chunks.
 
-    captured = content.spec.captured
-    about = (LAYER_VARIABLE, CLASS_VARIABLE, *([GROUP_VARIABLE] if named else []))
-    variables = (*about, *SAMPLE_VARIABLES, *captured)
-    for variable in variables:
-        layout = _virtual_layout(variable, content)
-        hdf.create_variable(h5, variable, content.shape(variable), layout)
-    hdf.create_dimensions(h5, content.sizes())
-    hdf.attach_dimensions(h5, variables)
+        Args:
+            stop: The source has the rows before this one.
+            progress: Called with samples done and samples to do.
+            is_wanted: Asked before each block whether to go on.
 
-    with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
-        tables = {v.name: _table(v, content.shape(v), pool) for v in variables}
-        _put_known(h5, tables, content, file)
-        _put_captured(h5, tables, content, file, progress)
+        Raises:
+            StoreError: If the source finds its rows damaged, or what the disk holds is not what was
+                written.
+        """
+        samples = len(self._content.samples)
+        edges = list(block_edges(samples, CHUNK_ROWS))
+        written: list[_Written] = []
+        size = 0
+        for start, end in edges[self._blocks :]:
+            if end > stop or not is_wanted():
+                break
+            for written_now in self._add_block(self._blocks, start, end):
+                written.append(written_now)
+                size += written_now.size
+            self._blocks += 1
+            if size >= _READ_BACK_BYTES:
+                self._read_back(written)
+                written, size = [], 0
+            if progress:
+                progress(end, samples)
+        self._read_back(written)
+
+    def _add_block(self, block: int, start: int, stop: int) -> Iterator[_Written]:
+        content = self._content
+        for variable in content.spec.captured:
+            layers = range(len(content.spec.layers)) if variable.has_layers else (None,)
+            dataset = self._datasets[variable.name]
+            for layer in layers:
+                values = content.source.rows(variable, start, stop, layer)
+                where = (block,) if layer is None else (block, layer)
+                sha256 = self._tables[variable.name].add(where, values)
+                if not (content.shards and variable.is_feature):
+                    hdf.put_rows(dataset, start, values, layer)
+                self._file.raise_error()
+                if dataset.chunks is not None and isinstance(values, np.ndarray):
+                    place = (start,) if layer is None else (start, layer)
+                    yield _Written(variable.name, place, values.shape, values.nbytes, sha256)
+
+    def _read_back(self, written: Sequence[_Written]) -> None:
+        """Compare the disk's bytes with the checksums of what was to be written."""
+        if not written:
+            return
+        self._file.sync()  # and let go, so that the disk is read, not what the system still holds
+        checked = []
+        for piece in written:
+            dataset = self._datasets[piece.variable]
+            offset = (*piece.place, *[0] * (dataset.ndim - len(piece.place)))
+            data = np.frombuffer(dataset.id.read_direct_chunk(offset)[1], dataset.dtype)
+            values = data[: math.prod(piece.shape)].reshape(piece.shape)
+            sha256 = piece.sha256.result().encode()
+            checked.append((piece, self._pool.submit(block_problem, values, sha256)))
+            self._file.raise_error()
+        for piece, problem in checked:
+            if problem.result() is not None:
+                where = f"{piece.variable}, row {piece.place[0]} and further: {problem.result()}"
+                raise self._does_not_verify(where)
+
+    def publish(self, progress: Progress | None = None) -> None:
+        """Write what is known only at the end, check what is not yet, and give it its name.
+
+        Args:
+            progress: Called with blocks checked and blocks to check.
+
+        Raises:
+            StoreError: If the written file does not verify.
+        """
+        h5, content, tables = self._h5, self._content, self._tables
         hdf.write_info(h5, content.info)
         _write_shard_list(h5, content.shards)
         for name in (INFO, SHARDS):
             for key, dataset in h5.get(name, {}).items():
                 path = f"{name}/{key}"
-                tables[path] = ChecksumTable((1,), max(1, dataset.size), pool)
+                tables[path] = ChecksumTable((1,), max(1, dataset.size), self._pool)
                 tables[path].add((0,), hdf.whole(dataset))
         _write_checksums(h5, tables)
-    h5.attrs["complete"] = np.int8(1)  # last
+        h5.attrs["complete"] = np.int8(1)  # last
+        self._datasets.clear()
+        self._open.close()
+        try:
+            self._verify(progress)
+            files.replace(self._temporary, self._path)
+        except BaseException:
+            with suppress(OSError):
+                self._temporary.unlink()
+            raise
+
+    def _verify(self, progress: Progress | None) -> None:
+        """Check the file as a reader finds it, but for the values that were read back before."""
+        try:
+            with suppress(OSError), self._temporary.open("rb") as file:
+                files.let_go(file.fileno())
+            with hdf.open_hdf5(self._temporary) as h5:
+                known = {name for name, item in h5.items() if getattr(item, "chunks", None)}
+                problem: object = next(full_problems(h5, self._temporary, progress, known), None)
+        except hdf.DAMAGE as error:
+            problem = first_line(error)
+        if problem is not None:
+            raise self._does_not_verify(problem)
+
+    def _does_not_verify(self, problem: object) -> StoreError:
+        return StoreError(
+            f"The file written for {self._path} does not verify ({problem}), so it was discarded: "
+            "check disk and memory, then run the same command again."
+        )
+
+    def __enter__(self) -> StoreFile:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Discard what was not published."""
+        error = error or _Discarded()
+        self._open.__exit__(type(error), error, None)
+
+
+class _Discarded(Exception):  # noqa: N818  (no error, but takes the way of one)
+    """Ends a file in the making."""
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A chunk that was written."""
+
+    variable: str
+    place: tuple[int, ...]  # its first row, and its position along the layers
+    shape: tuple[int, ...]
+    size: int  # bytes
+    sha256: Future[str]
 
 
 def _table(variable: Variable, shape: tuple[int, ...], pool: ThreadPoolExecutor) -> ChecksumTable:
@@ -218,33 +339,6 @@ def _put_known(
             hdf.put_rows(h5[variable.name], start, values[start:stop])
             tables[variable.name].add((block,), values[start:stop])
             file.raise_error()
-
-
-def _put_captured(
-    h5: h5py.File,
-    tables: Mapping[str, ChecksumTable],
-    content: Content,
-    file: GuardedFile,
-    progress: Progress | None,
-) -> None:
-    before: list[Future[str]] = []
-    datasets = {v.name: h5[v.name] for v in content.spec.captured}  # opening them again is slow
-    for block, (start, stop) in enumerate(block_edges(len(content.samples), CHUNK_ROWS)):
-        hashing: list[Future[str]] = []
-        for variable in content.spec.captured:
-            layers = range(len(content.spec.layers)) if variable.has_layers else (None,)
-            for layer in layers:
-                values = content.source.rows(variable, start, stop, layer)
-                where = (block,) if layer is None else (block, layer)
-                hashing.append(tables[variable.name].add(where, values))
-                if not (content.shards and variable.is_feature):
-                    hdf.put_rows(datasets[variable.name], start, values, layer)
-                file.raise_error()
-        for future in before:  # at most two blocks wait in memory to be hashed
-            future.result()
-        before = hashing
-        if progress:
-            progress(stop, len(content.samples))
 
 
 def _virtual_layout(variable: Variable, content: Content) -> h5py.VirtualLayout | None:

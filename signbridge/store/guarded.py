@@ -175,6 +175,20 @@ class GuardedFile(io.RawIOBase):
         if self.error is not None:
             raise self.error
 
+    def sync(self) -> None:
+        """Fsync, and let go of what was written, so that the disk is read next.
+
+        Raises:
+            OSError: The first error met, if there was one.
+        """
+        self.raise_error()
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self.error = error
+            raise
+        let_go(self._file.fileno())
+
     def finish(self) -> None:
         """Fsync and close.
 

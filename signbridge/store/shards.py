@@ -290,8 +290,9 @@ class ShardRows:
                     raise self._damaged(shard)
                 path = self._parts.shard_path(shard.index)
                 self._files[number] = open_plain(path)
-                if number + 1 < len(self._shards):
-                    self._verification(number + 1)
+                following = number + 1
+                if following < len(self._shards) and self._parts.record(self._shards[following]):
+                    self._verification(following)
             self._datasets[number, name] = self._files[number][name]
         return self._datasets[number, name]
 

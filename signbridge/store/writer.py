@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from signbridge.errors import StoreError
-from signbridge.runtime.progress import StageProgress, stage
+from signbridge.runtime.progress import Progress, StageProgress, stage
 from signbridge.store import files
-from signbridge.store.final import Content, ShardFile, publish_store
+from signbridge.store.final import Content, ShardFile, StoreFile, publish_store
 from signbridge.store.guarded import Opener
 from signbridge.store.leftovers import unfinished
 from signbridge.store.output import is_store, refuse_link, refuse_what_is_no_store
@@ -80,8 +82,11 @@ class StoreWriter:
         self._progress = progress
         self._parts = Parts(self.path)
         self._shards: list[Shard] = []
+        self._growing: _Growing | None = None
         with files.clear_errors(self.path):
             self._begin(shard_size, overwrite)
+        if rank == 0 and not keep_shards and self.shards:
+            self._growing = _Growing(self)
 
     def _begin(self, shard_size: int, overwrite: bool) -> None:
         if self.rank != 0:
@@ -264,6 +269,8 @@ class StoreWriter:
         checked = checked_shard(shard, data, self.spec, len(self.samples.class_names))
         with files.clear_errors(self._parts.folder, finished=_KEPT):
             write_shard_file(self._parts, shard, checked, self.spec, self.samples, self._opener)
+        if self._growing is not None:
+            self._growing.go_on()
 
     _opener: Opener | None = None  # replaced in tests
 
@@ -287,21 +294,27 @@ class StoreWriter:
             return self.path
         keep = self.keep_shards if keep_shards is None else keep_shards
         self._require_all()
-        source = ShardRows(self._parts, self._shards)
-        try:
-            shards = self._shard_files() if keep else ()
-            publish_store(
-                self.path,
-                Content(self.spec, self.samples, self.provenance, self.info, source, shards),
-                opener=self._opener,
-                progress=self._progress,
-                finished=_KEPT,
-            )
-        finally:
-            source.close()
+        growing = self._growing
+        if keep or growing is None or not growing.publish():
+            self._close_growing()
+            source = ShardRows(self._parts, self._shards)
+            try:
+                content = self._content(source, self._shard_files() if keep else ())
+                publish_store(
+                    self.path,
+                    content,
+                    opener=self._opener,
+                    progress=self._progress,
+                    finished=_KEPT,
+                )
+            finally:
+                source.close()
         self.complete = True
         self._clean_up(keep)
         return self.path
+
+    def _content(self, source: ShardRows, shards: Sequence[ShardFile] = ()) -> Content:
+        return Content(self.spec, self.samples, self.provenance, self.info, source, shards)
 
     def _require_all(self) -> None:
         missing = [s for s in self._shards if self._parts.record(s) is None]
@@ -329,17 +342,100 @@ class StoreWriter:
 
     def close(self) -> None:
         """Give the output free for other processes; unfinished parts stay."""
+        self._close_growing()
         folder = self._parts.folder
         with suppress(OSError):
             if self._parts.is_locked and not self._shards and folder.is_dir():
                 self._parts.drop_if_empty()
         self._parts.unlock()
 
+    def _close_growing(self) -> None:
+        growing, self._growing = self._growing, None
+        if growing is not None:
+            growing.close()
+
     def __enter__(self) -> StoreWriter:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class _Growing:
+    """Adds finished shards to the one file while others are made, in a thread of its own.
+
+    What goes wrong here is no error: the file is then made at the end, from the same shards.
+    """
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self._writer = writer
+        self._source: ShardRows | None = None
+        self._file: StoreFile | None = None
+        self._next = 0  # the first shard that the file lacks
+        there = (writer._parts.record(shard) is not None for shard in writer.shards)
+        self._there = sum(there)  # shards of an earlier run, which new ones need not wait for
+        self._is_wanted = True
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-file")
+        self._adding: Future[None] | None = None
+        self._lock = threading.Lock()
+
+    def go_on(self) -> None:
+        """A shard was finished. Waits for those before it, lest more and more is left to do."""
+        with self._lock:
+            before = self._adding
+            if before is not None and not before.done():
+                if self._next < self._there:
+                    return
+                before.result()
+            self._adding = self._thread.submit(self._add)
+
+    def _add(self) -> None:
+        try:
+            self._add_shards()
+        except Exception:
+            self._is_wanted = False
+            self._discard()
+
+    def _add_shards(self, progress: Progress | None = None) -> None:
+        writer = self._writer
+        shards, parts = writer._shards, writer._parts
+        while self._is_wanted and self._next < len(shards) and parts.record(shards[self._next]):
+            if self._file is None:
+                self._source = ShardRows(parts, shards)
+                content = writer._content(self._source)
+                self._file = StoreFile(writer.path, content, writer._opener)
+            self._file.add(shards[self._next].stop, progress, lambda: self._is_wanted)
+            self._next += 1
+
+    def publish(self) -> bool:
+        """Add what is lacking and give the file its name; False if it is to be made anew."""
+        if self._adding is not None:
+            self._adding.result()
+        if self._file is None:
+            return False
+        try:
+            self._add_shards(stage(self._writer._progress, "making the file"))
+            self._file.publish(stage(self._writer._progress, "verifying the file"))
+        except (OSError, StoreError):
+            return False
+        finally:
+            self.close()
+        return True
+
+    def close(self) -> None:
+        """Discard the file, unless it has been published."""
+        self._is_wanted = False
+        self._thread.shutdown()
+        self._discard()
+
+    def _discard(self) -> None:
+        file, self._file = self._file, None
+        source, self._source = self._source, None
+        with suppress(OSError):
+            if file is not None:
+                file.__exit__(None, None, None)
+        if source is not None:
+            source.close()
 
 
 def estimated_bytes(spec: StoreSpec, n_samples: int, n_classes: int) -> int:

@@ -11,6 +11,7 @@ import pytest
 from signbridge.errors import StoreError
 from signbridge.runtime.files import temporary_name
 from signbridge.store import StoreWriter, files, open_store
+from signbridge.store.shards import ShardRows
 from signbridge.store.verify import check_store
 
 
@@ -32,10 +33,13 @@ class FailingFile(io.FileIO):
 def failing(monkeypatch):
     """Let writing fail after ``left`` bytes."""
 
-    def fail(left, code=errno.ENOSPC):
+    def fail(left, code=errno.ENOSPC, only=""):
         FailingFile.left, FailingFile.code = left, code
-        opener = staticmethod(lambda path: FailingFile(path, "x+"))
-        monkeypatch.setattr(StoreWriter, "_opener", opener)
+
+        def opener(path):
+            return (FailingFile if only in path.name else io.FileIO)(path, "x+")
+
+        monkeypatch.setattr(StoreWriter, "_opener", staticmethod(opener))
 
     return fail
 
@@ -76,6 +80,7 @@ def test_a_disk_that_fails_while_consolidating(left, failing, producer, make_sto
     path = tmp_path / "s.h5"
     with StoreWriter(path, spec, samples, provenance, producer.info(), shard_size=16) as writer:
         fill(writer, producer, data)
+    with StoreWriter(path, spec, samples, provenance, producer.info(), shard_size=16) as writer:
         failing(left)
         with pytest.raises(StoreError, match="is full"):
             writer.consolidate()
@@ -84,6 +89,42 @@ def test_a_disk_that_fails_while_consolidating(left, failing, producer, make_sto
         assert writer.pending() == []
         writer.consolidate()
     assert path.read_bytes() == reference
+
+
+@pytest.mark.parametrize("left", [0, 2000, 20_000, 50_000])
+def test_a_disk_that_fails_once_in_the_growing_file(left, failing, producer, make_store, tmp_path):
+    """The file is made anew at the end, from the same shards."""
+    reference = make_store("reference.h5", n=150).read_bytes()
+    spec, samples, provenance, data = producer.inputs(n=150)
+    path = tmp_path / "s.h5"
+    with StoreWriter(path, spec, samples, provenance, producer.info(), shard_size=16) as writer:
+        failing(left, only="s.h5.tmp-")
+        fill(writer, producer, data)
+        failing(10**9)
+        writer.consolidate()
+    assert path.read_bytes() == reference
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["reference.h5", "s.h5"]
+
+
+def test_the_file_grows_while_shards_are_written(producer, tmp_path, monkeypatch):
+    """After the last shard only its own rows are left to be read."""
+    spec, samples, provenance, data = producer.inputs(n=300)
+    path = tmp_path / "s.h5"
+    starts = []
+    rows = ShardRows.rows
+    with StoreWriter(path, spec, samples, provenance, producer.info(), shard_size=64) as writer:
+        *early, last = writer.pending()
+        for shard in early:
+            writer.write_shard(shard.index, producer.rows(data, shard.start, shard.stop))
+        writer._growing._adding.result()
+        monkeypatch.setattr(
+            ShardRows, "rows", lambda self, v, a, b, k: starts.append(a) or rows(self, v, a, b, k)
+        )
+        writer.write_shard(last.index, producer.rows(data, last.start, last.stop))
+        writer.consolidate()
+    assert set(starts) == {last.start}
+    with open_store(path, verify="full") as store:
+        assert len(store) == 300
 
 
 def fill(writer, producer, data):
