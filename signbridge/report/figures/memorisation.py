@@ -76,6 +76,7 @@ def memorisation_figure(results: Results) -> Plot | None:
         "accuracy",
         heading="Accuracy on the control task: random labels",
         subtitle=subtitle(results, None),
+        axis=f"{results.stack} layer (0 = first)",
         title="Memorisation",
         caption=(
             f"Control task: one random label for {_one(results)}. What lies above a guess is "
@@ -110,17 +111,18 @@ def selectivity_figure(results: Results) -> Plot | None:
     ]
     return curve_plot(
         "selectivity",
-        [Line("decoder layers", style.COLOURS["blue"], "-", scores, main=True)],
+        [Line(f"{results.stack} layers", style.COLOURS["blue"], "-", scores, main=True)],
         baselines,
         "selectivity",
         heading="True minus random labels, both under a random split",
         subtitle=subtitle(results, None),
+        axis=f"{results.stack} layer (0 = first)",
         title="Selectivity",
         caption=(
             "Accuracy on the true labels minus that on the control task, paired (Hewitt & "
             "Liang 2019). Near 0 it is recognition alone."
         ),
-        alt="Selectivity by decoder layer: "
+        alt=f"Selectivity by {results.stack} layer: "
         + ", ".join(
             f"layer {s.layer} {style.format_value('selectivity', s.value)}" for s in scores[:40]
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,15 @@ def test_leakage_pairs_the_same_feature(results_dir: Path) -> None:
 
 def test_no_leakage_figure_without_a_random_split(make_results: Callable[..., Path]) -> None:
     assert leakage_figure(load_results(make_results(random_split=False))) is None
+
+
+@pytest.mark.slow
+def test_the_layers_of_an_encoder_are_called_so(results_dir: Path) -> None:
+    found = load_results(results_dir)
+    assert "by decoder layer" in layer_curve(found).title
+    store = replace(found.store, provenance={**found.provenance, "stack": "encoder"})
+    found = replace(found, summary=replace(found.summary, store=store))
+    plot = layer_curve(found)
+    assert "by encoder layer" in plot.title
+    assert "decoder layer" not in plot.caption + plot.alt
+    assert "output of each encoder layer" in plot.caption
