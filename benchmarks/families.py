@@ -35,7 +35,7 @@ from signbridge.model.description import ModelDescription, describe_model
 from signbridge.model.families import is_encoder_decoder
 from signbridge.model.forward import CaptureRequest, run_batch, to_model
 from signbridge.model.load import load_model
-from signbridge.model.processor import answer_context, prepare
+from signbridge.model.processor import answer_context, check_images, prepare
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
 from signbridge.model.questions import NotSharedError, run_questions, shared_prefix
 from signbridge.model.sites import site_widths
@@ -51,6 +51,7 @@ COLUMNS = (
     "names",
     "answers",
     "questions",
+    "two images",
     "NF4",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
@@ -74,16 +75,12 @@ def row(name: str, folder: Path) -> list[str]:
     stack = "encoder" if is_encoder_decoder(description.config) else "decoder"
     four_bits = load_model(description, "cpu", quantization="nf4")
     again = measured(description, four_bits)
-    return [name, stack, *found, again[0]]
+    return [name, stack, *found, two_images(description, model), again[0]]
 
 
 def measured(description: ModelDescription, model: Any) -> list[str]:
     """Differences between SignBridge and plain passes of the same loaded model."""
-    rng = np.random.default_rng(0)
-    pictures = [
-        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
-        for size in ((40, 60), (64, 30))
-    ]
+    pictures = two_pictures()
     processor, kind = description.processor, description.config.model_type
     prompt = prompt_for_processor(resolve_prompt("letter", processor, kind), processor)
     context = answer_context(processor, description.config, prompt)
@@ -122,6 +119,43 @@ def measured(description: ModelDescription, model: Any) -> list[str]:
     same = written(model, alone, end, 4) == read.answer_ids[0, :4].tolist()
     cells += [request.scoring.replace("_", " "), f"{names:.0e}", "same" if same else "OTHER"]
     return [*cells, second_question(description, model, pictures, request)]
+
+
+def two_pictures() -> list[Image.Image]:
+    """Two images of different sizes."""
+    rng = np.random.default_rng(0)
+    return [
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
+        for size in ((40, 60), (64, 30))
+    ]
+
+
+def two_images(description: ModelDescription, model: Any) -> str:
+    """Largest difference, of vectors and baselines, where two images stand in one prompt."""
+    processor, pictures = description.processor, two_pictures()
+    text = resolve_prompt("letter", processor, description.config.model_type, 2)
+    prompt = prompt_for_processor(text, processor)
+    request = CaptureRequest(tuple(range(description.n_layers)), sites=tuple(site_widths(model)))
+    try:
+        check_images(description.spec, processor, prompt, 2)
+        certify(model, description, prompt, pictures, request)
+    except ModelError:
+        return "refused"
+    prompts = [prompt, prompt + " Now answer it."]
+    batch = to_model(prepare(processor, prompts, [pictures, pictures[::-1]]), model)
+    read = run_batch(model, batch, description.image_token_id, request)
+    alone = to_model(prepare(processor, [prompt], [pictures]), model)
+    states = plain(model, alone)[1]
+    found = [
+        relative(read.resid_post[0, layer], states[layer + 1][0, -1])
+        for layer in request.layers[:-1]
+    ]
+    if "projector" in read.sites:
+        marks = alone["input_ids"][0] == description.image_token_id
+        found.append(relative(read.sites["projector"][0], states[0][0, marks].mean(0)))
+    if "vision" in read.sites:
+        found.append(relative(read.sites["vision"][0], plain_vision(model, alone)))
+    return f"{max(found):.0e}"
 
 
 def second_question(

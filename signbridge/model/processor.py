@@ -91,6 +91,8 @@ def without_package(what: str, error: ImportError) -> ModelError:
 
 
 def _package(error: ImportError) -> str:
+    if error.name is None and "torchvision" in str(error).lower():  # as transformers says it
+        return "torchvision"
     return (error.name or "").partition(".")[0]
 
 

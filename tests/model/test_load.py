@@ -267,3 +267,8 @@ def test_a_package_that_does_not_fit_is_named_with_the_reason(monkeypatch):
     error = ModuleNotFoundError("No module named 'torchvision.io'", name="torchvision.io")
     said = str(without_package("The processor of it", error))
     assert f"({fault}): install torchvision in the version" in said
+    # As of Llama 4, whose image processor is torchvision's alone.
+    error = ImportError(
+        "Llama4ImageProcessor requires the Torchvision library but it was not found"
+    )
+    assert str(without_package("The processor of it", error)) == said
