@@ -323,6 +323,11 @@ def _how_made(probes: Probes, folder: str | Path) -> Mapping[str, Any]:
                 f"the probes in {folder} were made with {key} {value!r:.80}, which there is not; "
                 "train again."
             )
+    if made.get("images_per_sample", 1) != 1:
+        raise ProbeError(
+            f"the probes in {folder} read prompts of several images, and the demo shows one; give "
+            "probes of single images."
+        )
     return made
 
 

@@ -173,3 +173,6 @@ def test_probes_that_were_made_as_none_can_be_are_refused(key, value, tmp_path):
         save_probes(tmp_path, [probe], ["A", "B"], {"store": store})
         with pytest.raises(ProbeError, match="do not say how they were made"):
             Reader("tiny", tmp_path)
+    save_probes(tmp_path, [probe], ["A", "B"], {"store": {"provenance": {"images_per_sample": 2}}})
+    with pytest.raises(ProbeError, match="read prompts of several images, and the demo shows one"):
+        Reader("tiny", tmp_path)
