@@ -109,7 +109,7 @@ def _loading(what: str, files: str, folder: Path) -> Iterator[None]:
             raise
         raise ModelError(
             f"{folder} has no {what} that transformers can load ({first_line(error)}): fetch "
-            f"{files} again."
+            f"{files} again, or give another model."
         ) from error
 
 
@@ -133,12 +133,12 @@ def _check(folder: Path, processor: Any) -> None:
         lacking = f"; there is no {listed(absent)}" if absent else ""
         raise ModelError(
             f"{folder} has a processor that cannot prepare an image ({error}{lacking}): fetch "
-            f"{files} again, which says how."
+            f"{files} again, which says how, or give another model."
         ) from error
     if not finite:
         raise ModelError(
             f"{folder} has a processor that makes pixels which are no finite numbers: fetch "
-            f"{files} again, which says how."
+            f"{files} again, which says how, or give another model."
         )
 
 
