@@ -11,6 +11,7 @@ from fixtures.families import FAMILIES, family_folder, plain
 from fixtures.further_families import FURTHER
 from PIL import Image
 
+from signbridge.errors import SiteError
 from signbridge.model.answers import class_answers
 from signbridge.model.certificate import certify
 from signbridge.model.description import describe_model
@@ -55,7 +56,11 @@ def requests(model, description, prompts, picture, **more):
         answers = class_answers(description.processor.tokenizer, context, NAMES)
         layers, sites = tuple(range(description.n_layers)), tuple(site_widths(model))
         request = CaptureRequest(layers, sites=sites, answers=answers, **more)
-        found.append(certify(model, description, prompt, picture, request))
+        try:
+            found.append(certify(model, description, prompt, picture, request))
+        except SiteError as error:  # as an extraction does, without that baseline
+            request = replace(request, sites=tuple(site for site in sites if site != error.site))
+            found.append(certify(model, description, prompt, picture, request))
     return [one.request for one in found], all(one.pads for one in found)
 
 
@@ -103,7 +108,8 @@ def test_each_question_reads_as_a_plain_pass_of_its_prompt(name, tmp_path, pictu
                 score = sum(steps[place, token] for place, token in enumerate([*tokens, end]))
                 assert found.class_logprob[row, k].item() == pytest.approx(score.item(), abs=1e-4)
             written: list[int] = []
-            while len(written) < 3 and end not in written:
+            # A random model may write the image's token, which no plain pass takes.
+            while len(written) < 3 and not {end, description.image_token_id} & {*written}:
                 written.append(int(plain(model, alone, written)[0][-1].argmax()))
             assert found.answer_ids[row, : len(written)].tolist() == written
 
