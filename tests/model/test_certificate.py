@@ -1,12 +1,13 @@
 import copy
 import dataclasses
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from fixtures.families import family_folder
 
-from signbridge.errors import ModelError
+from signbridge.errors import ModelError, SiteError
 from signbridge.extraction.batch_size import BatchLimit
 from signbridge.model.answers import class_answers
 from signbridge.model.certificate import _has_windows, certify
@@ -15,7 +16,7 @@ from signbridge.model.forward import CaptureRequest, run_batch
 from signbridge.model.load import load_model
 from signbridge.model.processor import answer_context, prepare
 from signbridge.model.prompts import DEFAULT_PROMPT, prompt_for_processor, resolve_prompt
-from signbridge.model.sites import SITES
+from signbridge.model.sites import SITES, ImageTokensIn
 
 
 def loaded(name, folder):
@@ -192,3 +193,25 @@ def test_a_memory_that_holds_one_image_is_no_fault_of_the_model(model, tiny, ima
     assert found.pads is None
     assert "check_padding" not in found.record()
     assert found.names < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("count", "says"), [(1, "the same for different images"), (2, "not each image of a prompt")]
+)
+def test_a_baseline_that_not_each_image_changes_is_refused(
+    model, tiny, images, monkeypatch, count, says
+):
+    """As one token that stands for an image, or the tokens of the last image alone."""
+
+    class Lacking(ImageTokensIn):
+        def _read(self, module, args, kwargs):
+            super()._read(module, args, kwargs)
+            hidden = args[0] if args else kwargs["hidden_states"]
+            row, place = self._image_mask.nonzero()[-1]
+            self.value = hidden[row, place][None] if count == 2 else 0 * self.value
+
+    monkeypatch.setitem(SITES, "projector", replace(SITES["projector"], read=Lacking))
+    text = resolve_prompt("sign", tiny.processor, "llava", count)
+    pictures = [images.load(row) for row in range(count)]
+    with pytest.raises(SiteError, match=says):
+        certify(model, tiny, text, pictures, CaptureRequest((0,), sites=("projector",)))
