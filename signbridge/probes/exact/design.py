@@ -11,7 +11,7 @@ directions outside it are treated as having its smallest eigenvalue.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,9 @@ _TAIL = 4.0  # times the mean eigenvalue outside the sketch: the larger of those
 _BLOCK_BYTES = 64 << 20
 
 
+Preconditioner = Callable[[Tensor], Tensor]
+
+
 class Design(Protocol):
     """What the minimiser asks of the data of M fits with n samples and r columns each."""
 
@@ -34,8 +37,8 @@ class Design(Protocol):
     def adjoint(self, R: Tensor) -> Tensor:
         """Parameters' gradient (M, classes, r) of residuals (M, classes, n)."""
 
-    def precondition(self, G: Tensor, curvature: Tensor, penalty: Tensor) -> Tensor:
-        """Approximate inverse Hessian times ``G`` (M, classes, r).
+    def preconditioner(self, curvature: Tensor, penalty: Tensor) -> Preconditioner:
+        """What takes gradients (M, classes, r) times an approximate inverse Hessian.
 
         ``curvature`` (M, classes, 1) is the mean of p (1 - p), ``penalty`` (M, 1, r) the L2 weight.
         """
@@ -64,9 +67,9 @@ class BatchedDesign:
         """See :class:`Design`."""
         return torch.bmm(R, self.Z)
 
-    def precondition(self, G: Tensor, curvature: Tensor, penalty: Tensor) -> Tensor:
+    def preconditioner(self, curvature: Tensor, penalty: Tensor) -> Preconditioner:
         """See :class:`Design`; diagonal, because the columns are orthogonal."""
-        return G / torch.addcmul(penalty, curvature, self.spectrum[:, None, :])
+        return torch.addcmul(penalty, curvature, self.spectrum[:, None, :]).reciprocal_().mul
 
     def select(self, keep: Tensor) -> BatchedDesign:
         """See :class:`Design`."""
@@ -88,9 +91,9 @@ class SharedDesign:
         """See :class:`Design`."""
         return torch.mm(R.flatten(0, 1), self.Z).view(*R.shape[:2], -1)
 
-    def precondition(self, G: Tensor, curvature: Tensor, penalty: Tensor) -> Tensor:
+    def preconditioner(self, curvature: Tensor, penalty: Tensor) -> Preconditioner:
         """See :class:`Design`."""
-        return G / torch.addcmul(penalty, curvature, self.spectrum)
+        return torch.addcmul(penalty, curvature, self.spectrum).reciprocal_().mul
 
     def select(self, keep: Tensor) -> SharedDesign:
         """See :class:`Design`."""
@@ -122,9 +125,9 @@ class FoldedDesign:
         inner = torch.mm(R.flatten(0, 1), self.Z).view(*R.shape[:2], -1)
         return torch.bmm(inner, self.maps.mT)
 
-    def precondition(self, G: Tensor, curvature: Tensor, penalty: Tensor) -> Tensor:
+    def preconditioner(self, curvature: Tensor, penalty: Tensor) -> Preconditioner:
         """See :class:`Design`; diagonal, because the coordinates are orthogonal."""
-        return G / torch.addcmul(penalty, curvature, self.spectrum[:, None, :])
+        return torch.addcmul(penalty, curvature, self.spectrum[:, None, :]).reciprocal_().mul
 
     def select(self, keep: Tensor) -> FoldedDesign:
         """See :class:`Design`."""
@@ -295,16 +298,20 @@ class StreamedDesign:
         features = torch.addcmul(inner.view(*R.shape[:2], -1), total, self.shift, value=-1)
         return torch.cat([features * self.scale, self.intercept * total], 2)
 
-    def precondition(self, G: Tensor, curvature: Tensor, penalty: Tensor) -> Tensor:
+    def preconditioner(self, curvature: Tensor, penalty: Tensor) -> Preconditioner:
         """See :class:`Design`."""
-        sketch = self.sketch
-        inner = G[..., :-1]
-        lam = penalty[..., :1]
-        rest = curvature * sketch.tail + lam
-        gain = 1 / torch.addcmul(lam, curvature, sketch.values) - 1 / rest
-        along = (inner.flatten(0, 1) @ sketch.vectors).unflatten(0, G.shape[:2]) * gain
-        out = torch.addmm((inner / rest).flatten(0, 1), along.flatten(0, 1), sketch.vectors.mT)
-        return torch.cat([out.view(inner.shape), G[..., -1:] / curvature], -1)
+        vectors, lam = self.sketch.vectors, penalty[..., :1]
+        outside = torch.addcmul(lam, curvature, lam.new_tensor(self.sketch.tail)).reciprocal_()
+        gain = torch.addcmul(lam, curvature, self.sketch.values).reciprocal_().sub_(outside)
+        free = curvature.reciprocal()
+
+        def precondition(G: Tensor) -> Tensor:
+            inner = G[..., :-1]
+            along = (inner.flatten(0, 1) @ vectors).view(gain.shape) * gain
+            out = torch.addmm((inner * outside).flatten(0, 1), along.flatten(0, 1), vectors.mT)
+            return torch.cat([out.view(inner.shape), G[..., -1:] * free], -1)
+
+        return precondition
 
     def select(self, keep: Tensor) -> StreamedDesign:
         """See :class:`Design`."""

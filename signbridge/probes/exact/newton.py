@@ -21,6 +21,7 @@ from torch import Tensor
 from signbridge.probes.exact.design import Design
 from signbridge.runtime.threads import end_if_stopped
 
+_UNASKED = 4  # iterations of conjugate gradients between two looks at whether a card is done
 _CURVATURE_FLOOR = 1e-12  # keeps the preconditioner finite for the unpenalised intercept
 _LINE_SEARCH_TRIALS = 25
 _LOOSEST = 0.5  # share of the gradient that a direction may leave at most,
@@ -145,23 +146,20 @@ class _Newton:
         curvature = (share * rest).sum(2).mean(1).clamp_min(_CURVATURE_FLOOR)[:, None, None]
         self.design, self.problem = design, problem
         self.share, self.excess = share.to(dtype), excess.to(dtype)
-        self.own_share = self.share.gather(1, self.labels)
+        self.against = -self.share.gather(1, self.labels)
         self.pull = problem.pull(columns).to(dtype)
-        self.least = self.pull.clamp_min(torch.finfo(dtype).tiny)  # a divisor above 0
-        self.curvature = curvature.expand(-1, residual.shape[1], 1).to(dtype)
-
-    def precondition(self, G: Tensor) -> Tensor:
-        """Approximate inverse Hessian times ``G``."""
-        return self.design.precondition(G, self.curvature, self.least)
+        least = self.pull.clamp_min(torch.finfo(dtype).tiny)  # a divisor above 0
+        each = curvature.expand(-1, residual.shape[1], 1).to(dtype)
+        self.precondition = design.preconditioner(each, least)
 
     def _times(self, D: Tensor) -> Tensor:
         """The Hessian times ``D``."""
         logits = self.design.forward(D)
         # Measured from the own class's, which keeps the digits of a p close to 1.
-        mean = (self.excess * logits).sum(1, keepdim=True)
+        mean = torch.linalg.vecdot(self.excess, logits, dim=1)[:, None]
         own = logits.gather(1, self.labels)
-        logits.sub_(own + mean).mul_(self.share)
-        logits.scatter_(1, self.labels, -self.own_share * mean)
+        logits.sub_(own.add_(mean)).mul_(self.share)
+        logits.scatter_(1, self.labels, self.against * mean)
         return self.design.adjoint(logits).addcmul_(self.pull, D)
 
     def direction(
@@ -182,20 +180,27 @@ class _Newton:
         direction = self.precondition(r)
         rz = _dot(r, direction)
         count = torch.zeros_like(most)
-        active = wanted & (most > 0)
-        while bool(active.any()):
+        active, zero, least = wanted & (most > 0), torch.zeros_like(rz), int(most.min())
+        # A card is asked for its answer now and then; until then fits that are through stand still.
+        unasked = 1 if r.device.type == "cpu" else _UNASKED
+        made = 0
+        while made % unasked or bool(active.any()):
+            made += 1
             end_if_stopped()
             curved = self._times(direction)
             bend = _dot(direction, curved)
             active = active & (bend > 0)
-            length = torch.where(active, rz / bend, 0)[:, None, None]
+            length = torch.where(active, rz / bend, zero)[:, None, None]
             x.addcmul_(length, direction)
             r.addcmul_(length, curved, value=-1)
             count += active
-            active = active & (self.problem.norm(r) > leave) & (count < most)
+            active &= self.problem.norm(r) > leave
+            if made >= least:
+                active &= count < most
             z = self.precondition(r)
             before, rz = rz, _dot(r, z)
-            direction = torch.where(active, rz / before, 0)[:, None, None] * direction + z
+            ratio = torch.where(active, rz / before, zero)[:, None, None]
+            direction = torch.addcmul(z, ratio, direction)
         return x.to(gradient.dtype) * size, count
 
 
@@ -220,21 +225,20 @@ def _step(
     step = torch.ones_like(slope)
     moved = V + d
     after, gradient, residual = _evaluate(design, problem, moved)
-    slack = 1e4 * torch.finfo(V.dtype).eps * (1 + value.abs())
-    todo = torch.arange(len(V), device=V.device)
+    most = value + 1e4 * torch.finfo(V.dtype).eps * (1 + value.abs())
+    todo, end, start = torch.arange(len(V), device=V.device), _dot(gradient, d), slope
     for _trial in range(_LINE_SEARCH_TRIALS):
-        end = _dot(gradient[todo], d[todo])
-        start = slope[todo]
         # The objective is convex: where it still falls at the end it has fallen all the way.
-        good = (end <= 0) | ((end <= -0.8 * start) & (after[todo] <= value[todo] + slack[todo]))
-        todo, start, end = todo[~good], start[~good], end[~good]
-        if len(todo) == 0:
+        bad = ~((end <= 0) | ((end <= -0.8 * start) & (after[todo] <= most[todo])))
+        if not bool(bad.any()):
             break
+        todo, start, end = todo[bad], start[bad], end[bad]
         shorter = torch.nan_to_num(start / (start - end), nan=0.1).clamp(0.1, 0.5)
         step[todo] *= shorter
         moved[todo] = V[todo] + step[todo, None, None] * d[todo]
         parts = _evaluate(design.select(todo), problem.select(todo), moved[todo])
         after[todo], gradient[todo], residual[todo] = parts
+        end, start = _dot(gradient[todo], d[todo]), slope[todo]
     lost = (~torch.isfinite(after + _norm(gradient))).nonzero()[:, 0]
     if len(lost):  # beyond float64: stay
         moved[lost] = V[lost]
@@ -276,7 +280,8 @@ def minimise(
     value, gradient, residual = _evaluate(wide, problem, V)
     lowest, best = torch.full_like(value, torch.inf), torch.full_like(value, torch.inf)
     while True:
-        norm, scale = problem.norm(gradient), _norm(problem.pull(columns) * V) + problem.plain
+        scale = problem.penalty * _norm(V[..., :-1]) + problem.plain
+        norm = problem.norm(gradient)
         wanted = tol * scale
         gained = (norm < _GAIN * best) | (value < lowest - 1e-13 * lowest.abs())
         idle = torch.where(gained, 0, idle + 1)
