@@ -469,10 +469,11 @@ def _merged_info(stores: Sequence[Store]) -> dict[str, Any]:
     note = not_compared({str(s.path): s.provenance for s in stores})
     unnamed = [s.path.name for s in stores if s.group_names is None]
     some_named = 0 < len(unnamed) < len(stores)
-    note = not_compared({str(s.path): s.provenance for s in stores})
+    model_notes = dict.fromkeys(n for s in stores for n in s.info.get("model_notes") or [])
     return {
         "merged_from": names,
         "without_group_names": unnamed if some_named else None,
         "not_compared": [note] if note else [],
+        "model_notes": list(model_notes) or None,
         **{f"info_{i}": s.info for i, s in enumerate(stores)},
     }

@@ -36,7 +36,10 @@ LISTED = "'signbridge extract --help' lists them"
         ("extract --keep_shards", "--keep_shards needs a value: true or false."),
         ("extract --images", "--images needs a value."),
         ("extract --config", "--config needs a value: the path of a YAML file."),
-        ("extract --quantization NF4", "give one of 'auto', 'nf4', 'none'; did you mean 'nf4'?"),
+        (
+            "extract --quantization NF4",
+            "give one of 'auto', 'nf4', 'int8', 'none'; did you mean 'nf4'?",
+        ),
         ("train_probes --C abc", "--C is 'abc': give a number or a list of numbers such as '[0.01"),
         ("train_probes --C [1,x]", "'x']: give a number or a list of numbers"),
         (

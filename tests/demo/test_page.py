@@ -164,6 +164,7 @@ def test_an_odd_picture_is_read(page, name, data):
     line_holds(page, "Said:")
 
 
+@pytest.mark.slow
 def test_after_a_click_storm_the_page_speaks_of_the_picture_that_it_shows(page, reader, examples):
     """Gradio does not promise that the last click's picture arrives last; ours must match it."""
     told = {}

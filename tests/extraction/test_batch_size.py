@@ -89,7 +89,9 @@ def extract(images, tiny, path, **options):
     return said.getvalue()
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_size": 16, "num_workers": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"batch_size": 16, "num_workers": 2}, marks=pytest.mark.slow)]
+)
 def test_a_memory_that_runs_out_costs_no_sample(some, tiny, tmp_path, monkeypatch, options):
     extract(some, tiny, tmp_path / "whole.h5", batch_size=3)
     failures = []

@@ -229,6 +229,7 @@ def test_everything_of_the_newer_format_is_on_the_page(
     assert (folder / "figures" / "umap.csv").exists()  # the page shows that map among all
 
 
+@pytest.mark.slow
 def test_which_layer_is_mapped(
     make_results: Callable[..., Path], make_store: Callable[..., Path]
 ) -> None:

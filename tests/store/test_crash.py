@@ -153,6 +153,7 @@ def test_killed_at_300_operations(server, folder, whole, producer):
     kill_at_operations(300, 4, server, folder, whole, producer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "count", [8, pytest.param(80, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )

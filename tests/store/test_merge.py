@@ -134,6 +134,20 @@ def test_image_sources_may_differ_and_are_listed(producer, tmp_path):
         assert store.provenance["per_class"] == ["3", "none"]
 
 
+def test_what_a_model_does_not_give_is_told_of_the_whole(producer, tmp_path):
+    """As `info` and the report tell it."""
+    paths = []
+    for number, notes in enumerate((["a is left out", "b"], None, ["b"])):
+        spec, samples, provenance, data = producer.inputs(n=20, first=20 * number)
+        paths.append(tmp_path / f"{number}.h5")
+        with StoreWriter(paths[-1], spec, samples, provenance, {"model_notes": notes}) as writer:
+            for shard in writer.pending():
+                writer.write_shard(shard.index, producer.rows(data, shard.start, shard.stop))
+            writer.consolidate()
+    with open_store(merge_stores(paths, tmp_path / "all.h5")) as store:
+        assert store.info["model_notes"] == ["a is left out", "b"]
+
+
 def test_class_names_are_united(producer, tmp_path):
     paths = []
     for i, names in enumerate((("A", "B", "C", "D"), ("B", "C", "Q", "Z"))):

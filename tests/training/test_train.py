@@ -14,6 +14,7 @@ def train(kaggle_folder, output, *more):
     return load_file(output / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_two_steps_of_each_stage_write_a_model_that_transformers_loads(kaggle_folder, tmp_path):
     state = torch.get_rng_state()
     first = train(kaggle_folder, tmp_path / "first", "--workers", "1")

@@ -61,7 +61,9 @@ def test_umap_of_few_and_of_more_samples_is_deterministic_and_keeps_clusters() -
     np.testing.assert_array_equal(*(np.sign(one[1] - one[0]) for one in middles))
 
 
-@pytest.mark.parametrize("kind", ["clusters", "copies", "few"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("clusters", marks=pytest.mark.slow), "copies", "few"]
+)
 def test_positions_are_those_of_umap_itself(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 5)) + 50 * (np.arange(60) % 2)[:, None]
@@ -82,6 +84,7 @@ def test_positions_are_those_of_umap_itself(monkeypatch: pytest.MonkeyPatch, kin
     np.testing.assert_array_equal(embedding.embed(x, seed=3)[0], expected)
 
 
+@pytest.mark.slow
 def test_what_a_library_prints_is_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
