@@ -155,7 +155,7 @@ def test_two_images_stand_in_one_prompt_or_are_refused(family, request, pictures
         torch.testing.assert_close(
             read.sites["projector"][0], states[0][0, marks].mean(0), rtol=1e-3, atol=1e-4
         )
-    if kind != "chameleon":
+    if kind not in ("chameleon", "granite4_vision"):  # whose own functions give no such mean
         torch.testing.assert_close(
             read.sites["vision"][0], plain_vision(model, alone), rtol=1e-3, atol=1e-4
         )

@@ -172,6 +172,7 @@ def test_a_real_full_disk(small_disk, producer, make_store, monkeypatch, tmp_pat
     ballast.unlink()
     with StoreWriter(path, spec, samples, provenance, producer.info()) as writer:
         fill(writer, producer, data)
+    with StoreWriter(path, spec, samples, provenance, producer.info()) as writer:
         ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 300_000))
         with pytest.raises(StoreError, match="not enough room"):
             writer.consolidate()
