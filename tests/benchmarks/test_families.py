@@ -6,6 +6,7 @@ def families(script):
     return script("families")
 
 
+@pytest.mark.slow
 def test_a_row_holds_small_differences(families, tmp_path):
     cells = families.row("qwen2-vl", tmp_path / "model")
     assert len(cells) == len(families.COLUMNS)

@@ -35,6 +35,7 @@ def results(peers, setting):
     return {name: peers.measure(player, repeats=2) for name, player in players.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["extraction", "hooks", "careful_hooks"])
 def test_every_way_reads_the_same_vectors(results, name):
     ours = results["capture"].first.vectors
@@ -42,6 +43,7 @@ def test_every_way_reads_the_same_vectors(results, name):
     np.testing.assert_array_equal(results[name].first.vectors, ours)
 
 
+@pytest.mark.slow
 def test_the_last_hidden_state_is_the_norm_of_the_last_layer(peers, setting, results):
     ours, theirs = (results[name].first.vectors for name in ("capture", "hidden_states"))
     np.testing.assert_array_equal(theirs[:, :-1], ours[:, :-1])
@@ -49,6 +51,7 @@ def test_the_last_hidden_state_is_the_norm_of_the_last_layer(peers, setting, res
     np.testing.assert_array_equal(theirs[:, -1], peers.normed(ours[:, -1], setting))
 
 
+@pytest.mark.slow
 def test_table_has_a_row_for_each_way_and_says_what_does_not_run(peers, setting, results):
     lines = [line.strip("| ").split(" | ") for line in peers.table(results, setting)]
     assert [cells[0] for cells in lines[2:]][:3] == [
@@ -62,6 +65,7 @@ def test_table_has_a_row_for_each_way_and_says_what_does_not_run(peers, setting,
     assert lines[-1][:2] == ["Broken", "does not run: ImportError: not for this model"]
 
 
+@pytest.mark.slow
 def test_the_slower_way_has_the_smaller_ratio(peers, setting, results):
     seconds = np.array([[[3.0, 6.0], [6.0, 24.0]], [[2.0, 4.0], [4.0, 16.0]]])
     timed = peers.Result(None, results["hooks"].first, seconds)

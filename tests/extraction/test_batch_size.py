@@ -112,6 +112,7 @@ def test_a_memory_that_runs_out_costs_no_sample(some, tiny, tmp_path, monkeypatc
             )
 
 
+@pytest.mark.slow
 def test_one_image_too_many_is_one_sentence_and_keeps_the_shards(some, tiny, tmp_path, monkeypatch):
     path = tmp_path / "a.h5"
     with monkeypatch.context() as patch:

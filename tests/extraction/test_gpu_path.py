@@ -105,7 +105,7 @@ def test_copies_are_made_on_the_host_whatever_the_default_device(stand_in_gpu):
     assert gpu.waited == 1
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fails", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_model_leaves_the_gpu_with_the_run(
     few, tiny, tmp_path, stand_in_gpu, monkeypatch, fails
 ):

@@ -45,6 +45,7 @@ def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_continue(tmp_path, numbe
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup has it ignored
     )
     assert process.stdout.readline() == "batch\n"
     os.killpg(process.pid, number)

@@ -266,6 +266,7 @@ def test_little_memory_changes_no_score(planted, finished, tmp_path, read):
             assert float(one["value"]) == pytest.approx(float(other["value"]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_sgd_solver_comes_to_the_exact_scores(planted, tmp_path, read, value):
     folder = train_probes(
         str(planted),

@@ -146,6 +146,7 @@ def test_images_are_chosen_in_one_click_and_by_keyboard(page: Any) -> None:
     assert page.evaluate("document.activeElement.matches('.card:nth-child(21)')")
 
 
+@pytest.mark.slow
 def test_the_map_moves_from_layer_to_layer(page: Any) -> None:
     box = page.locator("#umap_layers")
     box.scroll_into_view_if_needed()

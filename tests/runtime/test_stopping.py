@@ -40,23 +40,24 @@ def test_both_signals_say_how_to_go_on(command, words, number):
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_a_closed_terminal_and_a_clusters_warning_stop_as_sigterm_does(name):
     number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # nohup has SIGHUP ignored
     inner, outer = stoppable(advice("extract")), stoppable(advice("run"))
     with pytest.raises(Interrupted, match="run the same command") as stopped, outer, inner:
         os.kill(os.getpid(), number)
         wait_for_it()
     assert stopped.value.exit_status == 143
-    assert signal.getsignal(number) is signal.SIG_DFL
+    assert signal.signal(number, before) is signal.SIG_DFL
 
 
 def test_what_is_ignored_stays_ignored():
     """As nohup asks for."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stoppable(advice("extract")):
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.05)
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_what_is_open_is_closed_on_sigterm():

@@ -114,7 +114,7 @@ def fail_everywhere(share, seed, keep_shards, folder, producer, monkeypatch):
 
 @pytest.mark.parametrize("keep_shards", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_some_operations_fail(keep_shards, folder, producer, monkeypatch):
-    assert fail_everywhere(0.1, 1, keep_shards, folder, producer, monkeypatch) >= 6
+    assert fail_everywhere(0.06, 1, keep_shards, folder, producer, monkeypatch) >= 4
 
 
 @pytest.mark.slow

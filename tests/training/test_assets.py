@@ -115,6 +115,7 @@ def test_in_four_bits_it_says_nearly_the_same(said, sample):
     assert np.mean([a == b for a, b in zip(said, in_four_bits, strict=True)]) > 0.85
 
 
+@pytest.mark.slow
 def test_a_late_layer_knows_more_of_the_letter_than_an_early_one_and_than_pixels(
     model, processor, sample
 ):

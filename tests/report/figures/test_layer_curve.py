@@ -48,7 +48,9 @@ def test_peak_is_the_best_layer(results_dir: Path) -> None:
     assert f"highest at layer {best.layer} with {100 * best.value:.1f}" in alt
 
 
-@pytest.mark.parametrize("layers", [[8], [8, 16, 24, 31], list(range(80))])
+@pytest.mark.parametrize(
+    "layers", [[8], [8, 16, 24, 31], pytest.param(list(range(80)), marks=pytest.mark.slow)]
+)
 def test_any_number_of_layers(make_results: Callable[..., Path], layers: list[int]) -> None:
     folder = make_results(layers=layers, class_names=["A", "B", "C"], per_class=4)
     plot = layer_curve(load_results(folder))
