@@ -102,6 +102,7 @@ def test_stores(tmp_path, says):
     assert r"extra\x1b[1m" in says("verify", second, status=1)
 
 
+@pytest.mark.slow
 def test_results(tmp_path, says):
     folders = [
         build_results(tmp_path / name, class_names=EVIL, store_path=f"{name}.h5", seed=seed)

@@ -17,6 +17,7 @@ def readings(tmp_path_factory):
     return {path.stem: reader.read(Image.open(path).convert("RGB")) for path in paths}
 
 
+@pytest.mark.slow
 def test_the_layers_know_what_the_answer_does_not_say(readings):
     assert tuple(readings) == CLASSES
     read = [r.class_names[r.probability[r.best].argmax()] for r in readings.values()]

@@ -204,6 +204,7 @@ def test_every_accuracy_is_in_the_table(report: Path) -> None:
             assert f"{100 * s.value:.1f}" in page.text
 
 
+@pytest.mark.slow
 def test_everything_of_the_newer_format_is_on_the_page(
     make_results: Callable[..., Path], make_store: Callable[..., Path]
 ) -> None:

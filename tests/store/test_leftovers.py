@@ -140,6 +140,7 @@ def test_what_a_killed_clean_up_left_goes(base, producer, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
 
 
+@pytest.mark.slow
 def test_the_extract_command_names_and_cleans(tmp_path, monkeypatch):
     pytest.importorskip("transformers")
     from signbridge.extraction.extract import extract_activations

@@ -25,6 +25,7 @@ print(json.dumps((after - before) * 1024 - result - X.nbytes // layers))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is counted in other units")
 @pytest.mark.parametrize(
     ("samples", "features", "layers"),
