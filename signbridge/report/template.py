@@ -48,7 +48,9 @@ def fill_template(
     from markupsafe import Markup
 
     css = _asset("report.css")
-    files = dict.fromkeys(("../vendor/echarts.min.js", "chart.js", "report.js", *scripts))
+    files = dict.fromkeys(
+        ("shared.js", "../vendor/echarts.min.js", "chart.js", "report.js", *scripts)
+    )
     run = [_asset(file) for file in files]
     environment = jinja2.Environment(
         autoescape=True,

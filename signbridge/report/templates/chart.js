@@ -2,30 +2,17 @@
 // Charts: every figure with a description in JSON becomes a chart of Apache ECharts when it comes into view.
 // What the pointer shows, the arrow keys show too. Text from data is only ever set as text.
 (() => {
-  const pictures = JSON.parse(document.getElementById("pictures").textContent);
-
-  function element(name, className, text) {
-    const made = document.createElement(name);
-    if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
-
-  function thumbnail(row) {
-    const made = element("img", "thumb");
-    made.alt = "";
-    made.onload = () => made.classList.toggle("tiny", made.naturalWidth < 48);
-    made.src = pictures[row];
-    return made;
-  }
-
   // One item, or all items at one place of the horizontal axis.
   function tip(given) {
     const items = [given].flat().filter((one) => one.data && one.data.tip);
     if (!items.length) return "";
     const made = element("div", "tip");
     const image = items[0].data.image;
-    if (image in pictures) made.append(thumbnail(image));
+    if (image in pictures) {
+      const shown = thumbnail("thumb", "");
+      shown.src = pictures[image];
+      made.append(shown);
+    }
     const words = element("div");
     if (Array.isArray(given)) words.append(element("strong", "", items[0].data.head));
     for (const item of items) words.append(element("div", "", item.data.tip));
@@ -65,7 +52,7 @@
     option.tooltip.formatter = tip;
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) option.animation = false;
     chart.setOption(spec.option);
-    if (spec.map) drawMap(figure, chart, spec.map, element, pictures);
+    if (spec.map) drawMap(figure, chart, spec.map);
 
     let at = -1;
     const series = () => chart.getOption().series.findIndex((one) => one.data && one.data.some((d) => d && d.tip));

@@ -2,14 +2,6 @@
 // The images one by one: filtered, sorted, drawn a page at a time. Text from data is only ever set as text.
 (() => {
   const step = 20;
-  const pictures = JSON.parse(document.getElementById("pictures").textContent);
-
-  function element(name, className, text) {
-    const made = document.createElement(name);
-    if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
 
   function line(name, value, right) {
     const made = element("li");
@@ -26,9 +18,7 @@
   function card(spec, image) {
     const made = element("li", "card"), name = (k) => spec.classes[k];
     if (image.row in pictures) {
-      const picture = element("img");
-      picture.onload = () => picture.classList.toggle("tiny", picture.naturalWidth < 48);
-      picture.alt = `an image of ${name(image.label)}`;
+      const picture = thumbnail("", `an image of ${name(image.label)}`);
       picture.src = pictures[image.row];
       made.append(picture);
     }
@@ -42,7 +32,7 @@
     return made;
   }
 
-  for (const picture of document.querySelectorAll(".card img")) picture.classList.toggle("tiny", picture.naturalWidth < 48);
+  for (const picture of document.querySelectorAll(".card img")) sharp(picture);
 
   for (const box of document.querySelectorAll(".browser")) {
     const spec = JSON.parse(box.querySelector("script").textContent);

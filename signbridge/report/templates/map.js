@@ -1,6 +1,6 @@
 "use strict";
 // A map: points as pictures, class names or dots, without overlap; a slider moves them from layer to layer.
-function drawMap(figure, chart, map, element, pictures) {
+function drawMap(figure, chart, map) {
   const palette = ["#0072b2", "#d55e00", "#007a5e", "#8a5a00", "#a2437f", "#1a1a1a", "#2a7fb8", "#b3261e", "#5b7a00", "#6a4fb3", "#00788a", "#7a5c4a"];
   const slider = figure.querySelector("input[type='range']");
   const controls = element("div", "choices");

@@ -2,12 +2,8 @@
 (() => {
   const tip = document.getElementById("tip");
   const words = document.getElementById("words");
-  const thumb = document.createElement("img");
-  thumb.className = "thumb";
-  thumb.alt = "";
+  const thumb = thumbnail("thumb", "");
   tip.prepend(thumb);
-  const pictures = JSON.parse(document.getElementById("pictures").textContent);
-  thumb.onload = () => thumb.classList.toggle("tiny", thumb.naturalWidth < 48);
 
   // A spot is [x, y, width, height, text, thumbnail] in ten-thousandths of the picture.
   function find(spots, x, y, ratio) {
