@@ -110,17 +110,17 @@ def publish_store(
         StoreError: If there is not enough room, the system refuses, the source finds its rows
             damaged, or the written file does not verify.
     """
-    with files.clear_errors(path, finished=finished), StoreFile(path, content, opener) as file:
+    with files.clear_errors(path, finished=finished), NewStoreFile(path, content, opener) as file:
         file.add(len(content.samples), stage(progress, "making the file"))
         file.publish(stage(progress, "verifying the file"))
 
 
-class StoreFile:
+class NewStoreFile:
     """A store in the making, under a temporary name; nothing is left of it unless it is published.
 
     Rows are added in order. What was added is read back from the disk and compared at once, so that
-    little is left to do at the end, however large the store. Memory stays bounded: two blocks of
-    rows at a time. As a context manager it discards on leaving what was not published.
+    little is left to do at the end, however large the store. Memory stays bounded: by what is
+    written before it is read back. As a context manager it discards what was not published.
 
     Args:
         path: The store's file, which stays what it was until the end.
@@ -294,7 +294,7 @@ class StoreFile:
             "check disk and memory, then run the same command again."
         )
 
-    def __enter__(self) -> StoreFile:
+    def __enter__(self) -> NewStoreFile:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

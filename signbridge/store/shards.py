@@ -324,5 +324,5 @@ class ShardRows:
 def shard_space(spec: StoreSpec, n_samples: int, n_classes: int) -> int:
     """A generous estimate of the bytes that shards or a final file of these samples take."""
     answers = 4 * 200 * n_samples if spec.responses else 0
-    other = (answers + 1000 * n_samples) if not spec.thumbnails else answers + 6000 * n_samples
-    return int(1.01 * spec.bytes_per_sample(n_classes) * n_samples) + other
+    other = 6000 if spec.thumbnails else 1000
+    return int(1.01 * spec.bytes_per_sample(n_classes) * n_samples) + answers + other * n_samples

@@ -14,7 +14,7 @@ from typing import Any
 from signbridge.errors import StoreError
 from signbridge.runtime.progress import Progress, StageProgress, stage
 from signbridge.store import files
-from signbridge.store.final import Content, ShardFile, StoreFile, publish_store
+from signbridge.store.final import Content, NewStoreFile, ShardFile, publish_store
 from signbridge.store.guarded import Opener
 from signbridge.store.leftovers import unfinished
 from signbridge.store.output import is_store, refuse_link, refuse_what_is_no_store
@@ -370,7 +370,7 @@ class _Growing:
     def __init__(self, writer: StoreWriter) -> None:
         self._writer = writer
         self._source: ShardRows | None = None
-        self._file: StoreFile | None = None
+        self._file: NewStoreFile | None = None
         self._next = 0  # the first shard that the file lacks
         there = (writer._parts.record(shard) is not None for shard in writer.shards)
         self._there = sum(there)  # shards of an earlier run, which new ones need not wait for
@@ -403,7 +403,7 @@ class _Growing:
             if self._file is None:
                 self._source = ShardRows(parts, shards)
                 content = writer._content(self._source)
-                self._file = StoreFile(writer.path, content, writer._opener)
+                self._file = NewStoreFile(writer.path, content, writer._opener)
             self._file.add(shards[self._next].stop, progress, lambda: self._is_wanted)
             self._next += 1
 
