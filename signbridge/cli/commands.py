@@ -145,11 +145,11 @@ def run(**options: Any) -> list[Path]:
     # The other processes of a distributed extraction have done their part.
     if not is_first_process():
         return own
-    folders = []
-    for number, store in enumerate(own):
-        control = str(controls[0][number]) if controls else None
-        sweep = replace(config.probings()[number], store=str(store), control=control)
-        folders.append(_train_probes(sweep))
+    beside = map(str, controls[0]) if controls else [None] * len(own)
+    folders = [
+        _train_probes(replace(probing, store=str(store), control=control))
+        for probing, store, control in zip(config.probings(), own, beside, strict=True)
+    ]
     if len(folders) > 1:
         compare([str(folder) for folder in folders])
     return folders
