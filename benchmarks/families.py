@@ -31,10 +31,10 @@ from fixtures.further_families import FURTHER
 
 from signbridge.errors import ModelError, SiteError
 from signbridge.model.answers import class_answers
-from signbridge.model.certificate import certify
+from signbridge.model.certificate import Certificate, certify
 from signbridge.model.description import ModelDescription, describe_model
 from signbridge.model.families import is_encoder_decoder
-from signbridge.model.forward import CaptureRequest, run_batch, to_model
+from signbridge.model.forward import Captured, CaptureRequest, run_batch, to_model
 from signbridge.model.load import load_model
 from signbridge.model.processor import answer_context, check_images, prepare
 from signbridge.model.prompts import prompt_for_processor, resolve_prompt
@@ -57,7 +57,7 @@ COLUMNS = (
     "NF4",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
-NO_REFERENCE = ("chameleon", "granite4_vision")  # its own functions give no mean of two images
+NO_REFERENCE = {"granite4_vision"}  # its own functions give no features to compare with
 MARKS = "<!-- table -->", "<!-- end of table -->"
 
 
@@ -91,33 +91,20 @@ def measured(description: ModelDescription, model: Any) -> list[str]:
     sites = tuple(site_widths(model))
     layers = tuple(range(description.n_layers))
     request = CaptureRequest(layers, sites=sites, answers=answers, max_new_tokens=5)
-    try:
-        found = certify(model, description, prompt, pictures[0], request)
-    except SiteError as error:  # a baseline is left out
-        sites = tuple(site for site in sites if site != error.site)
-        request = replace(request, sites=sites)
-        found = certify(model, description, prompt, pictures[0], request)
+    found = certified(model, description, prompt, pictures[:1], request)
     request, batch = found.request, [prompt, prompt + " Now answer it."]
     if not found.pads:
         batch = batch[:1]
     inputs = to_model(prepare(processor, batch, pictures[: len(batch)]), model)
     read = run_batch(model, inputs, description.image_token_id, request)
     alone = to_model(prepare(processor, [prompt], pictures[:1]), model)
-    states = plain(model, alone)[1]
-    vectors = max(
-        relative(read.resid_post[0, layer], states[layer + 1][0, -1]) for layer in layers[:-1]
-    )
-    cells = [f"{vectors:.0e}" if found.pads else f"{vectors:.0e} alone"]
-    projector = "–"
-    if "projector" in sites:
-        marks = alone["input_ids"][0] == description.image_token_id
-        projector = f"{relative(read.sites['projector'][0], states[0][0, marks].mean(0)):.0e}"
-    vision = "–"
-    if kind == "granite4_vision":  # its own functions give no features to compare with
-        vision = "stored"
-    elif "vision" in sites:
-        vision = f"{relative(read.sites['vision'][0], plain_vision(model, alone)):.0e}"
-    cells += [projector, vision]
+    off = {
+        name: f"{value:.0e}" for name, value in differences(description, model, alone, read).items()
+    }
+    if "vision" in read.sites and "vision" not in off:
+        off["vision"] = "stored"
+    cells = [off["vectors"] if found.pads else f"{off['vectors']} alone"]
+    cells += [off.get("projector", "–"), off.get("vision", "–")]
     (end,) = [model.generation_config.eos_token_id]
     assert read.class_logprob is not None
     assert read.answer_ids is not None
@@ -147,29 +134,46 @@ def two_images(description: ModelDescription, model: Any) -> str:
     request = CaptureRequest(tuple(range(description.n_layers)), sites=tuple(site_widths(model)))
     try:
         check_images(description.spec, processor, prompt, 2)
-        tried = certify(model, description, prompt, pictures, request)
-    except SiteError:  # a baseline is left out
-        tried = certify(model, description, prompt, pictures, replace(request, sites=()))
+        tried = certified(model, description, prompt, pictures, request)
     except ModelError:
         return "refused"
-    request = tried.request
-    samples = {prompt: pictures} | (
-        {prompt + " Now answer it.": pictures[::-1]} if tried.pads else {}
-    )
+    samples = {prompt: pictures}
+    if tried.pads:
+        samples[prompt + " Now answer it."] = pictures[::-1]
     batch = to_model(prepare(processor, list(samples), list(samples.values())), model)
-    read = run_batch(model, batch, description.image_token_id, request)
+    read = run_batch(model, batch, description.image_token_id, tried.request)
     alone = to_model(prepare(processor, [prompt], [pictures]), model)
+    return f"{max(differences(description, model, alone, read).values()):.0e}"
+
+
+def certified(
+    model: Any,
+    description: ModelDescription,
+    prompt: str,
+    pictures: Sequence[Image.Image],
+    request: CaptureRequest,
+) -> Certificate:
+    """What a load finds out, without the baseline that an extraction would leave out."""
+    try:
+        return certify(model, description, prompt, pictures, request)
+    except SiteError as error:
+        sites = tuple(site for site in request.sites if site != error.site)
+        return certify(model, description, prompt, pictures, replace(request, sites=sites))
+
+
+def differences(
+    description: ModelDescription, model: Any, alone: dict[str, torch.Tensor], read: Captured
+) -> dict[str, float]:
+    """How far the first of a batch is off its own plain pass: ``vectors`` and each baseline."""
     states = plain(model, alone)[1]
-    found = [
-        relative(read.resid_post[0, layer], states[layer + 1][0, -1])
-        for layer in request.layers[:-1]
-    ]
+    pairs = zip(read.resid_post[0, :-1], states[1:], strict=False)
+    found = {"vectors": max(relative(ours, state[0, -1]) for ours, state in pairs)}
     if "projector" in read.sites:
         marks = alone["input_ids"][0] == description.image_token_id
-        found.append(relative(read.sites["projector"][0], states[0][0, marks].mean(0)))
+        found["projector"] = relative(read.sites["projector"][0], states[0][0, marks].mean(0))
     if "vision" in read.sites and description.config.model_type not in NO_REFERENCE:
-        found.append(relative(read.sites["vision"][0], plain_vision(model, alone)))
-    return f"{max(found):.0e}"
+        found["vision"] = relative(read.sites["vision"][0], plain_vision(model, alone))
+    return found
 
 
 def second_question(
